@@ -1,0 +1,60 @@
+"""### Yesterday's events, cleaned, into the history
+
+Each run is about one **day**, 24 h UTC, the last complete one before its date. It reads that day and the few before it
+from the production database, passes them through the cleaning steps and replaces those days in the history, in one commit.
+Every rejected row lies in `quarantine/day=…` with its reason; each task's figures lie in `reports/day=…`.
+
+Days can be run in any order, again, and four at once: backfill with `make backfill FROM=… TO=…`.
+A backfilled day reads only itself and starts no retraining.
+
+**Trigger form** `day`: another day than yesterday. `lookback_days`: how many days before it to read as well;
+for a first load, trigger once with the number of days that the shop has.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, TaskGroup
+
+from recsys_ops.operators.alerts import alert
+from recsys_ops.operators.announce_day import AnnounceDayOperator
+from recsys_ops.operators.cleaning_step import CleaningStepOperator
+from recsys_ops.operators.commit_history import CommitHistoryOperator
+from recsys_ops.operators.extract_delta import ExtractDeltaOperator
+from recsys_ops.settings import include_dir
+
+with DAG(
+    "recsys_ingest",
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=4,
+    dagrun_timeout=timedelta(hours=4),
+    default_args={
+        "owner": "recsys",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=1),
+        "on_failure_callback": alert,
+    },
+    params={
+        "day": Param(None, type=["null", "string"], format="date", description="Day to ingest, YYYY-MM-DD; empty: yesterday"),
+        "lookback_days": Param(None, type=["null", "integer"], minimum=0, maximum=366, description="Days before it to read too"),
+    },
+    template_searchpath=str(include_dir() / "sql"),
+    tags=["recsys", "ingest"],
+    doc_md=__doc__,
+):
+    with TaskGroup("ingest", prefix_group_id=False):
+        extract_delta = ExtractDeltaOperator(task_id="extract_delta", sql="extract_events.sql")
+
+    with TaskGroup("clean", prefix_group_id=False):
+        align_schema = CleaningStepOperator(task_id="align_schema", reads="raw")
+        fix_types = CleaningStepOperator(task_id="fix_types", reads="align_schema")
+        filter_crawlers = CleaningStepOperator(task_id="filter_crawlers", reads="fix_types")
+        filter_bots = CleaningStepOperator(task_id="filter_bots", reads="filter_crawlers")
+        filter_staff = CleaningStepOperator(task_id="filter_staff", reads="filter_bots")
+
+    commit_history = CommitHistoryOperator(task_id="commit_history", reads="filter_staff")
+    announce_day = AnnounceDayOperator(task_id="announce_day", outlets=[Asset("recsys_history")])
+
+    extract_delta >> align_schema >> fix_types >> filter_crawlers >> filter_bots >> filter_staff >> commit_history >> announce_day

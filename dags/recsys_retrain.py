@@ -1,0 +1,62 @@
+"""### A new model, and into Redis if it is no worse
+
+Starts when `recsys_ingest` announces a day. Learns from the history before that **day**, is measured on what people did on it,
+beside the live model and a popularity list, and is then taken through the day itself. The **gate** blesses it or not, each rule
+with its numbers in `models/<version>/verdict.json`. Not blessed fails the run: Redis is untouched and what is live stays live.
+`refresh_redis` stages, verifies and swaps all users' lists in one go.
+
+A day before the live model's, a backfill and `airflow tasks test` are staged and verified but not put live.
+
+**Trigger form** `day`: another day than yesterday. `publish_reason`: put the version live all the same, and why; it is recorded.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Asset, Param, TaskGroup
+
+from recsys_ops.operators.alerts import alert
+from recsys_ops.operators.build_matrix import BuildMatrixOperator
+from recsys_ops.operators.evaluate import EvaluateOperator
+from recsys_ops.operators.extract_catalogue import ExtractCatalogueOperator
+from recsys_ops.operators.gate import GateOperator
+from recsys_ops.operators.refresh_redis import RefreshRedisOperator
+from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
+from recsys_ops.settings import include_dir
+
+with DAG(
+    "recsys_retrain",
+    schedule=[Asset("recsys_history")],
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    default_args={
+        "owner": "recsys",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=3),
+        "on_failure_callback": alert,
+    },
+    params={
+        "day": Param(
+            None, type=["null", "string"], format="date", description="Day to train through, YYYY-MM-DD; empty: yesterday"
+        ),
+        "publish_reason": Param(
+            None, type=["null", "string"], minLength=5, description="Why an older day or a backfill goes live"
+        ),
+    },
+    template_searchpath=str(include_dir() / "sql"),
+    tags=["recsys", "train"],
+    doc_md=__doc__,
+):
+    with TaskGroup("training", prefix_group_id=False):
+        extract_catalogue = ExtractCatalogueOperator(task_id="extract_catalogue", sql="extract_catalogue.sql")
+        build_matrix = BuildMatrixOperator(task_id="build_matrix")
+        train = TrainOnWorkerOperator(task_id="train")
+        evaluate = EvaluateOperator(task_id="evaluate")
+
+    with TaskGroup("deploy", prefix_group_id=False):
+        gate = GateOperator(task_id="gate")
+        refresh_redis = RefreshRedisOperator(task_id="refresh_redis")
+
+    extract_catalogue >> build_matrix >> train >> evaluate >> gate >> refresh_redis

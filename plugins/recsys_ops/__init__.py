@@ -1,0 +1,1 @@
+"""recsys-ops: a recommender that retrains itself every night and never serves a bad model."""

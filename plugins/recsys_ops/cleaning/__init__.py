@@ -1,0 +1,20 @@
+"""The cleaning steps: pure functions from a frame and its rules to kept and rejected rows."""
+
+from recsys_ops.cleaning.align import align_schema
+from recsys_ops.cleaning.bots import filter_bots
+from recsys_ops.cleaning.cleaned import Cleaned
+from recsys_ops.cleaning.contract import Contract, load_contract
+from recsys_ops.cleaning.crawlers import filter_crawlers
+from recsys_ops.cleaning.fix import fix_types
+from recsys_ops.cleaning.staff import filter_staff
+
+__all__ = [
+    "Cleaned",
+    "Contract",
+    "align_schema",
+    "filter_bots",
+    "filter_crawlers",
+    "filter_staff",
+    "fix_types",
+    "load_contract",
+]

@@ -1,0 +1,176 @@
+"""The data contract: which columns a delivery has, under which names, and what their values may be."""
+
+import re
+import zoneinfo
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from recsys_ops.errors import ContractError
+
+TIME = pl.Datetime("us", "UTC")
+# the canonical event frame, and the columns of it in which a null may stay
+SCHEMA: dict[str, pl.DataType] = {
+    "row_id": pl.String(),
+    "recorded_at": TIME,
+    "event_id": pl.String(),
+    "user_id": pl.String(),
+    "item_id": pl.String(),
+    "event_type": pl.String(),
+    "event_time": TIME,
+    "quantity": pl.Int64(),
+    "value": pl.Float64(),
+    "user_agent": pl.String(),
+    "ip": pl.String(),
+    "email": pl.String(),
+    "role": pl.String(),
+}
+MAY_BE_NULL = frozenset({"row_id", "value", "user_agent", "ip", "email", "role"})
+
+EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rule(_Strict):
+    """What every column may say about itself."""
+
+    required: bool = True
+    nullable: bool = False
+    aliases: tuple[Name, ...] = ()
+    default: int | float | str | None = None
+
+
+class TextRule(Rule):
+    type: Literal["id", "text"]
+    pattern: str | None = None
+    case: Literal["upper", "lower"] | None = None
+    default: None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                pl.Series([""]).str.contains(pattern)
+            except pl.exceptions.ComputeError as error:
+                raise ValueError(f"is not a regular expression of Rust's regex crate: {error}") from error
+        return pattern
+
+
+class IntegerRule(Rule):
+    type: Literal["integer"]
+    min: int = -(2**63)
+    max: int = 2**63 - 1
+    default: int | None = None
+
+
+class DecimalRule(Rule):
+    type: Literal["decimal"]
+    min: Annotated[float, Field(allow_inf_nan=False)] = -1e300
+    max: Annotated[float, Field(allow_inf_nan=False)] = 1e300
+    default: float | None = None
+
+
+class TimeRule(Rule):
+    type: Literal["time"]
+    formats: Annotated[tuple[Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"], ...], Field(min_length=1)] = ("iso8601",)
+    timezone: str | None = None
+    max_ahead_minutes: Annotated[int, Field(ge=0)] | None = None
+    default: None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def is_known(cls, timezone: str | None) -> str | None:
+        if timezone is not None and timezone not in zoneinfo.available_timezones():
+            raise ValueError("is not a time zone; use a name such as Europe/Berlin")
+        return timezone
+
+
+class EventRule(Rule):
+    type: Literal["event"]
+    default: EventType | None = None
+
+
+ColumnRule = Annotated[TextRule | IntegerRule | DecimalRule | TimeRule | EventRule, Field(discriminator="type")]
+
+
+class Contract(_Strict):
+    """The contract, frozen. Columns are checked in the order in which the file names them."""
+
+    version: Literal[1]
+    columns: dict[str, ColumnRule]
+    event_types: Annotated[dict[EventType, tuple[Name, ...]], Field(min_length=1)]
+
+    @cached_property
+    def event_names(self) -> dict[str, str]:
+        """Delivered name, lower case → canonical event type."""
+        return {name.lower(): canonical for canonical, names in self.event_types.items() for name in names}
+
+    @model_validator(mode="after")
+    def fits_the_canonical_frame(self) -> "Contract":
+        if wrong := sorted(set(self.columns) ^ set(SCHEMA)):
+            raise ValueError(f"columns must be exactly {', '.join(SCHEMA)}; missing or unknown: {', '.join(wrong)}")
+        for name, rule in self.columns.items():
+            if _dtype(rule) != SCHEMA[name]:
+                raise ValueError(f"columns.{name}.type: {rule.type} does not make {SCHEMA[name]}")
+            if rule.nullable and name not in MAY_BE_NULL:
+                raise ValueError(f"columns.{name}.nullable: must be false, later steps need the value")
+            if not rule.required and not rule.nullable and rule.default is None:
+                raise ValueError(f"columns.{name}.required: a column that may be absent must be nullable or have a default")
+            if isinstance(rule, IntegerRule | DecimalRule):
+                if rule.min > rule.max:
+                    raise ValueError(f"columns.{name}.min: {rule.min} is above max = {rule.max}")
+                if rule.default is not None and not rule.min <= rule.default <= rule.max:
+                    raise ValueError(f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}")
+        return self
+
+    @model_validator(mode="after")
+    def says_each_name_once(self) -> "Contract":
+        sources = [source for name, rule in self.columns.items() for source in (name, *rule.aliases)]
+        if twice := sorted({source for source in sources if sources.count(source) > 1}):
+            raise ValueError(f"columns: {', '.join(twice)} named more than once as a column or an alias")
+        events = [name.lower() for names in self.event_types.values() for name in names]
+        if twice := sorted({name for name in events if events.count(name) > 1}):
+            raise ValueError(f"event_types: {', '.join(twice)} named more than once")
+        return self
+
+
+def load_contract(path: Path) -> Contract:
+    """Read and validate a contract file.
+
+    Raises ContractError naming the file, each wrong key and what is allowed there.
+    """
+    try:
+        return Contract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ContractError(f"no data contract at {path}: put it there or change cleaning.contract") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        lines = "\n".join(f"  {_key(e['loc'])}{re.sub('^Value error, ', '', e['msg'])}" for e in error.errors())
+        raise ContractError(f"{path} is wrong:\n{lines}") from error
+
+
+def _dtype(rule: Rule) -> pl.DataType:
+    match rule:
+        case IntegerRule():
+            return pl.Int64()
+        case DecimalRule():
+            return pl.Float64()
+        case TimeRule():
+            return TIME
+    return pl.String()
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    """A key as the file spells it: pydantic puts the column's type between the column and its key."""
+    spelled = loc[:2] + loc[3:] if loc[:1] == ("columns",) else loc
+    return ".".join(map(str, spelled)) + ": " if spelled else ""

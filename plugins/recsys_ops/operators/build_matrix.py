@@ -1,0 +1,51 @@
+"""The window of history as confidence matrices, and the job that the worker will run on them."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from recsys_ops import paths
+from recsys_ops.operators.base import DayOperator, storage
+from recsys_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BuildMatrixOperator(DayOperator):
+    """Pin the history's version, turn its window into matrices and write the job spec that names the model version."""
+
+    def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        from recsys_ops import history, matrix
+        from recsys_ops.serving.deployments import champion
+        from recsys_ops.source import catalogue
+        from recsys_ops.worker.spec import write_job
+
+        store = storage(settings)
+        window_start = matrix.window_start(day, settings.confidence)
+        version = history.version(store)
+        events = history.read(store, window_start, day, version=version)
+        interactions = matrix.build(events, day, settings.confidence, settings.evaluation)
+        eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
+        before = champion(store, day)
+        spec = write_job(
+            store,
+            day,
+            interactions,
+            interactions.items.is_in(eligible["item_id"].implode()).to_numpy(),
+            training=settings.training,
+            evaluation=settings.evaluation,
+            serving=settings.serving,
+            champion=before["version"] if before else None,
+            history_version=version,
+            window_start=window_start,
+        )
+        return {
+            "events": events.height,
+            "users": interactions.full.shape[0],
+            "items": interactions.full.shape[1],
+            "cells": interactions.full.nnz,
+            "holdout_pairs": interactions.holdout.nnz,
+            "history_version": version,
+            "champion": spec.champion,
+            "version": spec.version,
+        }

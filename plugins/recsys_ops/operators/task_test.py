@@ -1,0 +1,66 @@
+"""``python -m recsys_ops.operators.task_test DAG TASK DAY``: one task of one day, alone, with a true exit code.
+
+``airflow tasks test`` exits 0 when the task failed, and writes into the run it finds for the date. This runs the same command in a
+throwaway AIRFLOW_HOME, against the stores behind the configured connections, and exits 1 unless the task succeeded or was skipped.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date, timedelta
+
+from recsys_ops.settings import load_settings
+
+
+def main(dag_id: str, task_id: str, day: str) -> int:
+    """Run the task of `day` (YYYY-MM-DD, the day of the data) and return the exit code."""
+    with tempfile.TemporaryDirectory(prefix="recsys-task-test-") as home:
+        os.environ.update(_carried_over(), AIRFLOW_HOME=home)
+        for name in ("AIRFLOW_CONFIG", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+            os.environ.pop(name, None)
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)  # noqa: S603
+        child = multiprocessing.get_context("spawn").Process(target=_inside, args=(dag_id, task_id, date.fromisoformat(day)))
+        child.start()
+        child.join()
+        return child.exitcode or 0
+
+
+def _carried_over() -> dict[str, str]:
+    """What the throwaway Airflow needs of the configured one: its folders and the connections our settings name."""
+    from airflow.configuration import conf
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.models import Connection
+
+    settings = load_settings()
+    carried = {f"AIRFLOW__CORE__{key.upper()}": conf.get("core", key) for key in ("dags_folder", "plugins_folder")}
+    blob = None if settings.storage.root.startswith("file:") else settings.storage.conn_id
+    for conn_id in filter(None, (settings.source.conn_id, blob, settings.serving.conn_id, settings.alerts.conn_id)):
+        try:
+            carried[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(conn_id).as_json()
+        except AirflowNotFoundException:
+            continue
+    return {**carried, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+
+def _inside(dag_id: str, task_id: str, day: date) -> None:
+    from airflow.cli.cli_parser import get_parser
+    from airflow.cli.commands.task_command import task_test
+    from airflow.utils.cli import get_bagged_dag
+
+    outcome: list[str] = []
+    dag = get_bagged_dag(None, dag_id)
+    task = dag.get_task(task_id)
+    task.on_success_callback = [lambda context: outcome.append("success")]
+    task.on_skipped_callback = [lambda context: outcome.append("skipped")]
+    anchor = f"{day + timedelta(days=1)}T02:00:00+00:00"
+    task_test(get_parser().parse_args(["tasks", "test", dag_id, task_id, anchor]), dag=dag)
+    print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}")  # noqa: T201
+    sys.exit(0 if outcome else 1)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    sys.exit(main(*sys.argv[1:]))

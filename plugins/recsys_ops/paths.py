@@ -1,0 +1,38 @@
+"""Where a day's or a version's objects lie, relative to the storage root. Nothing else builds a path."""
+
+from datetime import date
+
+HISTORY = "history"
+LIVE = "models/live.json"
+
+
+def raw(day: date) -> str:
+    return f"raw/day={day}/events.parquet"
+
+
+def catalogue(day: date) -> str:
+    return f"catalogue/day={day}/products.parquet"
+
+
+def step(name: str, day: date) -> str:
+    """The rows a cleaning step kept."""
+    return f"cleaning/day={day}/{name}.parquet"
+
+
+def quarantine(name: str, day: date) -> str:
+    """The rows a cleaning step rejected, each with its reason."""
+    return f"quarantine/day={day}/{name}.parquet"
+
+
+def report(name: str, day: date) -> str:
+    """A task's figures of the day."""
+    return f"reports/day={day}/{name}.json"
+
+
+def job(day: date, name: str) -> str:
+    """What `build_matrix` hands to the worker, and the worker's result."""
+    return f"jobs/day={day}/{name}"
+
+
+def model(version: str, name: str) -> str:
+    return f"models/{version}/{name}"

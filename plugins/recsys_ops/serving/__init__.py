@@ -1,0 +1,1 @@
+"""What the shop reads: recommendations in Redis, published whole or not at all."""

@@ -1,0 +1,38 @@
+"""What Redis' errors mean to the person on duty."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, OutOfMemoryError, ReadOnlyError
+
+from recsys_ops.errors import ServingError
+
+
+@contextmanager
+def explained(client: redis.Redis, doing: str) -> Iterator[None]:
+    """Turn Redis' errors into a ServingError: what was being done, where, and the next step."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise ServingError(f"{doing} failed on Redis {_address(client)}: {_next_step(error)} ({error})") from error
+
+
+def _address(client: redis.Redis) -> str:
+    at = client.connection_pool.connection_kwargs
+    return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
+
+
+def _next_step(error: redis.RedisError) -> str:
+    # in this order: redis-py's login errors are connection errors too
+    match error:
+        case OutOfMemoryError():
+            return "it has no memory left; a publish holds up to three versions for a moment, raise maxmemory and run it again"
+        case ReadOnlyError():
+            return "it is a read-only replica; let the Redis connection point to the primary"
+        case AuthenticationError() | AuthorizationError() | NoPermissionError():
+            return "it refuses the login; check user, password and rights in the Redis connection"
+        case redis.ConnectionError() | redis.TimeoutError():
+            return "it cannot be reached in time; check the server and the Redis connection, then run it again"
+        case _:
+            return "it refused the command; see its own words"

@@ -1,0 +1,162 @@
+"""The settings: ``include/recsys.yaml`` plus ``RECSYS_<SECTION>__<KEY>`` environment variables, validated once.
+
+Every key is explained in the YAML file. No secret is ever here: those live in Airflow connections.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from recsys_ops.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSettings(Section):
+    root: Annotated[str, Field(pattern=r"^(file|abfs|abfss|az|gs|s3)://.+")]
+    conn_id: str = "recsys_blob"
+
+
+class SourceSettings(Section):
+    conn_id: str = "recsys_db"
+    lookback_days: Annotated[int, Field(ge=0, le=30)] = 3
+    statement_timeout_s: Positive = 600
+
+
+class CrawlerSettings(Section):
+    allow: tuple[str, ...] = ()
+
+
+class BotSettings(Section):
+    min_events: Positive = 100
+    max_events_per_minute: Annotated[float, Field(gt=0)] = 12.0
+    max_items: Positive = 250
+    max_hours_active: Annotated[int, Field(ge=1, le=24)] = 20
+    max_gap_variation: Annotated[float, Field(gt=0)] = 0.25
+    min_signals: Annotated[int, Field(ge=1, le=5)] = 2
+
+
+class StaffSettings(Section):
+    user_ids: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ("admin", "staff")
+    email_domains: tuple[str, ...] = ()
+    networks: tuple[IPvAnyNetwork, ...] = ()
+    test_account_pattern: str | None = None
+
+
+class CleaningSettings(Section):
+    contract: str = "contract.yaml"
+    max_quarantine_share: Share = 0.5
+    crawlers: CrawlerSettings = CrawlerSettings()
+    bots: BotSettings = BotSettings()
+    staff: StaffSettings = StaffSettings()
+
+
+class ConfidenceSettings(Section):
+    window_days: Positive = 365
+    weights: dict[str, Annotated[float, Field(gt=0)]]
+    half_life_days: Annotated[float, Field(gt=0)] = 90.0
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+
+
+class TrainingSettings(Section):
+    worker: Literal["local"] = "local"
+    factors: Positive = 64
+    iterations: Positive = 15
+    refit_iterations: Positive = 3
+    regularization: Annotated[float, Field(gt=0)] = 16.0
+    seed: int = 1
+    timeout_s: Positive = 7200
+
+
+class EvaluationSettings(Section):
+    k: tuple[Positive, ...] = (3, 10, 20)
+    events: tuple[str, ...] = ("purchase", "cart")
+    exclude_seen: bool = True
+
+
+class GateSettings(Section):
+    max_drop: Share = 0.05
+    min_users: Positive = 50
+    bootstrap_draws: Positive = 1000
+    allow_first_deployment: bool = False
+
+
+class ServingSettings(Section):
+    conn_id: str = "recsys_redis"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "recsys"
+    buckets: Positive = 4096
+    top_n: Positive = 20
+    exclude_seen: bool = True
+
+
+class AlertSettings(Section):
+    conn_id: str | None = None
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. Pass on the smallest section the callee needs."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="RECSYS_", env_nested_delimiter="__", nested_model_default_partial_update=True
+    )
+
+    storage: StorageSettings
+    source: SourceSettings = SourceSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    confidence: ConfidenceSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    gate: GateSettings = GateSettings()
+    serving: ServingSettings = ServingSettings()
+    alerts: AlertSettings = AlertSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=settings_file())
+
+
+def include_dir() -> Path:
+    """The folder of ``recsys.yaml``, ``contract.yaml`` and ``sql/``: ``$RECSYS_INCLUDE`` or ``include/`` beside ``plugins/``."""
+    return Path(os.environ.get("RECSYS_INCLUDE") or Path(__file__).parents[2] / "include")
+
+
+def settings_file() -> Path:
+    return include_dir() / "recsys.yaml"
+
+
+@cache
+def load_settings() -> Settings:
+    """Read and validate the settings, once a process.
+
+    Raises SettingsError naming each wrong key, what it holds and what is allowed.
+    """
+    if not settings_file().is_file():
+        raise SettingsError(f"no settings at {settings_file()}: put recsys.yaml there or set RECSYS_INCLUDE to its folder")
+    try:
+        return Settings()
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{settings_file()} is not YAML: {error}") from error
+    except ValidationError as error:
+        lines = "\n".join(
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" + ("" if e["type"] == "missing" else f" (found {e['input']!r})")
+            for e in error.errors()
+        )
+        raise SettingsError(f"{settings_file()} or its RECSYS_… overrides are wrong:\n{lines}") from error

@@ -1,0 +1,1 @@
+"""The production database: the delta of events and the catalogue."""

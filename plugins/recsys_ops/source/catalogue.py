@@ -1,0 +1,37 @@
+"""The catalogue: what the shop sells, and which of it may be recommended."""
+
+import polars as pl
+
+from recsys_ops.errors import DataError
+
+SCHEMA = {
+    "item_id": pl.String(),
+    "title": pl.String(),
+    "category": pl.String(),
+    "price": pl.Float64(),
+    "stock": pl.Int64(),
+    "status": pl.String(),
+}
+
+
+def canonical(delivered: pl.DataFrame) -> pl.DataFrame:
+    """The catalogue frame of what the query delivered: one row an item, sorted by id.
+
+    Raises DataError when a column is missing, does not fit its type, or an item stands there twice.
+    """
+    missing = [name for name in SCHEMA if name not in delivered.columns]
+    if missing:
+        raise DataError(f"the catalogue query delivers no {', '.join(missing)}; mend include/sql/extract_catalogue.sql")
+    try:
+        frame = delivered.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).sort("item_id")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"the catalogue does not fit its types: {error}; mend include/sql/extract_catalogue.sql") from error
+    twice = frame.filter(pl.col("item_id").is_duplicated() | pl.col("item_id").is_null())
+    if twice.height:
+        raise DataError(f"{twice.height} catalogue rows share an item_id or lack one, e.g. {twice['item_id'][0]!r}")
+    return frame
+
+
+def eligible(catalogue: pl.DataFrame) -> pl.DataFrame:
+    """The items that may be recommended: published and in stock."""
+    return catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0))

@@ -1,0 +1,132 @@
+"""One training job: fit, lists for the evaluation, refit, lists to serve, model version; safe to kill and run again."""
+
+import logging
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import polars as pl
+
+from recsys_ops import paths
+from recsys_ops.als.fitting import fit
+from recsys_ops.errors import ModelError, RecsysError
+from recsys_ops.storage import Storage
+from recsys_ops.worker import model
+from recsys_ops.worker.lists import Matched, evaluation_lists, match, popular_items, popularity, recommendations
+from recsys_ops.worker.spec import RESULT, Inputs, JobSpec, read_inputs, read_spec
+
+log = logging.getLogger(__name__)
+
+POPULAR_ITEMS = 100
+
+
+def main(url: str) -> int:
+    """Run the job whose spec lies at ``<root>/jobs/day=<day>/spec.json`` and write ``result.json`` beside it.
+
+    Returns 0 when the model version is complete, else 1; the result then says why in one sentence. Credentials of the
+    storage come from the environment variables of object_store (``AZURE_STORAGE_ACCOUNT_NAME``, …).
+    """
+    place = re.fullmatch(r"(.+)/jobs/day=(\d{4}-\d\d-\d\d)/spec\.json", url)
+    if place is None:
+        log.error("%s is no job: expected <root>/jobs/day=<YYYY-MM-DD>/spec.json", url)
+        return 1
+    storage, day = Storage(place[1]), date.fromisoformat(place[2])
+    seconds: dict[str, float] = {}
+    version, reason = None, None
+    try:
+        spec = read_spec(storage, day)
+        version = spec.version
+        run(storage, spec, seconds)
+    except RecsysError as error:
+        reason = str(error)
+        log.error("the job of %s failed: %s", day, reason)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}; the worker's log has the traceback"
+        log.exception("the job of %s failed", day)
+    result = {
+        "status": "failed" if reason else "succeeded",
+        "version": version,
+        "reason": reason,
+        "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
+        "peak_memory_bytes": _peak_memory(),
+        "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},
+    }
+    try:
+        storage.write_json(paths.job(day, RESULT), result)
+    except RecsysError as error:
+        log.error("the result could not be written: %s", error)
+        return 1
+    log.info("job day=%s %s version=%s seconds=%.1f", day, result["status"], version, sum(seconds.values()))
+    return 1 if reason else 0
+
+
+def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
+    """Train, make the lists and write the model version; `seconds` takes the time of each phase.
+
+    Raises ModelError for inputs or a champion that must not be used.
+    """
+    with _phase("read", seconds):
+        inputs = read_inputs(storage, spec)
+        champion = _champion(storage, spec, inputs)
+    data = inputs.interactions
+    train, full = data.train, data.full
+    log.info("users=%d items=%d train=%d full=%d holdout=%d", *train.shape, train.nnz, full.nnz, data.holdout.nnz)
+
+    with _phase("fit", seconds):
+        fitted = fit(train, spec.training, iterations=spec.training.iterations)
+    with _phase("evaluate", seconds):
+        settings = spec.evaluation
+        evaluation = evaluation_lists(train, data.holdout, fitted, champion, max(settings.k), settings.exclude_seen)
+    log.info("evaluated users=%d champion=%s", len(evaluation.users), spec.champion)
+
+    with _phase("refit", seconds):
+        served = fit(full, spec.training, iterations=spec.training.refit_iterations, factors0=fitted)
+    with _phase("recommend", seconds):
+        seen = full if spec.exclude_seen else None
+        lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible)
+        popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
+    log.info("recommended users=%d eligible_items=%d popular=%d", lists.height, inputs.eligible.sum(), popular.height)
+
+    with _phase("write", seconds):
+        frames = {
+            "users": pl.DataFrame({"user_id": data.users}),
+            "items": pl.DataFrame({"item_id": data.items, "eligible": inputs.eligible, "popularity": popularity(full)}),
+            "recommendations": lists,
+            "popular": popular,
+        }
+        model.write_model(storage, spec, served, evaluation, frames)
+
+
+def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> Matched | None:
+    if spec.champion is None:
+        return None
+    manifest = model.load_manifest(storage, spec.champion)
+    if manifest.day >= spec.day:
+        raise ModelError(
+            f"champion {spec.champion} has learnt from {manifest.day}, so it cannot be judged on {spec.day}: "
+            f"compare with a version of an earlier day"
+        )
+    users, items = model.read_frame(storage, manifest, "users"), model.read_frame(storage, manifest, "items")
+    data = inputs.interactions
+    return match(model.read_factors(storage, manifest), users["user_id"], items["item_id"], data.users, data.items)
+
+
+@contextmanager
+def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    log.info("phase=%s", name)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = time.monotonic() - started
+        log.info("phase=%s seconds=%.2f peak_memory_mib=%d", name, seconds[name], _peak_memory() >> 20)
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

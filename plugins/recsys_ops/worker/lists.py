@@ -1,0 +1,111 @@
+"""The lists a job makes: for the evaluation of the held-out day, and to be served."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys_ops.als.fitting import Factors
+from recsys_ops.als.recommend import top_n
+from recsys_ops.evaluation.compare import Evaluation
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Another version's factors in the row order of this job's users and items.
+
+    known_users, known_items : bool, (n_users,) and (n_items,); the factors of the others are zeros
+    """
+
+    factors: Factors
+    known_users: NDArray[np.bool_]
+    known_items: NDArray[np.bool_]
+
+
+def match(factors: Factors, their_users: pl.Series, their_items: pl.Series, users: pl.Series, items: pl.Series) -> Matched:
+    """Carry factors over by id; ids that only the other version has are left out."""
+    user_factors, known_users = _gather(factors.user, their_users, users)
+    item_factors, known_items = _gather(factors.item, their_items, items)
+    return Matched(Factors(user_factors, item_factors), known_users, known_items)
+
+
+def popularity(user_items: sparse.csr_matrix) -> NDArray[np.float64]:
+    """(n_items,): the sum over users of confidence − 1."""
+    extra = user_items.astype(np.float64)
+    extra.data -= 1
+    return np.asarray(extra.sum(axis=0)).ravel()
+
+
+def evaluation_lists(
+    train: sparse.csr_matrix,
+    holdout: sparse.csr_matrix,
+    challenger: Factors,
+    champion: Matched | None,
+    k: int,
+    exclude_seen: bool,
+) -> Evaluation:
+    """The top `k` of challenger, champion and popularity for the same users from the same items.
+
+    Users: who liked something on the held-out day and did something before it; a stranger gets the popular items from any
+    model, which would only thin out the comparison. Items: all that anybody met before the day, served or not. A user whom
+    the champion does not know gets the popularity list, as in the shop.
+
+    train : csr_matrix, (n_users, n_items), confidence · holdout : csr_matrix, (n_users, n_items), bool
+    """
+    users = np.flatnonzero((np.diff(holdout.indptr) > 0) & (np.diff(train.indptr) > 0)).astype(np.int32)
+    popular = popularity(train)
+    met = popular > 0
+    seen = train[users] if exclude_seen else None
+    by_popularity = _most_popular(popular, len(users), k, seen=seen, eligible=met)[0]
+    champions = None
+    if champion is not None:
+        theirs = champion.factors
+        champions, _ = top_n(theirs.user[users], theirs.item, k, seen=seen, eligible=met & champion.known_items)
+        champions = np.where(champion.known_users[users, None], champions, by_popularity)
+    return Evaluation(
+        users=users,
+        challenger=top_n(challenger.user[users], challenger.item, k, seen=seen, eligible=met)[0],
+        popularity=by_popularity,
+        champion=champions,
+        relevant=holdout[users],
+        most_popular=_most_popular(popular, 1, k, seen=None, eligible=met)[0][0],
+    )
+
+
+def recommendations(
+    factors: Factors, users: pl.Series, items: pl.Series, n: int, *, seen: sparse.csr_matrix | None, eligible: NDArray[np.bool_]
+) -> pl.DataFrame:
+    """user_id String, items List[String], scores List[Float32], best first; a user for whom nothing is left has no row."""
+    ids, scores = top_n(factors.user, factors.item, n, seen=seen, eligible=eligible)
+    listed = ids >= 0
+    row, _ = np.nonzero(listed)
+    flat = pl.DataFrame({"row": row, "items": items.gather(ids[listed]), "scores": scores[listed]})
+    lists = flat.group_by("row", maintain_order=True).agg("items", "scores")
+    return lists.select(user_id=users.gather(lists["row"]), items="items", scores="scores")
+
+
+def popular_items(user_items: sparse.csr_matrix, items: pl.Series, n: int, *, eligible: NDArray[np.bool_]) -> pl.DataFrame:
+    """item_id String, score Float32: the at most `n` most popular eligible items, best first."""
+    score = popularity(user_items)
+    ids, scores = _most_popular(score, 1, n, seen=None, eligible=eligible & (score > 0))
+    listed = ids[0] >= 0
+    return pl.DataFrame({"item_id": items.gather(ids[0][listed]), "score": scores[0][listed]})
+
+
+def _most_popular(
+    score: NDArray[np.float64], n_users: int, n: int, *, seen: sparse.csr_matrix | None, eligible: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Popularity is a model of one factor, the same for everybody."""
+    everybody = np.ones((n_users, 1), dtype=np.float32)
+    return top_n(everybody, score[:, None].astype(np.float32), n, seen=seen, eligible=eligible)
+
+
+def _gather(factors: NDArray[np.float32], theirs: pl.Series, ours: pl.Series) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    index = pl.DataFrame({"id": theirs}).with_row_index("theirs")
+    found = pl.DataFrame({"id": ours}).join(index, on="id", how="left", maintain_order="left")["theirs"]
+    known = found.is_not_null().to_numpy()
+    carried = np.zeros((len(ours), factors.shape[1]), dtype=np.float32)
+    carried[known] = factors[found.drop_nulls().to_numpy()]
+    return carried, known

@@ -1,0 +1,171 @@
+"""A model version in storage: its files, the manifest written last, and reading it back with every sum checked."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import sparse
+
+import recsys_ops
+from recsys_ops import paths
+from recsys_ops.als.fitting import Factors
+from recsys_ops.errors import ModelError
+from recsys_ops.evaluation.compare import Evaluation, compare
+from recsys_ops.storage import Storage
+from recsys_ops.worker import files
+from recsys_ops.worker.spec import JobSpec
+
+MANIFEST = "manifest.json"
+
+
+class FileSum(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """What a model version is made of. It holds no clock value: the same job gives the same manifest.
+
+    code : SHA-256 of the sources that computed, as they were on the machine that trained
+    packages : the versions of what computed
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    day: date
+    window_start: date
+    history_version: int
+    users: int
+    items: int
+    seeds: dict[str, int]
+    code: str
+    packages: dict[str, str]
+    spec: JobSpec
+    files: dict[str, FileSum]
+
+
+def write_model(
+    storage: Storage, spec: JobSpec, factors: Factors, evaluation: Evaluation, frames: Mapping[str, pl.DataFrame]
+) -> None:
+    """Write a version's files, the manifest last: a version without a manifest is not finished.
+
+    frames : users, items, recommendations, popular
+    """
+    contents = {
+        "factors.npz": files.from_arrays({"user": factors.user, "item": factors.item}),
+        "evaluation.npz": _from_evaluation(evaluation),
+        **{f"{name}.parquet": files.from_frame(frame) for name, frame in frames.items()},
+    }
+    for name, data in contents.items():
+        storage.put(paths.model(spec.version, name), data)
+    manifest = Manifest(
+        version=spec.version,
+        day=spec.day,
+        window_start=spec.window_start,
+        history_version=spec.history_version,
+        users=len(factors.user),
+        items=len(factors.item),
+        seeds={"start": spec.training.seed},
+        code=_code(),
+        packages={name: package_version(name) for name in ("implicit", "numpy", "polars", "scipy")}
+        | {"python": platform.python_version()},
+        spec=spec,
+        files={name: FileSum(sha256=files.sha256(data), bytes=len(data)) for name, data in contents.items()},
+    )
+    storage.write_json(paths.model(spec.version, MANIFEST), manifest.model_dump(mode="json"))
+
+
+def load_manifest(storage: Storage, version: str) -> Manifest:
+    """Raises ModelError when the version does not exist, is not finished, or its manifest is damaged."""
+    path = paths.model(version, MANIFEST)
+    if not storage.exists(path):
+        raise ModelError(f"there is no finished model version {version} ({storage.url(path)} is missing): train it again")
+    try:
+        manifest = Manifest.model_validate_json(storage.get(path))
+    except ValidationError as error:
+        raise ModelError(
+            f"{storage.url(path)} is damaged ({error.error_count()} wrong fields): train the version again"
+        ) from error
+    if manifest.version != version:
+        raise ModelError(f"{storage.url(path)} belongs to version {manifest.version}: train {version} again")
+    return manifest
+
+
+def verify(storage: Storage, version: str) -> Manifest:
+    """Check every file of a version against its manifest. Raises ModelError naming the first that is missing or differs."""
+    manifest = load_manifest(storage, version)
+    for name in manifest.files:
+        _read(storage, manifest, name)
+    return manifest
+
+
+def read_frame(storage: Storage, manifest: Manifest, name: str) -> pl.DataFrame:
+    """One of users, items, recommendations, popular. Raises ModelError when it is not the file the manifest names."""
+    return files.to_frame(_read(storage, manifest, f"{name}.parquet"))
+
+
+def read_factors(storage: Storage, manifest: Manifest) -> Factors:
+    """The served factors; rows as in users.parquet and items.parquet. Raises ModelError like `read_frame`."""
+    return Factors(**files.to_arrays(_read(storage, manifest, "factors.npz")))
+
+
+def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
+    """The lists made for the held-out day. Raises ModelError like `read_frame`."""
+    arrays = files.to_arrays(_read(storage, manifest, "evaluation.npz"))
+    indptr, indices = arrays.pop("holdout_indptr"), arrays.pop("holdout_indices")
+    shape = (len(indptr) - 1, int(arrays.pop("n_items")))
+    relevant = sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=shape)
+    return Evaluation(relevant=relevant, champion=arrays.pop("champion", None), **arrays)
+
+
+def measure(storage: Storage, version: str, draws: int) -> dict[str, Any]:
+    """The figures of a version for the gate, JSON-able; `draws` bootstrap draws, seeded by the job."""
+    manifest = load_manifest(storage, version)
+    factors = read_factors(storage, manifest)
+    return compare(
+        read_evaluation(storage, manifest),
+        k=manifest.spec.evaluation.k,
+        champion_version=manifest.spec.champion,
+        factors_finite=bool(np.isfinite(factors.user).all() and np.isfinite(factors.item).all()),
+        draws=draws,
+        seed=manifest.spec.training.seed,
+    )
+
+
+def _read(storage: Storage, manifest: Manifest, name: str) -> bytes:
+    path = paths.model(manifest.version, name)
+    if name not in manifest.files or not storage.exists(path):
+        raise ModelError(f"{storage.url(path)} is missing: train version {manifest.version} again")
+    data = storage.get(path)
+    if files.sha256(data) != manifest.files[name].sha256:
+        raise ModelError(f"{storage.url(path)} is damaged (SHA-256 differs): train version {manifest.version} again")
+    return data
+
+
+def _from_evaluation(evaluation: Evaluation) -> bytes:
+    arrays = {
+        "users": evaluation.users,
+        "challenger": evaluation.challenger,
+        "popularity": evaluation.popularity,
+        "most_popular": evaluation.most_popular,
+        "holdout_indptr": evaluation.relevant.indptr,
+        "holdout_indices": evaluation.relevant.indices,
+        "n_items": np.int64(evaluation.relevant.shape[1]),
+    }
+    return files.from_arrays(arrays if evaluation.champion is None else arrays | {"champion": evaluation.champion})
+
+
+def _code() -> str:
+    root = Path(recsys_ops.__file__).parent
+    sources = [path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -1,0 +1,130 @@
+"""The job spec: what `build_matrix` writes for the worker, and the inputs beside it."""
+
+import json
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recsys_ops import paths
+from recsys_ops.errors import ModelError
+from recsys_ops.matrix import Interactions
+from recsys_ops.settings import EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.storage import Storage
+from recsys_ops.worker import files
+
+SPEC = "spec.json"
+RESULT = "result.json"
+
+
+class JobSpec(BaseModel):
+    """One training job. Everything the model depends on is here, so that the version names the content.
+
+    day : the held-out day, the last the served model learns from
+    champion : the version to score on the same day, None where there is none
+    history_version, window_start : what the matrices were built from
+    inputs : SHA-256 of each file beside the spec
+    top_n, exclude_seen : of the lists that will be served; those that are evaluated go by `evaluation`
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day: date
+    version: str
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    top_n: int
+    exclude_seen: bool
+    champion: str | None
+    history_version: int
+    window_start: date
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The interactions of a job, and which items may be served.
+
+    eligible : bool, (n_items,)
+    """
+
+    interactions: Interactions
+    eligible: NDArray[np.bool_]
+
+
+def write_job(
+    storage: Storage,
+    day: date,
+    interactions: Interactions,
+    eligible: NDArray[np.bool_],
+    *,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    serving: ServingSettings,
+    champion: str | None,
+    history_version: int,
+    window_start: date,
+) -> JobSpec:
+    """Write a job's inputs, then its spec, under ``jobs/day=…``; the same job gives the same bytes and the same version.
+
+    eligible : bool, (n_items,), in the order of ``interactions.items``
+    """
+    contents = {
+        "train.npz": files.from_matrix(interactions.train),
+        "full.npz": files.from_matrix(interactions.full),
+        "holdout.npz": files.from_matrix(interactions.holdout),
+        "users.parquet": files.from_frame(pl.DataFrame({"user_id": interactions.users})),
+        "items.parquet": files.from_frame(pl.DataFrame({"item_id": interactions.items, "eligible": eligible})),
+    }
+    unnamed = JobSpec(
+        day=day,
+        version="",
+        training=training,
+        evaluation=evaluation,
+        top_n=serving.top_n,
+        exclude_seen=serving.exclude_seen,
+        champion=champion,
+        history_version=history_version,
+        window_start=window_start,
+        inputs={name: files.sha256(data) for name, data in contents.items()},
+    )
+    canonical = json.dumps(unnamed.model_dump(mode="json", exclude={"version"}), sort_keys=True)
+    spec = unnamed.model_copy(update={"version": f"{day:%Y%m%d}-{files.sha256(canonical.encode())[:10]}"})
+    for name, data in contents.items():
+        storage.put(paths.job(day, name), data)
+    storage.write_json(paths.job(day, SPEC), spec.model_dump(mode="json"))
+    return spec
+
+
+def read_spec(storage: Storage, day: date) -> JobSpec:
+    """Raises StorageError when the spec is missing, ModelError when it is not a job spec."""
+    data = storage.get(paths.job(day, SPEC))
+    try:
+        return JobSpec.model_validate_json(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ModelError(f"{storage.url(paths.job(day, SPEC))} is no job spec ({problems}): run build_matrix again") from error
+
+
+def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
+    """Raises ModelError when a file is not the one the spec names, or the files do not fit together."""
+    users = files.to_frame(_read(storage, spec, "users.parquet"))["user_id"]
+    items = files.to_frame(_read(storage, spec, "items.parquet"))
+    train, full, holdout = (files.to_matrix(_read(storage, spec, f"{name}.npz")) for name in ("train", "full", "holdout"))
+    if {train.shape, full.shape, holdout.shape} != {(len(users), items.height)}:
+        raise ModelError(
+            f"the matrices of {spec.day} have shapes {train.shape}, {full.shape}, {holdout.shape}, but there are {len(users):,} "
+            f"users and {items.height:,} items: run build_matrix again"
+        )
+    return Inputs(Interactions(users, items["item_id"], train, full, holdout), items["eligible"].to_numpy())
+
+
+def _read(storage: Storage, spec: JobSpec, name: str) -> bytes:
+    path = paths.job(spec.day, name)
+    data = storage.get(path)
+    if files.sha256(data) != spec.inputs.get(name):
+        raise ModelError(f"{storage.url(path)} is not the file the job spec names (its SHA-256 differs): run build_matrix again")
+    return data

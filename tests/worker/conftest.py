@@ -1,0 +1,58 @@
+"""A small shop with known tastes, and a job written from it."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_ops import matrix
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.storage import Storage
+from recsys_ops.worker.spec import JobSpec, write_job
+
+DAY = date(2026, 3, 10)
+CONFIDENCE = ConfidenceSettings(weights={"view": 1, "wishlist": 2, "cart": 3, "checkout": 3, "purchase": 5}, window_days=30)
+
+
+def history(users: int = 400, items: int = 160, days: int = 15, seed: int = 1, last: date = DAY) -> pl.DataFrame:
+    """Eight tastes; 8 of 10 events are within a user's own, and within each a few items are far more popular."""
+    rng = np.random.default_rng(seed)
+    n = users * days * 2
+    user = rng.integers(0, users, n)
+    taste = np.where(rng.random(n) < 0.8, user % 8, rng.integers(0, 8, n))
+    item = taste + 8 * np.minimum(rng.geometric(0.12, n) - 1, items // 8 - 1)
+    return pl.DataFrame(
+        {
+            "day": [last - timedelta(days=int(age)) for age in rng.integers(0, days, n)],
+            "user_id": [f"user-{u}" for u in user],
+            "item_id": [f"item-{i}" for i in item],
+            "event_type": rng.choice(["view", "cart", "purchase"], n, p=[0.6, 0.25, 0.15]),
+        }
+    )
+
+
+@pytest.fixture
+def make_job(storage: Storage) -> Callable[..., JobSpec]:
+    """Write the job of `day` from `events`; returns its spec. Items whose number ends in 5 are not for sale."""
+
+    def make(events: pl.DataFrame | None = None, day: date = DAY, champion: str | None = None, **training: Any) -> JobSpec:
+        evaluation = EvaluationSettings()
+        interactions = matrix.build(history() if events is None else events, day, CONFIDENCE, evaluation)
+        eligible = ~interactions.items.str.ends_with("5").to_numpy()
+        return write_job(
+            storage,
+            day,
+            interactions,
+            eligible,
+            training=TrainingSettings(**training),
+            evaluation=evaluation,
+            serving=ServingSettings(top_n=10),
+            champion=champion,
+            history_version=7,
+            window_start=matrix.window_start(day, CONFIDENCE),
+        )
+
+    return make

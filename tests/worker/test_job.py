@@ -1,0 +1,220 @@
+"""The training job from spec to model version: quality, repeatability, faults."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_ops import paths
+from recsys_ops.evaluation.gate import decide
+from recsys_ops.settings import GateSettings
+from recsys_ops.storage import Storage
+from recsys_ops.worker import model
+from recsys_ops.worker.job import main
+from recsys_ops.worker.spec import JobSpec, read_inputs
+
+from .conftest import DAY, history
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+MakeJob = Callable[..., JobSpec]
+
+
+def spec_url(storage: Storage) -> str:
+    return storage.url(paths.job(DAY, "spec.json"))
+
+
+def result(storage: Storage) -> dict:
+    return storage.read_json(paths.job(DAY, "result.json"))
+
+
+def contents(storage: Storage, version: str) -> dict[str, bytes]:
+    return {path: storage.get(path) for path in storage.list(f"models/{version}")}
+
+
+def start_worker(storage: Storage) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "recsys_ops.worker", spec_url(storage)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})
+
+
+def test_the_defaults_beat_popularity_on_planted_tastes(storage: Storage, make_job: MakeJob):
+    spec = make_job()
+    assert main(spec_url(storage)) == 0
+    figures = model.measure(storage, spec.version, draws=500)
+    assert figures["challenger"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
+    assert decide(figures, GateSettings(allow_first_deployment=True)).blessed
+
+
+def test_a_finished_job_leaves_a_complete_version_and_its_result(storage: Storage, make_job: MakeJob):
+    spec = make_job(iterations=2)
+    assert main(spec_url(storage)) == 0
+    manifest = model.verify(storage, spec.version)
+    assert (manifest.day, manifest.history_version, manifest.spec) == (DAY, 7, spec)
+    assert {path.rpartition("/")[2] for path in contents(storage, spec.version)} == {*manifest.files, "manifest.json"}
+    found = result(storage)
+    assert (found["status"], found["version"], found["reason"]) == ("succeeded", spec.version, None)
+    assert found["seconds"].keys() == {"read", "fit", "evaluate", "refit", "recommend", "write"}
+    assert found["device"]["kind"] == "cpu"
+    assert found["peak_memory_bytes"] > 10_000_000
+
+
+def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(storage: Storage, make_job: MakeJob):
+    spec = make_job(iterations=2)
+    main(spec_url(storage))
+    lists = model.read_frame(storage, model.load_manifest(storage, spec.version), "recommendations")
+    pairs = lists.explode("items").select("user_id", item_id="items")
+    assert lists.height == 400
+    assert lists["items"].list.len().max() == 10
+    assert not pairs["item_id"].str.ends_with("5").any()
+    assert pairs.join(history(), on=["user_id", "item_id"]).is_empty()
+    popular = model.read_frame(storage, model.load_manifest(storage, spec.version), "popular")
+    assert not popular["item_id"].str.ends_with("5").any()
+    assert popular["score"].is_sorted(descending=True)
+
+
+def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(storage: Storage, make_job: MakeJob):
+    late = pl.DataFrame(
+        {"day": [DAY] * 2, "user_id": ["newcomer"] * 2, "item_id": ["item-0", "item-8"], "event_type": ["purchase"] * 2}
+    )
+    spec = make_job(pl.concat([history(), late], how="diagonal"), iterations=3)
+    main(spec_url(storage))
+    manifest = model.load_manifest(storage, spec.version)
+    users = model.read_frame(storage, manifest, "users")["user_id"]
+    assert "newcomer" in model.read_frame(storage, manifest, "recommendations")["user_id"]
+    assert "newcomer" not in users.gather(model.read_evaluation(storage, manifest).users)
+
+
+def test_a_job_run_twice_gives_the_same_bytes(storage: Storage, make_job: MakeJob):
+    spec = make_job(iterations=3)
+    main(spec_url(storage))
+    first = contents(storage, spec.version)
+    assert make_job(iterations=3) == spec
+    main(spec_url(storage))
+    assert contents(storage, spec.version) == first
+
+
+@pytest.mark.parametrize("phase", ["fit", "refit", "write"])
+def test_a_killed_job_run_again_gives_the_same_bytes(phase: str, storage: Storage, make_job: MakeJob, tmp_path: Path):
+    spec = make_job(iterations=3)
+    main(spec_url(storage))
+    undisturbed = contents(storage, spec.version)
+    shutil.rmtree(tmp_path / "blob" / "models")
+    killed = start_worker(storage)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if line.rstrip().endswith(f"phase={phase}"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    assert killed.wait() == -signal.SIGKILL
+    rerun = start_worker(storage)
+    _, log = rerun.communicate()
+    assert rerun.returncode == 0, log
+    assert contents(storage, spec.version) == undisturbed
+
+
+def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):
+    events = history()
+    yesterday = DAY - timedelta(days=1)
+    first = make_job(events, day=yesterday)
+    assert main(storage.url(paths.job(yesterday, "spec.json"))) == 0
+    newcomer = pl.DataFrame(
+        {"day": [yesterday, DAY], "user_id": ["a-newcomer"] * 2, "item_id": ["item-0", "item-8"], "event_type": ["purchase"] * 2}
+    )
+    second = make_job(pl.concat([events, newcomer]), champion=first.version)
+    assert main(spec_url(storage)) == 0
+    figures = model.measure(storage, second.version, draws=200)
+    assert figures["champion_version"] == first.version
+    assert figures["champion"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
+    lists = model.read_evaluation(storage, model.load_manifest(storage, second.version))
+    assert lists.champion is not None
+    assert lists.users[0] == 0  # a-newcomer comes first by id, and the champion never met them
+    assert lists.champion[0].tolist() == lists.popularity[0].tolist()
+    assert decide(figures, GateSettings()).blessed
+
+
+def test_a_champion_that_saw_the_held_out_day_is_refused(storage: Storage, make_job: MakeJob):
+    first = make_job(iterations=1)
+    main(spec_url(storage))
+    make_job(iterations=1, champion=first.version)
+    assert main(spec_url(storage)) == 1
+    assert "cannot be judged" in result(storage)["reason"]
+
+
+@pytest.mark.parametrize("name", ["train.npz", "full.npz", "holdout.npz", "users.parquet", "items.parquet"])
+def test_a_damaged_input_is_named_and_no_model_is_written(name: str, storage: Storage, make_job: MakeJob):
+    spec = make_job(iterations=1)
+    path = paths.job(DAY, name)
+    data = bytearray(storage.get(path))
+    data[len(data) // 2] ^= 1
+    storage.put(path, bytes(data))
+    assert main(spec_url(storage)) == 1
+    found = result(storage)
+    assert found["status"] == "failed"
+    assert name in found["reason"]
+    assert "run build_matrix again" in found["reason"]
+    assert contents(storage, spec.version) == {}
+
+
+@pytest.mark.parametrize("spec", [b"", b"{", b"[]", b'{"day": "2026-03-10"}'])
+def test_a_broken_spec_fails_with_a_result(spec: bytes, storage: Storage):
+    storage.put(paths.job(DAY, "spec.json"), spec)
+    assert main(spec_url(storage)) == 1
+    assert "is no job spec" in result(storage)["reason"]
+
+
+def test_an_unknown_key_of_the_spec_is_refused(storage: Storage, make_job: MakeJob):
+    spec = make_job(iterations=1).model_dump(mode="json") | {"iterationz": 3}
+    storage.put(paths.job(DAY, "spec.json"), json.dumps(spec).encode())
+    assert main(spec_url(storage)) == 1
+    assert "iterationz" in result(storage)["reason"]
+
+
+def test_a_missing_spec_fails_with_a_result(storage: Storage):
+    assert main(spec_url(storage)) == 1
+    assert "is not there" in result(storage)["reason"]
+
+
+@pytest.mark.parametrize("url", ["file:///tmp/spec.json", "nonsense", "file:///x/jobs/day=2026-3-1/spec.json"])
+def test_an_address_that_is_no_job_is_an_error(url: str):
+    assert main(url) == 1
+
+
+def test_a_missing_or_damaged_champion_fails_the_job(storage: Storage, make_job: MakeJob):
+    make_job(iterations=1, champion="20260101-0000000000")
+    assert main(spec_url(storage)) == 1
+    assert "no finished model version 20260101-0000000000" in result(storage)["reason"]
+
+
+def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(storage: Storage, make_job: MakeJob):
+    spec = make_job(history().filter(pl.col("day") < DAY), iterations=1)
+    assert main(spec_url(storage)) == 0
+    verdict = decide(model.measure(storage, spec.version, draws=100), GateSettings(allow_first_deployment=True))
+    assert "0 users evaluated" in verdict.summary
+
+
+def test_the_version_changes_with_the_data_and_the_settings(make_job: MakeJob):
+    versions = [make_job().version, make_job(seed=2).version, make_job(history(seed=2)).version]
+    assert len(set(versions)) == 3
+    assert all(version.startswith("20260310-") and len(version) == 19 for version in versions)
+
+
+def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: MakeJob):
+    inputs = read_inputs(storage, make_job())
+    data = inputs.interactions
+    assert data.users.to_list() == sorted(f"user-{n}" for n in range(400))
+    assert (data.train.dtype, data.full.dtype, data.holdout.dtype) == (np.float32, np.float32, bool)
+    assert not inputs.eligible[data.items.str.ends_with("5").to_numpy()].any()
+
+
+def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):
+    make_job(iterations=1)
+    script = "import sys; sys.modules['airflow'] = None; from recsys_ops.worker.job import main; sys.exit(main(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, spec_url(storage)], check=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})

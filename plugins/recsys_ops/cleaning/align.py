@@ -13,7 +13,8 @@ def align_schema(frame: pl.DataFrame, contract: Contract) -> Cleaned:
 
     frame : DataFrame, (n_rows, any), as delivered.
     Returns rows with exactly the contract's columns, in its order, types and values as delivered. Where a delivery has a column
-    under several of its names, a row's first value that is not blank is taken (as text); two that differ after trimming reject
+    under several of its names, a row's first value that is not blank is taken, as text where
+    their types differ; two that differ after trimming reject
     the row as ``alias_conflict``. A column that may be absent and is, becomes nulls. The note ``unknown_columns`` lists the
     delivered columns that the contract does not name; they are dropped from the kept rows.
 
@@ -42,7 +43,9 @@ def _texts(frame: pl.DataFrame, sources: list[str]) -> pl.DataFrame:
 
 def _column(frame: pl.DataFrame, name: str, found: list[str], several: dict[str, pl.DataFrame]) -> pl.Series:
     if name in several:
-        return several[name].select(pl.coalesce(found)).to_series().rename(name)
+        # text only where the types differ: a float must not be taken for the text that an id is
+        alike = len({frame[source].dtype for source in found}) == 1 and frame[found[0]].dtype != pl.String
+        return (frame if alike else several[name]).select(pl.coalesce(found)).to_series().rename(name)
     if found:
         return frame[found[0]].rename(name)
     return pl.Series(name, [None], dtype=pl.String).new_from_index(0, frame.height)

@@ -17,7 +17,7 @@ from recsys_ops.settings import CrawlerSettings
 NOT_CRAWLERS = frozenset({r"AP3A\.240617\.008"})
 SHOPPING = ("cart", "checkout", "purchase")
 SUSPECT_EVENTS = 30
-# RE2's own limit is 8 MiB, beyond which a set of this size stops matching without an error
+# RE2's own 8 MiB suffice for today's lists; with room its automaton is not rebuilt time and again
 MEMORY = 1 << 28
 
 

@@ -69,7 +69,7 @@ def as_text(column: pl.Series) -> pl.Series:
 def _reader(rule: ColumnRule, dtype: pl.DataType, event_names: dict[str, str]) -> tuple[pl.Expr, Refusals]:
     match rule:
         case TextRule():
-            return _text(rule)
+            return _text(rule, dtype)
         case IntegerRule():
             return _integer(rule)
         case DecimalRule():
@@ -82,15 +82,15 @@ def _reader(rule: ColumnRule, dtype: pl.DataType, event_names: dict[str, str]) -
             return value, {"unknown_event": pl.col("value").is_null()}
 
 
-def _text(rule: TextRule) -> tuple[pl.Expr, Refusals]:
+def _text(rule: TextRule, dtype: pl.DataType) -> tuple[pl.Expr, Refusals]:
     value = pl.col("text")
     if rule.case is not None:
         value = value.str.to_uppercase() if rule.case == "upper" else value.str.to_lowercase()
     refusals: Refusals = {}
     if rule.type == "id":
-        refusals["bad_id"] = (
-            value.str.to_lowercase().is_in(NOT_IDS) | (value.str.len_chars() > MAX_ID_LENGTH) | value.str.contains(INVISIBLE)
-        )
+        unfit = value.str.to_lowercase().is_in(NOT_IDS) | (value.str.len_chars() > MAX_ID_LENGTH) | value.str.contains(INVISIBLE)
+        # a float that is not an exact whole number has lost the id it was
+        refusals["bad_id"] = unfit | ~value.str.contains(INTEGER) if dtype.is_float() else unfit
     if rule.pattern is not None:
         refusals["pattern"] = ~pl.col("value").str.contains(rf"\A(?:{rule.pattern})\z")
     return value, refusals

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ class Airflow:
     """A running Airflow, spoken to by its REST API."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.env = env
+        self.home = Path(env["AIRFLOW_HOME"])
         self.url = env["AIRFLOW__API__BASE_URL"]
         self._client = httpx.Client(base_url=self.url, timeout=30)
 
     @property
     def login(self) -> tuple[str, str]:
         """The user and the password that Airflow made on its first start."""
-        passwords = json.loads((Path(self.env["AIRFLOW_HOME"]) / "simple_auth_manager_passwords.json.generated").read_text())
+        passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         return "admin", passwords["admin"]
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -74,9 +75,9 @@ class Airflow:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
         return answer.json() if answer.content else None
 
-    def trigger(self, dag_id: str, **conf: Any) -> str:
-        """Start a run the way the UI's Trigger button does, without a date; returns its run id."""
-        body = {"logical_date": None, "conf": conf}
+    def trigger(self, dag_id: str, logical_date: datetime | None = None, /, **conf: Any) -> str:
+        """Start a run the way the UI's Trigger button does, `conf` being the form; returns its run id."""
+        body = {"logical_date": logical_date.isoformat() if logical_date else None, "conf": conf}
         return str(self.call("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def pause(self, dag_id: str, paused: bool) -> None:
@@ -91,13 +92,13 @@ class Airflow:
         deadline = time.monotonic() + timeout
         while (state := self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]) not in ("success", "failed"):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{dag_id} {run_id} is still {state} after {timeout:.0f} s; see {self.env['AIRFLOW_HOME']}/airflow.log")
+                raise RuntimeError(f"{dag_id} {run_id} is still {state} after {timeout:.0f} s; see {self.home}/airflow.log")
             time.sleep(0.3)
         found = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         tasks = {task["task_id"]: task for task in found}
         if state == "failed":
             failed = [name for name, task in tasks.items() if task["state"] == "failed"]
-            raise RuntimeError(f"{dag_id} {run_id} failed at {', '.join(failed)}; see {self.env['AIRFLOW_HOME']}/logs/dag_id={dag_id}")
+            raise RuntimeError(f"{dag_id} {run_id} failed at {', '.join(failed)}; see {self.home}/logs/dag_id={dag_id}")
         return tasks
 
     def wait_until_ready(self, timeout: float = 120) -> None:
@@ -113,7 +114,7 @@ class Airflow:
                 return
             except (OSError, httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"Airflow did not start; see {self.env['AIRFLOW_HOME']}/airflow.log") from error
+                    raise RuntimeError(f"Airflow did not start; see {self.home}/airflow.log") from error
                 time.sleep(0.3)
 
 

@@ -29,7 +29,8 @@ def day_events(shop: Shop, day: date) -> pl.DataFrame:
     """
     lines = _numbered([visits(shop, day), crawlers(shop, day), scrapers(shop, day)])
     soiled = _soil(shop.rng("dirt", day), shop.dirt, lines)
-    return _delivered(soiled, day).select(pl.int_range(pl.len()) + day.toordinal() * LINES_A_DAY, *COLUMNS[1:], *TRUTH)
+    line_id = (day.toordinal() * LINES_A_DAY + pl.int_range(pl.len())).alias("line_id")
+    return _delivered(soiled, day).select(line_id, *COLUMNS[1:], *TRUTH)
 
 
 def _numbered(parts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -40,11 +41,9 @@ def _numbered(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataFrame:
     """Some of the customers' lines become corrupt, come from the future, come late, or come twice; at most one of it a line."""
-    draw, pick, corruption = (
-        rng.random(len(lines)),
-        rng.integers(0, 60, len(lines)),
-        rng.integers(0, len(CORRUPTIONS), len(lines)),
-    )
+    draw = rng.random(len(lines))
+    pick = rng.integers(0, 60, len(lines))
+    corruption = rng.integers(0, len(CORRUPTIONS), len(lines))
     fates = ("corrupt", "future", "late", "duplicate")
     fate = np.searchsorted(np.cumsum([dirt.corrupt, dirt.future, dirt.late, dirt.duplicate]), draw, side="right")
     soiled = lines.with_columns(
@@ -58,9 +57,10 @@ def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataF
         pl.when(fate="future").then(-86_400 * (2 + pl.col("pick") % 20)).otherwise("delay").alias("delay"),
         pl.when(fate="late").then(1 + pl.col("pick") % 2).otherwise(0).alias("days_late"),
     )
-    copies = soiled.filter(fate="duplicate").with_columns(
-        pl.col("at") + pl.col("pick") % 2, label=pl.lit("duplicate"), copy=pl.lit(1)
-    )
+    # of two deliveries of one line the later is the one to keep
+    again = pl.col("pick") % 2
+    copies = soiled.filter(fate="duplicate").with_columns(pl.col("at") + again, pl.col("delay") + again, copy=pl.lit(1))
+    soiled = soiled.with_columns(pl.when(fate="duplicate").then(pl.lit("duplicate")).otherwise("label").alias("label"))
     return pl.concat([soiled, copies]).sort("at", "event", "copy", maintain_order=True)
 
 
@@ -100,7 +100,7 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         pl.when(detail="unknown_action")
         .then(pl.lit("swipe"))
         .when(client == 2)
-        .then(pl.col("action").str.to_uppercase())
+        .then(pl.col("action").replace("cart", "add_to_cart").str.to_uppercase())
         .otherwise("action")
         .alias("action"),
         pl.when(detail="bad_quantity").then(_one_of(pick, "12.5", "0x10", "1_000", "-3")).otherwise(number).alias("quantity"),

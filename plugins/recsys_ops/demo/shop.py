@@ -84,13 +84,13 @@ class People:
 
 
 def items(shop: Shop, day: date) -> Items:
-    """The products known on a day. Popularity is Zipf-like: the weight of rank r falls as r^-0.7."""
+    """The products known on a day. Popularity is Zipf-like: the weight of rank r falls as r^-0.6."""
     count = shop.size.items + shop.age(day) * max(1, shop.size.items // 300)
     index = np.arange(count)
     style = index % _N_STYLES
     usual = np.array([price for price, _, _ in words.CATEGORIES.values()])[style // 3]
     price = np.round(usual * np.exp(0.35 * shop.rng("price").standard_normal(count)), 2)
-    popularity = np.maximum(shop.rng("popularity").random(count), 1e-3) ** -0.7
+    popularity = np.maximum(shop.rng("popularity").random(count), 1e-3) ** -0.6
     return Items(_ids("p", count), style, price, popularity, shop.age(day) < _withdrawn_at(shop, count))
 
 
@@ -139,8 +139,10 @@ def products(shop: Shop, day: date) -> pl.DataFrame:
         }
     ).select(
         "product_id",
-        pl.format("{} {} {}", "colour", "style", "thing")
-        + pl.when(pl.col("edition") > 1).then(pl.format(" no. {}", "edition")).otherwise(pl.lit("")).alias("title"),
+        (
+            pl.format("{} {} {}", "colour", "style", "thing")
+            + pl.when(pl.col("edition") > 1).then(pl.format(" no. {}", "edition")).otherwise(pl.lit(""))
+        ).alias("title"),
         "category",
         "price",
         "stock",

@@ -40,7 +40,7 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
     item = _look(rng, _two_styles(rng, shop, who.taste[person])[session], known)
 
     wished = np.flatnonzero(rng.random(len(session)) < 0.04)
-    carted = np.flatnonzero(rng.random(len(session)) < 0.13)
+    carted = np.flatnonzero(rng.random(len(session)) < 0.15)
     carted = carted[np.unique(session[carted] * len(known.ids) + item[carted], return_index=True)[1]]
     last = elapsed[np.cumsum(views) - 1]
     checks_out = rng.random(count) < 0.6

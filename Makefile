@@ -1,0 +1,52 @@
+# Everything a person runs. `make demo` and `make test` need Python >= 3.11 and nothing else.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONPATH := $(CURDIR)/plugins
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo demo-ui test lint lock lock-check task-test dag-test backfill clean
+
+demo: .venv/installed           ## the main job on the demo shop, start to finish
+	@$(BIN)/python -m recsys_ops.demo.run
+
+demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctrl-C
+	@$(BIN)/python -m recsys_ops.demo.run ui
+
+test: .venv/installed           ## the whole suite
+	@$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed           ## format, lint, types, floors, lock
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/uv pip check --python $(BIN)/python
+
+lock: .venv/installed           ## compile requirements.txt from requirements.in
+	@$(BIN)/uv pip compile --quiet --upgrade --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
+
+lock-check: .venv/installed     ## requirements.txt is what requirements.in compiles to
+	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
+	@git diff --exit-code requirements.txt
+
+task-test: .venv/installed      ## one task of one day, alone: DAG=recsys_ingest TASK=fix_types DATE=2026-01-31
+	@$(BIN)/python -m recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
+
+dag-test: .venv/installed       ## a whole DAG in this process: DAG=recsys_ingest DATE=2026-01-31
+	@$(BIN)/airflow dags test $(DAG) $$(date -u -d "$(DATE) +1 day" +%FT02:00:00)
+
+backfill: .venv/installed       ## ingest the days FROM … TO again, four at once: FROM=2026-01-01 TO=2026-01-31
+	@$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
+	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
+
+clean:                          ## forget the demo and the environment
+	@rm -rf .demo .venv
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "This Python has no venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
+	@echo "installing $$(grep -c == requirements.txt) packages into .venv"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	@touch $@

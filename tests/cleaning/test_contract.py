@@ -1,0 +1,65 @@
+"""The contract file: what is accepted, and what a person reads who got it wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recsys_ops.cleaning import Contract, load_contract
+from recsys_ops.errors import ContractError
+
+from .conftest import SHIPPED
+
+
+def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contract) -> None:
+    assert contract.event_names["add_to_cart"] == "cart"
+    assert set(contract.event_names.values()) == {"view", "wishlist", "cart", "checkout", "purchase"}
+
+
+@pytest.mark.parametrize(
+    ("column", "keys", "said"),
+    [
+        ("user_id", {"patern": "u.*"}, "columns.user_id.patern"),
+        ("user_id", {"pattern": "("}, "columns.user_id.pattern: is not a regular expression"),
+        ("user_id", {"nullable": True}, "columns.user_id.nullable"),
+        ("user_id", {"required": False}, "columns.user_id.required"),
+        ("user_id", {"aliases": ["sku"]}, "sku named more than once"),
+        ("quantity", {"min": 9, "max": 1, "default": None}, "columns.quantity.min: 9 is above max = 1"),
+        ("quantity", {"default": 0}, "columns.quantity.default: 0 is not between 1 and 10000"),
+        ("quantity", {"type": "decimal"}, "columns.quantity.type"),
+        ("event_time", {"timezone": "Middle/Earth"}, "columns.event_time.timezone: is not a time zone"),
+        ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0"),
+        ("price_paid", {"type": "decimal"}, "price_paid"),
+    ],
+)
+def test_wrong_key_is_named(tmp_path: Path, column: str, keys: dict[str, Any], said: str) -> None:
+    document = yaml.safe_load(SHIPPED.read_text())
+    document["columns"][column] = document["columns"].get(column, {}) | keys
+    path = tmp_path / "contract.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ContractError) as error:
+        load_contract(path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_event_name_with_two_meanings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "contract.yaml"
+    path.write_text(SHIPPED.read_text().replace("[cart, add_to_cart, addtocart]", "[cart, View]"))
+    with pytest.raises(ContractError, match="event_types: view named more than once"):
+        load_contract(path)
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"no data contract at .*cleaning\.contract"):
+        load_contract(tmp_path / "contract.yaml")
+    (tmp_path / "contract.yaml").write_text("columns: [")
+    with pytest.raises(ContractError, match="is not YAML"):
+        load_contract(tmp_path / "contract.yaml")
+
+
+def test_contract_cannot_be_changed_while_a_day_is_cleaned(changed: Callable[..., Contract]) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        changed().version = 2  # type: ignore[assignment]

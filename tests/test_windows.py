@@ -36,7 +36,8 @@ def test_the_form_asks_for_another_day() -> None:
 
 def test_a_day_that_is_not_over_is_refused() -> None:
     with pytest.raises(SettingsError, match="2026-03-01 is not over yet"):
-        windows.run_day(run(), {"day": "2026-03-01"})
+        windows.check_over(date(2026, 3, 1), run())
+    windows.check_over(date(2026, 2, 28), run())
 
 
 def test_a_run_reads_the_lookback_a_backfill_only_its_own_day_and_the_form_wins() -> None:

@@ -24,15 +24,9 @@ class Run(Protocol):
 
 
 def run_day(dag_run: Run, params: Mapping[str, Any]) -> date:
-    """The day of a run: the form's ``day``, else the last complete UTC day before the anchor.
-
-    Raises SettingsError when the form asks for a day that was not over when the run was due.
-    """
+    """The day of a run: the form's ``day``, else the last complete UTC day before the anchor."""
     if params.get("day"):
-        asked = date.fromisoformat(params["day"])
-        if asked >= dag_run.run_after.astimezone(UTC).date():
-            raise SettingsError(f"day {asked} is not over yet (UTC): trigger with an earlier day or wait")
-        return asked
+        return date.fromisoformat(params["day"])
     anchor = dag_run.logical_date or dag_run.run_after
     return anchor.astimezone(UTC).date() - timedelta(days=1)
 
@@ -42,6 +36,12 @@ def first_day(dag_run: Run, params: Mapping[str, Any], lookback_days: int) -> da
     asked = params.get("lookback_days")
     default = 0 if is_backfill(dag_run) else lookback_days
     return run_day(dag_run, params) - timedelta(days=default if asked is None else asked)
+
+
+def check_over(day: date, dag_run: Run) -> None:
+    """Raises SettingsError unless the day was over when the run was due."""
+    if day >= dag_run.run_after.astimezone(UTC).date():
+        raise SettingsError(f"day {day} is not over yet (UTC): trigger with an earlier day or wait")
 
 
 def midnight(day: date) -> datetime:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from recsys_ops.demo import airflow, load, services, shop, summary
+from recsys_ops.demo import airflow_site, load, services, shop, summary
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def main() -> None:
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     opens = yesterday - timedelta(days=MONTH + 2)
     demo = shop.Shop(shop.DEMO, opens)
-    with servers() as running, airflow.standalone(environment(running)) as site:
+    with servers() as running, airflow_site.standalone(environment(running)) as site:
         engine = sa.create_engine(running.database)
         load.create_schema(engine)
         month_ends = opens + timedelta(days=MONTH - 1)
@@ -56,7 +56,9 @@ def main() -> None:
         fill(engine, demo, yesterday, yesterday)
         tasks[f"recsys_ingest {yesterday}"] = site.wait("recsys_ingest", site.trigger("recsys_ingest"))
         say(f"recsys_ingest: {yesterday}, announced on the asset recsys_history")
-        tasks[f"recsys_retrain {yesterday}"] = site.wait("recsys_retrain", asset_run(site))
+        tasks[f"recsys_retrain {yesterday}"] = site.wait(
+            "recsys_retrain", site.wait_for_runs("recsys_retrain", "asset_triggered", 1)[0]["dag_run_id"]
+        )
         say(f"recsys_retrain: {yesterday}, started by the asset, the challenger against the live model")
         figures = summary.gather(HOME, engine, running.redis_port, tasks)
         figures["seconds_total"] = round(time.monotonic() - started, 1)
@@ -70,7 +72,7 @@ def ui() -> None:
     """Leave Airflow and the services running on the demo's data until Ctrl-C."""
     if not (HOME / "summary.json").is_file():
         main()
-    with servers() as running, airflow.standalone(environment(running, UI_PORT)) as site:
+    with servers() as running, airflow_site.standalone(environment(running, UI_PORT)) as site:
         user, password = site.login
         print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}\nCtrl-C stops it all.")  # noqa: T201
         try:
@@ -88,7 +90,7 @@ def servers() -> Iterator[Servers]:
 
 def environment(running: Servers, port: int | None = None) -> dict[str, str]:
     """The demo's Airflow: its connections, and the settings that a shop of its own would put into recsys.yaml."""
-    env = airflow.environment(HOME, shop=running.database, redis_port=running.redis_port, port=port or services.free_port())
+    env = airflow_site.environment(HOME, shop=running.database, redis_port=running.redis_port, port=port or services.free_port())
     return {
         **env,
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
@@ -101,17 +103,6 @@ def environment(running: Servers, port: int | None = None) -> dict[str, str]:
 def fill(engine: sa.Engine, demo: shop.Shop, first: date, last: date) -> int:
     """Put the days first … last into the shop's database; returns the number of rows."""
     return sum(load.load_day(engine, demo, first + timedelta(days=n)) for n in range((last - first).days + 1))
-
-
-def asset_run(site: airflow.Airflow, timeout: float = 60) -> str:
-    """The run id of the retraining that the asset started."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        for run in site.runs("recsys_retrain"):
-            if run["run_type"] == "asset_triggered":
-                return str(run["dag_run_id"])
-        time.sleep(0.3)
-    raise RuntimeError(f"no retraining was started by the asset within {timeout:.0f} s")
 
 
 def say(line: str) -> None:

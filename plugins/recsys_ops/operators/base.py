@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, Connection
 from airflow.sdk.exceptions import AirflowFailException
 
-from recsys_ops import paths
+from recsys_ops import paths, windows
 from recsys_ops.errors import RecsysError, ServingError, SourceError, StorageError
 from recsys_ops.settings import Settings, load_settings
 
@@ -42,11 +42,11 @@ class DayOperator(BaseOperator):
     def execute(self, context: "Context") -> dict[str, Any]:
         started = time.perf_counter()
         try:
-            settings = load_settings()
-            figures = self.run(date.fromisoformat(self.day), settings, context)
+            settings, day = load_settings(), date.fromisoformat(self.day)
+            windows.check_over(day, context["dag_run"])
+            figures = self.run(day, settings, context)
             seconds = round(time.perf_counter() - started, 2)
-            task = self.task_id.rpartition(".")[2]
-            storage(settings).write_json(paths.report(task, date.fromisoformat(self.day)), {**figures, "seconds": seconds})
+            storage(settings).write_json(paths.report(self.label, day), {**figures, "seconds": seconds})
         except (SourceError, StorageError, ServingError):
             raise
         except RecsysError as error:

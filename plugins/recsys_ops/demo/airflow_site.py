@@ -34,7 +34,6 @@ def environment(home: Path, *, shop: sa.URL, redis_port: int, port: int) -> dict
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", str(home)),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
@@ -86,6 +85,25 @@ class Airflow:
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """The runs of a DAG, oldest first."""
         return list(self.call("GET", f"dags/{dag_id}/dagRuns", params={"order_by": "run_after", "limit": 100})["dag_runs"])
+
+    def wait_for_runs(self, dag_id: str, run_type: str, count: int, timeout: float = 60) -> list[dict[str, Any]]:
+        """The runs of a type, as soon as there are `count` of them."""
+        deadline = time.monotonic() + timeout
+        while len(found := [run for run in self.runs(dag_id) if run["run_type"] == run_type]) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{len(found)} of {count} {run_type} runs of {dag_id} after {timeout:.0f} s; see {self.home}")
+            time.sleep(0.3)
+        return found
+
+    def failure(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """Wait for a run to fail at a task; returns the task's log of its last try."""
+        try:
+            self.wait(dag_id, run_id)
+        except RuntimeError:
+            task = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+            tries = self.call("GET", task)["try_number"]
+            return json.dumps(self.call("GET", f"{task}/logs/{tries}", headers={"Accept": "application/json"}))
+        raise RuntimeError(f"{dag_id} {run_id} did not fail")
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, dict[str, Any]]:
         """Wait for a run's end. Returns its task instances by task id; raises RuntimeError unless the run succeeded."""

@@ -1,0 +1,123 @@
+"""What holds for every DAG, read from the files without a scheduler, and how Airflow loads our plugin."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "adlfs airflow.providers.google airflow.providers.microsoft cupy deltalake implicit numpy obstore pandas polars psycopg re2 redis scipy"
+).split()
+
+DESCRIBE = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
+before = set(sys.modules)
+bag = DagBag("dags")
+print(json.dumps({
+    "errors": bag.import_errors,
+    "heavy": sorted(set(HEAVY) & (set(sys.modules) - before)),
+    "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},
+    "unstable": [path for path in {dag.fileloc for dag in bag.dags.values()} if check_dag_file_stability(path).warnings],
+    "dags": {dag.dag_id: {
+        "tags": sorted(dag.tags), "doc": dag.doc_md, "catchup": dag.catchup, "timeout": dag.dagrun_timeout is not None,
+        "order": [task.task_id for task in dag.topological_sort()],
+        "tasks": {task.task_id: {
+            "owner": task.owner, "retries": task.retries, "timeout": task.execution_timeout is not None,
+            "alert": bool(task.on_failure_callback), "templated": sorted(task.template_fields),
+        } for task in dag.tasks},
+    } for dag in bag.dags.values()},
+}))
+"""
+
+PLUGIN = """
+import json
+import fastapi, pandas, redis, sqlalchemy
+from airflow import plugins_manager
+from airflow.sdk._shared.module_loading.file_discovery import find_path_from_directory
+from airflow.sdk import plugins_manager as sdk
+from airflow.sdk.execution_time import macros
+sdk.integrate_macros_plugins()
+print(json.dumps({
+    "files": sorted(path for path in find_path_from_directory("plugins", ".airflowignore") if path.endswith(".py")),
+    "macros": sorted(name for name in vars(macros.recsys_ops) if name in ("run_day", "first_day")),
+    "outside": [m.__name__ for m in (fastapi, pandas, redis, sqlalchemy) if "site-packages" not in m.__file__],
+}))
+"""
+
+
+def described(code: str, home: Path) -> Any:
+    env = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL": "error",
+        "PYTHONPATH": str(ROOT / "plugins"),
+        "PYTHONWARNINGS": "ignore",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{code}"], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return described(DESCRIBE, tmp_path_factory.mktemp("parse"))
+
+
+def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
+    assert bag["errors"] == {}
+    assert {name: dag["order"] for name, dag in bag["dags"].items()} == {
+        "recsys_ingest": [
+            *("extract_delta", "align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff"),
+            *("commit_history", "announce_day"),
+        ],
+        "recsys_retrain": ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"],
+    }
+
+
+def test_every_dag_has_owner_tags_page_retries_timeouts_and_alert(bag: Any) -> None:
+    for dag_id, dag in bag["dags"].items():
+        assert "recsys" in dag["tags"], dag_id
+        assert len(dag["doc"]) > 300, dag_id
+        assert dag["timeout"], dag_id
+        assert not dag["catchup"], dag_id
+        for task_id, task in dag["tasks"].items():
+            assert task["owner"] == "recsys", task_id
+            assert task["retries"] >= 1, task_id
+            assert task["timeout"], task_id
+            assert task["alert"], task_id
+            assert "day" in task["templated"], task_id
+    assert "sql" in bag["dags"]["recsys_ingest"]["tasks"]["extract_delta"]["templated"]
+
+
+def test_parsing_a_dag_file_is_cheap_and_loads_nothing_heavy(bag: Any) -> None:
+    assert bag["heavy"] == []
+    assert all(seconds < 0.5 for seconds in bag["seconds"].values()), bag["seconds"]
+
+
+def test_parsing_again_makes_no_new_dag_version(bag: Any) -> None:
+    assert bag["unstable"] == []
+
+
+def test_airflow_loads_one_plugin_file_that_shadows_no_package(tmp_path: Path) -> None:
+    loaded = described(PLUGIN, tmp_path)
+    assert [Path(path).relative_to(ROOT / "plugins").as_posix() for path in map(os.path.abspath, loaded["files"])] == [
+        "recsys_ops/airflow_plugin.py"
+    ]
+    assert loaded["outside"] == []
+    assert loaded["macros"] == ["first_day", "run_day"]
+
+
+def test_no_module_of_ours_has_the_name_of_an_installed_or_standard_package() -> None:
+    ours = {path.stem for path in (ROOT / "plugins" / "recsys_ops").rglob("*.py")} - {"__init__", "__main__"}
+    assert ours & ({*packages_distributions()} | sys.stdlib_module_names) == set()

@@ -1,0 +1,162 @@
+"""The DAGs as a user runs them: by the scheduler, the UI's API, a backfill, and one task alone."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+import redis
+
+from recsys_ops import history, paths
+from recsys_ops.serving.deployments import deployments
+from recsys_ops.serving.store import RecommendationStore
+from recsys_ops.settings import ServingSettings
+from recsys_ops.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+INGEST = [
+    *("extract_delta", "align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff"),
+    *("commit_history", "announce_day"),
+]
+RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]
+
+
+def make(site: SimpleNamespace, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", "-s", *words], cwd=ROOT, env=site.env, capture_output=True, text=True, check=False)
+
+
+def storage(site: SimpleNamespace) -> Storage:
+    return Storage(site.env["RECSYS_STORAGE__ROOT"])
+
+
+def rendered(site: SimpleNamespace, run_id: str) -> Any:
+    return site.airflow.call("GET", f"dags/recsys_ingest/dagRuns/{run_id}/taskInstances/extract_delta")["rendered_fields"]
+
+
+def kept_history(site: SimpleNamespace) -> pl.DataFrame:
+    store = storage(site)
+    events = history.read(store, date.min, date.max, version=history.version(store))
+    return events.sort("day", "event_id", "item_id")
+
+
+@pytest.fixture(scope="module")
+def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
+    """The run ids of a first load and of a scheduled run of yesterday; both DAGs are unpaused from here on."""
+    site.airflow.pause("recsys_ingest", False)
+    load = site.airflow.trigger("recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10)
+    site.airflow.wait("recsys_ingest", load)
+    scheduled = next(run["dag_run_id"] for run in site.airflow.runs("recsys_ingest") if run["run_type"] == "scheduled")
+    site.airflow.wait("recsys_ingest", scheduled)
+    return {"load": load, "scheduled": scheduled}
+
+
+@pytest.fixture(scope="module")
+def live(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> str:
+    """The version that is live after a retraining through the day before yesterday and the one that an ingest started."""
+    site.airflow.pause("recsys_retrain", False)
+    first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
+    site.airflow.wait("recsys_retrain", first)
+    site.airflow.wait("recsys_ingest", site.airflow.trigger("recsys_ingest"))
+    started = site.airflow.wait_for_runs("recsys_retrain", "asset_triggered", 1)[-1]["dag_run_id"]
+    site.airflow.wait("recsys_retrain", started)
+    return deployments(storage(site))[-1]["version"]
+
+
+def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
+    site: SimpleNamespace, loaded: dict[str, str], yesterday: date
+) -> None:
+    runs = {
+        "scheduled": loaded["scheduled"],
+        "UI": site.airflow.trigger("recsys_ingest", datetime.now(UTC)),
+        "without a date": site.airflow.trigger("recsys_ingest"),
+    }
+    for run in runs.values():
+        site.airflow.wait("recsys_ingest", run)
+    assert {kind: rendered(site, run)["day"] for kind, run in runs.items()} == dict.fromkeys(runs, str(yesterday))
+    assert rendered(site, runs["without a date"])["first_day"] == str(yesterday - timedelta(days=3))
+
+
+def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+    assert "FROM events e" in rendered(site, loaded["load"])["sql"]
+    path = f"dags/recsys_ingest/dagRuns/{loaded['load']}/taskInstances/fix_types/xcomEntries/return_value"
+    figures = site.airflow.call("GET", path)["value"]
+    assert figures["rows_in"] == figures["kept"] + figures["rejected"] > 0
+    assert all(isinstance(value, (int, float, str, dict, list)) for value in figures.values())
+    assert len(str(figures)) < 2000
+
+
+@pytest.mark.parametrize("wrong", [{"day": "2026-02-30"}, {"day": "yesterday"}, {"day": 20260101}, {"lookback_days": -1}])
+def test_an_impossible_form_is_refused_before_anything_runs(site: SimpleNamespace, wrong: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError, match="400 .*Invalid input for param"):
+        site.airflow.trigger("recsys_ingest", **wrong)
+
+
+def test_a_day_in_the_future_fails_and_says_so(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+    run = site.airflow.trigger("recsys_ingest", day="2999-01-01")
+    assert "2999-01-01 is not over yet" in site.airflow.failure("recsys_ingest", run, "extract_delta")
+
+
+def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_retraining(
+    site: SimpleNamespace, live: str, yesterday: date
+) -> None:
+    before, trainings = kept_history(site), len(site.airflow.runs("recsys_retrain"))
+    first = yesterday - timedelta(days=4)
+    done = make(site, "backfill", f"FROM={first}", f"TO={yesterday}")
+    assert done.returncode == 0, done.stderr
+    windows = []
+    for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5):
+        tasks = site.airflow.wait("recsys_ingest", run["dag_run_id"])
+        assert tasks["announce_day"]["state"] == "skipped"
+        fields = rendered(site, run["dag_run_id"])
+        windows.append((fields["first_day"], fields["day"]))
+    assert sorted(windows) == [(day, day) for day in (str(first + timedelta(days=n)) for n in range(5))]
+    assert kept_history(site).equals(before)
+    assert len(site.airflow.runs("recsys_retrain")) == trainings
+
+
+def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
+    site: SimpleNamespace, live: str, yesterday: date
+) -> None:
+    metrics = storage(site).read_json(paths.model(live, "metrics.json"))
+    assert live.startswith(f"{yesterday:%Y%m%d}-")
+    assert metrics["champion_version"].startswith(f"{yesterday - timedelta(days=1):%Y%m%d}-")
+    client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
+    store = RecommendationStore(client, ServingSettings(prefix="site"))
+    user = kept_history(site)["user_id"][0]
+    assert store.get("nobody").source == "popular"
+    assert store.get(user).version == store.get("nobody").version == live
+    sellable = (
+        storage(site).read_parquet(paths.catalogue(yesterday)).filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
+    )
+    assert set(store.get(user).items) <= set(sellable["item_id"])
+
+
+def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: SimpleNamespace, live: str) -> None:
+    run = site.airflow.trigger("recsys_retrain", day="2025-01-01")
+    assert "recsys_ingest" in site.airflow.failure("recsys_retrain", run, "build_matrix")
+    assert deployments(storage(site))[-1]["version"] == live
+
+
+def test_every_task_can_be_run_alone_and_publishes_nothing(site: SimpleNamespace, live: str, yesterday: date) -> None:
+    day, before = yesterday, kept_history(site)
+    tasks = [("recsys_ingest", task) for task in INGEST] + [("recsys_retrain", task) for task in RETRAIN]
+
+    def alone(task: tuple[str, str]) -> tuple[int, str]:
+        done = make(site, "task-test", f"DAG={task[0]}", f"TASK={task[1]}", f"DATE={day}")
+        return done.returncode, done.stdout[-2000:]
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = dict(zip(tasks, pool.map(alone, tasks), strict=True))
+    assert {task: code for task, (code, _) in ended.items()} == dict.fromkeys(tasks, 0), ended
+    assert kept_history(site).equals(before)
+    assert deployments(storage(site))[-1]["version"] == live
+
+
+def test_a_failed_task_alone_has_a_failing_exit_code(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+    done = make(site, "task-test", "DAG=recsys_ingest", "TASK=fix_types", "DATE=2020-01-01")
+    assert done.returncode != 0
+    assert "cleaning/day=2020-01-01/align_schema.parquet is not there" in done.stdout + done.stderr

@@ -1,0 +1,110 @@
+"""A small shop of ten days in PostgreSQL, and two undisturbed nights of its pipeline, with the stores before and after each task."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import redis
+import sqlalchemy as sa
+from faults.pipeline import INGEST, RETRAIN, Pipeline, Runner, Snapshot, State, files
+
+from recsys_ops.demo import load, services, shop
+
+OPENS = date(2026, 5, 1)
+FIRST_NIGHT, SECOND_NIGHT = OPENS + timedelta(days=8), OPENS + timedelta(days=9)
+SHOP = shop.Shop(shop.ShopSize(users=300, items=150, events_per_day=2_000), OPENS)
+BUCKETS = 600  # more than a swap does in one round trip
+
+
+@dataclass
+class Nights:
+    """What was before and after each (night, task), how many seconds it took, and the files that it wrote."""
+
+    before: dict[tuple[date, str], Snapshot] = field(default_factory=dict)
+    after: dict[tuple[date, str], State] = field(default_factory=dict)
+    seconds: dict[tuple[date, str], float] = field(default_factory=dict)
+    written: dict[tuple[date, str], list[Path]] = field(default_factory=dict)
+    end: Snapshot | None = None
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    runner = Runner(tmp_path_factory.mktemp("airflow"))
+    yield runner
+    runner.stop()
+
+
+@pytest.fixture(scope="session")
+def shop_url(postgres_server: sa.URL) -> sa.URL:
+    """The shop's database, which the tests leave as it is."""
+    url = services.create_database(postgres_server, "faults")
+    engine = sa.create_engine(url)
+    load.create_schema(engine)
+    for days in range((SECOND_NIGHT - OPENS).days + 1):
+        load.load_day(engine, SHOP, OPENS + timedelta(days=days))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def settings(shop_url: sa.URL, redis_url: str) -> dict[str, str]:
+    """The environment of the tasks: connections, and settings that fit the shop."""
+    return {
+        "AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url),
+        "AIRFLOW_CONN_RECSYS_REDIS": redis_connection(redis_url),
+        "RECSYS_CLEANING__STAFF__EMAIL_DOMAINS": json.dumps([shop.OFFICE_DOMAIN]),
+        "RECSYS_CLEANING__STAFF__NETWORKS": json.dumps([shop.OFFICE_NETWORK]),
+        "RECSYS_CLEANING__STAFF__TEST_ACCOUNT_PATTERN": shop.TEST_ACCOUNTS,
+        "RECSYS_TRAINING__FACTORS": "16",
+        "RECSYS_TRAINING__ITERATIONS": "5",
+        # faults are tried here, not quality: views are many, and any difference to the champion will do
+        "RECSYS_EVALUATION__EVENTS": json.dumps(["view", "cart", "purchase"]),
+        "RECSYS_GATE__MAX_DROP": "1",
+        "RECSYS_GATE__MIN_USERS": "10",
+        "RECSYS_GATE__BOOTSTRAP_DRAWS": "200",
+        "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
+        "RECSYS_SERVING__BUCKETS": str(BUCKETS),
+    }
+
+
+@pytest.fixture(scope="session")
+def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    """A first night that ingests nine days and deploys a first model, and a second that meets it with a challenger."""
+    client = redis.Redis.from_url(redis_url)
+    client.flushall()
+    pipeline = Pipeline(runner, tmp_path_factory.mktemp("nights") / "blob", client, settings)
+    pipeline.folder.mkdir()
+    copies = tmp_path_factory.mktemp("snapshots")
+    nights = Nights()
+    for night in (FIRST_NIGHT, SECOND_NIGHT):
+        for task in (*INGEST, *RETRAIN):
+            nights.before[night, task] = pipeline.snapshot(copies / f"{night} {task}")
+            there = files(pipeline.folder)
+            nights.seconds[night, task] = pipeline.succeed((task,), night, params=params(night, task)).seconds
+            nights.written[night, task] = [path for path, mark in files(pipeline.folder).items() if there.get(path) != mark]
+            nights.after[night, task] = pipeline.state()
+    nights.end = pipeline.snapshot(copies / "end")
+    return nights
+
+
+@pytest.fixture
+def pipeline(runner: Runner, settings: dict[str, str], redis_client: redis.Redis, tmp_path: Path) -> Pipeline:
+    """The pipeline with stores of its own; `restore` fills them."""
+    return Pipeline(runner, tmp_path / "blob", redis_client, settings)
+
+
+def params(night: date, task: str) -> dict[str, int]:
+    """The trigger form of a night's task: the first one reads all days since the opening."""
+    return {"lookback_days": (FIRST_NIGHT - OPENS).days} if night == FIRST_NIGHT and task == "extract_delta" else {}
+
+
+def database_connection(url: sa.URL, **changed: str | int | None) -> str:
+    parts = {"login": url.username, "password": url.password, "host": url.host or url.query["host"], "port": url.port}
+    return json.dumps({"conn_type": "postgres", "schema": url.database, **parts, **changed})
+
+
+def redis_connection(url: str, **changed: str | int) -> str:
+    return json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": sa.make_url(url).port, **changed})

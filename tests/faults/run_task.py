@@ -1,0 +1,76 @@
+"""Runs single tasks of the DAG files, each in a process of its own that can be killed.
+
+A warm process: it has imported what is slow, reads one call a line (JSON: dag_id, task_id, run, env, folder) and forks a child for
+it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is over; a child that was
+not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+PROJECT = Path(__file__).parents[2]
+# slow to import and without threads of their own; Polars and deltalake start threads, so the children import those
+WARM = ("airflow.sdk", "obstore.store", "psycopg", "sqlalchemy", "redis", "numpy", "scipy.sparse", "pydantic_settings")
+
+
+def main() -> None:
+    for name in WARM:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
+        pid = os.fork()
+        if pid == 0:
+            call = json.loads(line)
+            os._exit(child(Path(call["folder"]), call["env"], call["dag_id"], call["task_id"], call["run"]))
+        print(f"ended {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}", flush=True)
+
+
+def child(folder: Path, env: dict[str, str], dag_id: str, task_id: str, run: dict[str, Any]) -> int:
+    """Run the task, leave the outcome in the folder; 0 when it succeeded."""
+    os.setsid()
+    say = os.dup(1)
+    with (folder / "log").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(env)
+    try:
+        outcome = {"figures": run_task(dag_id, task_id, run, say)}
+    except BaseException as error:
+        traceback.print_exc()
+        outcome = {"error": type(error).__name__, "message": str(error)}
+    (folder / "outcome.json").write_text(json.dumps(outcome, default=str))
+    return int("error" in outcome)
+
+
+def run_task(dag_id: str, task_id: str, run: dict[str, Any], say: int) -> Any:
+    """Render the operator's fields with Airflow's own Jinja and execute it."""
+    import deltalake  # noqa: F401
+    import polars  # noqa: F401
+    from airflow.sdk.bases.operator import ExecutorSafeguard
+
+    from recsys_ops import windows
+
+    spec = importlib.util.spec_from_file_location(dag_id, PROJECT / "dags" / f"{dag_id}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    task = getattr(module, task_id)
+    dates = {name: datetime.fromisoformat(run[name]) if run[name] else None for name in ("logical_date", "run_after")}
+    context = {
+        "dag_run": SimpleNamespace(run_id=run["run_id"], run_type=run["run_type"], **dates),
+        "params": {**{name: param.value for name, param in task.dag.params.items()}, **run["params"]},
+        "macros": SimpleNamespace(recsys_ops=windows),
+    }
+    task.render_template_fields(context, task.dag.get_template_env())
+    os.write(say, f"started {os.getpid()}\n".encode())
+    return task.execute(context, **{f"{type(task).__name__}__sentinel": ExecutorSafeguard.sentinel_value})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A task may die at any moment, and may run again at any time."""
+
+import random
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+from faults.conftest import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
+from faults.pipeline import (
+    INGEST,
+    RETRAIN,
+    Disturbance,
+    Pipeline,
+    State,
+    differing,
+    file_mark,
+    killed_after,
+    killed_when,
+)
+
+EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [(FIRST_NIGHT, "commit_history"), (FIRST_NIGHT, "refresh_redis")]
+every_task = pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=lambda value: str(value))
+
+
+@every_task
+def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
+    pipeline: Pipeline, nights: Nights, night: date, task: str
+) -> None:
+    before, after = nights.before[night, task], nights.after[night, task]
+    kills = 0
+    for moment in moments(pipeline, nights, night, task):
+        pipeline.restore(before)
+        intact = {**pipeline.history(), **pipeline.live()}
+        kills += pipeline.run(task, night, disturb=moment(), params=params(night, task)).killed
+        assert_whole(pipeline, intact, after)
+        pipeline.succeed((task,), night, params=params(night, task))
+        assert differing(pipeline.state(), after) == []
+    assert kills >= 3, "too few kills came before the task's end to prove anything"
+
+
+@every_task
+def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nights, night: date, task: str) -> None:
+    pipeline.restore(nights.before[night, task])
+    for _ in range(2):
+        pipeline.succeed((task,), night, params=params(night, task))
+        assert differing(pipeline.state(), nights.after[night, task]) == []
+
+
+def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, "train"])
+    factors = next(path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz")
+    mark = lambda: file_mark(pipeline.folder / factors)  # noqa: E731
+    assert pipeline.run("train", SECOND_NIGHT, disturb=killed_when(mark, alone=True)).killed
+    pipeline.succeed(("train",), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
+
+
+def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
+    """When to kill a task: as it begins and ends to write each of its objects, as Redis changes, and four times at random."""
+    chance = random.Random(f"{night} {task}")
+    found = [lambda: killed_after(nights.seconds[night, task] * chance.random()) for _ in range(4)]
+    objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
+    # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
+    for path in dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")]):
+        found.append(lambda path=path: killed_when(lambda: file_mark(pipeline.folder / path)))
+    if task == "refresh_redis":
+        for key in ("recsys:{0}:next", f"recsys:{{{BUCKETS - 1}}}:next", "recsys:{0}", f"recsys:{{{BUCKETS - 1}}}"):
+            found.append(lambda key=key: killed_when(lambda: pipeline.redis.hget(key, "_version")))
+    return found
+
+
+def assert_whole(pipeline: Pipeline, before: State, after: State) -> None:
+    """No half day in history, and every bucket that readers see is the old one or the new one."""
+    history, live = pipeline.history(), pipeline.live()
+    assert history in (pick(before, "history "), pick(after, "history "))
+    for key in live.keys() | pick(before, "redis "):
+        assert live.get(key) in (before.get(key), after[key])
+
+
+def pick(state: State, prefix: str) -> State:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}

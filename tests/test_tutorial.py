@@ -1,0 +1,128 @@
+"""The tutorial's files on a small table in the shape of the Online Retail data, typed here: what its reader is promised."""
+
+import importlib.util
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import ModuleType
+
+import polars as pl
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from recsys_ops import settings
+from recsys_ops.cleaning import Cleaned, align_schema, filter_bots, filter_crawlers, filter_staff, fix_types, load_contract
+from recsys_ops.settings import Settings, load_settings
+from recsys_ops.source import catalogue, database
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial"
+INCLUDE = TUTORIAL / "include"
+HEADER = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country"
+LINES = """\
+489434,85123a,WHITE HANGING HEART T-LIGHT HOLDER,12,2009-12-01 07:45:00,2.95,13085.0,United Kingdom
+489434,85123A,WHITE HANGING HEART T-LIGHT HOLDER,12,2009-12-01 07:45:00,2.95,13085.0,United Kingdom
+489434,22041,"RECORD FRAME 7"" SINGLE SIZE",48,2009-12-01 07:45:00,2.1,13085.0,United Kingdom
+489434,22041,"RECORD FRAME 7"" SINGLE SIZE",6,2009-12-01 07:45:00,2.1,13085.0,United Kingdom
+C489449,22087,PAPER BUNTING WHITE LACE,-12,2009-12-01 10:33:00,2.95,16321.0,Australia
+A506401,B,Adjust bad debt,1,2009-12-01 10:34:00,-53594.36,,United Kingdom
+489521,21646,,-50,2009-12-01 11:44:00,0,,United Kingdom
+489522,22087,PAPER BUNTING WHITE LACE,-1,2009-12-01 11:45:00,2.95,16321.0,Australia
+489523,22087,PAPER BUNTING WHITE LACE,3,2009-12-01 11:46:00,0,16321.0,Australia
+489524,POST,POSTAGE,1,2009-12-01 11:47:00,18,16321.0,Australia
+489525,TEST001,This is a test product.,5,2009-12-01 11:48:00,4.5,12346.0,United Kingdom
+489526,SP1002,KID'S CHALKBOARD/EASEL,1,2009-12-01 11:49:00,219.5,16321.0,Australia
+489527,10002,INFLATABLE POLITICAL GLOBE,19152,2009-12-01 23:59:00,0.1,13902.0,Denmark
+501000,22087,PAPER BUNTING LACE,1,2010-07-01 00:30:00,3.25,16321.0,Australia
+"""
+
+
+@pytest.fixture
+def tutorial_settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RECSYS_INCLUDE", str(INCLUDE))
+    load_settings.cache_clear()
+    yield settings.load_settings()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def shop(database_url: str, tmp_path: Path) -> sa.URL:
+    """A database with `LINES`, put there by the tutorial's loader."""
+    url = sa.make_url(database_url)
+    file = tmp_path / "online_retail_II.csv"
+    file.write_text(f"{HEADER}\n{LINES}")
+    conninfo = psycopg.conninfo.make_conninfo(host=url.query["host"], user=url.username, dbname=url.database)
+    assert loader().load(file, conninfo) == loader().load(file, conninfo) == 14  # again replaces
+    return url
+
+
+def loader() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tutorial_load", TUTORIAL / "load.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def query(shop: sa.URL, name: str, **parameters: datetime) -> pl.DataFrame:
+    return database.read(shop, (INCLUDE / "sql" / name).read_text(), parameters, timeout_s=60)
+
+
+def ingested(shop: sa.URL, first: date, end: date) -> Cleaned:
+    """What `fix_types` makes of the lines of first … end − 1."""
+    start, stop = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, end))
+    contract = load_contract(INCLUDE / "contract.yaml")
+    aligned = align_schema(query(shop, "extract_events.sql", start=start, end=stop), contract)
+    assert aligned.rejected.is_empty() and aligned.notes == {"unknown_columns": ["country"]}
+    return fix_types(aligned.kept, contract)
+
+
+def test_every_kind_of_dirt_is_rejected_under_its_own_reason(shop: sa.URL) -> None:
+    rejected = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).rejected
+    assert rejected.select("row_id", "reason", "column", "value").rows() == [
+        (1, "duplicate", "event_id", "489434"),
+        (3, "superseded", "event_id", "489434"),
+        (5, "unknown_event", "event_type", "cancellation"),
+        (6, "unknown_event", "event_type", "adjustment"),
+        (7, "missing", "user_id", None),
+        (8, "out_of_bounds", "quantity", "-1"),
+        (9, "out_of_bounds", "value", "0"),
+        (10, "pattern", "item_id", "POST"),
+        (11, "pattern", "item_id", "TEST001"),
+    ]
+
+
+def test_kept_lines_have_whole_customer_numbers_and_upper_case_codes(shop: sa.URL) -> None:
+    kept = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).kept
+    assert kept.select("row_id", "event_id", "user_id", "item_id", "event_type", "quantity", "value").rows() == [
+        ("2", "489434", "13085", "85123A", "purchase", 12, 2.95),
+        ("4", "489434", "13085", "22041", "purchase", 6, 2.1),
+        ("12", "489526", "16321", "SP1002", "purchase", 1, 219.5),
+        ("13", "489527", "13902", "10002", "purchase", 19152, 0.1),
+    ]
+
+
+def test_the_later_steps_keep_all_of_a_shop_without_user_agents(shop: sa.URL, tutorial_settings: Settings) -> None:
+    kept, cleaning = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).kept, tutorial_settings.cleaning
+    crawled = filter_crawlers(kept, cleaning.crawlers).kept
+    assert filter_staff(filter_bots(crawled, cleaning.bots).kept, cleaning.staff).kept.equals(kept)
+
+
+def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(shop: sa.URL) -> None:
+    assert ingested(shop, date(2010, 6, 30), date(2010, 7, 1)).kept["recorded_at"].to_list() == [
+        datetime(2010, 6, 30, 23, 30, tzinfo=UTC)
+    ]
+    assert ingested(shop, date(2010, 7, 1), date(2010, 7, 2)).kept.is_empty()
+
+
+def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.URL) -> None:
+    products = catalogue.canonical(query(shop, "extract_catalogue.sql"))
+    # the test article is in the catalogue, yet never in the history, so nobody can be recommended it
+    assert products["item_id"].to_list() == ["10002", "22041", "22087", "85123A", "POST", "SP1002", "TEST001"]
+    assert catalogue.eligible(products).select("item_id", "title", "price").rows() == [("22087", "PAPER BUNTING LACE", 3.25)]
+
+
+def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(tutorial_settings: Settings) -> None:
+    assert tutorial_settings.confidence.weights == {"purchase": 1}
+    assert tutorial_settings.evaluation.events == ("purchase",)
+    assert tutorial_settings.evaluation.exclude_seen is tutorial_settings.serving.exclude_seen is False
+    assert tutorial_settings.gate.allow_first_deployment is False

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-ui test lint lock lock-check task-test dag-test backfill clean
+.PHONY: demo demo-ui test lint lock lock-check task-test backfill clean
 
 demo: .venv/installed           ## the main job on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo.run
@@ -32,9 +32,6 @@ lock-check: .venv/installed     ## requirements.txt is what requirements.in comp
 
 task-test: .venv/installed      ## one task of one day, alone: DAG=recsys_ingest TASK=fix_types DATE=2026-01-31
 	@$(BIN)/python -m recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
-
-dag-test: .venv/installed       ## a whole DAG in this process: DAG=recsys_ingest DATE=2026-01-31
-	@$(BIN)/airflow dags test $(DAG) $$(date -u -d "$(DATE) +1 day" +%FT02:00:00)
 
 backfill: .venv/installed       ## ingest the days FROM … TO again, four at once: FROM=2026-01-01 TO=2026-01-31
 	@$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \

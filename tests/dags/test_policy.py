@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = (
-    "adlfs airflow.providers.google airflow.providers.microsoft cupy deltalake implicit numpy obstore pandas polars psycopg re2 redis scipy"
-).split()
+HEAVY = [
+    *("adlfs", "airflow.providers.google", "airflow.providers.microsoft", "cupy", "deltalake", "implicit", "numpy"),
+    *("obstore", "pandas", "polars", "psycopg", "re2", "redis", "scipy"),
+]
 
 DESCRIBE = """
 import json, sys

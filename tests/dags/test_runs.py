@@ -91,7 +91,7 @@ def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(site: SimpleName
 
 @pytest.mark.parametrize("wrong", [{"day": "2026-02-30"}, {"day": "yesterday"}, {"day": 20260101}, {"lookback_days": -1}])
 def test_an_impossible_form_is_refused_before_anything_runs(site: SimpleNamespace, wrong: dict[str, Any]) -> None:
-    with pytest.raises(RuntimeError, match="400 .*Invalid input for param"):
+    with pytest.raises(RuntimeError, match=r"400 .*Invalid input for param"):
         site.airflow.trigger("recsys_ingest", **wrong)
 
 
@@ -141,6 +141,7 @@ def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: Simpl
     assert deployments(storage(site))[-1]["version"] == live
 
 
+@pytest.mark.timeout(600)
 def test_every_task_can_be_run_alone_and_publishes_nothing(site: SimpleNamespace, live: str, yesterday: date) -> None:
     day, before = yesterday, kept_history(site)
     tasks = [("recsys_ingest", task) for task in INGEST] + [("recsys_retrain", task) for task in RETRAIN]

@@ -27,15 +27,20 @@ def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
     pipeline: Pipeline, nights: Nights, night: date, task: str
 ) -> None:
     before, after = nights.before[night, task], nights.after[night, task]
-    kills = 0
-    for moment in moments(pipeline, nights, night, task):
+    every = moments(pipeline, nights, night, task)
+    alone = task in ("commit_history", "refresh_redis")
+    killed = 0
+    for in_a_row in [[moment] for moment in every] if alone else [every]:
         pipeline.restore(before)
         intact = {**pipeline.history(), **pipeline.live()}
-        kills += pipeline.run(task, night, disturb=moment(), params=params(night, task)).killed
-        assert_whole(pipeline, intact, after)
+        for moment in in_a_row:
+            outcome = pipeline.run(task, night, disturb=moment(), params=params(night, task))
+            assert outcome.error is None, outcome
+            killed += outcome.killed
+            assert_whole(pipeline, intact, after)
         pipeline.succeed((task,), night, params=params(night, task))
         assert differing(pipeline.state(), after) == []
-    assert kills >= 3, "too few kills came before the task's end to prove anything"
+    assert killed >= 3, "too few kills came before the task's end to prove anything"
 
 
 @every_task
@@ -56,12 +61,13 @@ def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pip
 
 
 def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
-    """When to kill a task: as it begins and ends to write each of its objects, as Redis changes, and four times at random."""
+    """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and three times at random."""
     chance = random.Random(f"{night} {task}")
-    found = [lambda: killed_after(nights.seconds[night, task] * chance.random()) for _ in range(4)]
+    found = [lambda: killed_after(nights.seconds[night, task] * chance.random()) for _ in range(3)]
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
-    for path in dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")]):
+    writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])
+    for path in chance.sample(list(writes), min(5, len(writes))):
         found.append(lambda path=path: killed_when(lambda: file_mark(pipeline.folder / path)))
     if task == "refresh_redis":
         for key in ("recsys:{0}:next", f"recsys:{{{BUCKETS - 1}}}:next", "recsys:{0}", f"recsys:{{{BUCKETS - 1}}}"):

@@ -21,7 +21,8 @@ def test_rows_arrive_as_delivered_within_the_window(database_url: str) -> None:
     url = make(
         database_url,
         "CREATE TABLE events (id bigint, at timestamptz, note text, price numeric(10,2))",
-        "INSERT INTO events VALUES (9007199254740993, '2026-01-01 23:30-01', 'x', 1.10), (2, '2026-01-02Z', NULL, NULL), (3, '2026-01-03Z', '', 0)",
+        "INSERT INTO events VALUES (9007199254740993, '2026-01-01 23:30-01', 'x', 1.10)",
+        "INSERT INTO events VALUES (2, '2026-01-02Z', NULL, NULL), (3, '2026-01-03Z', '', 0)",
     )
     window = {"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 3, tzinfo=UTC)}
     frame = database.read(url, "SELECT * FROM events WHERE at >= :start AND at < :end ORDER BY at", window, timeout_s=5)
@@ -62,7 +63,8 @@ def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_u
     url = make(
         database_url,
         "CREATE TABLE products (item_id text, title text, category text, price numeric(10,2), stock integer, status text)",
-        "INSERT INTO products VALUES ('c','C','x',1.5,3,'draft'), ('b','B','x',2.5,0,'published'), ('a','A',NULL,9.9,1,'published')",
+        "INSERT INTO products VALUES ('c','C','x',1.5,3,'draft'), ('b','B','x',2.5,0,'published')",
+        "INSERT INTO products VALUES ('a','A',NULL,9.9,1,'published')",
     )
     products = catalogue.canonical(database.read(url, "SELECT * FROM products", {}, timeout_s=5))
     assert products["item_id"].to_list() == ["a", "b", "c"]

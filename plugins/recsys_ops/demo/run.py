@@ -32,7 +32,8 @@ def main() -> None:
     """Make the shop, ingest a month and three single days, deploy a first model and let a challenger meet it; print it all."""
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    now = datetime.now(UTC)
+    yesterday = now.date() - timedelta(days=1)
     opens = yesterday - timedelta(days=MONTH + 2)
     demo = shop.Shop(shop.DEMO, opens)
     with servers() as running, airflow_site.standalone(environment(running)) as site:
@@ -41,7 +42,7 @@ def main() -> None:
         month_ends = opens + timedelta(days=MONTH - 1)
         say(f"the shop: {fill(engine, demo, opens, month_ends):,} rows of {opens} … {month_ends} in PostgreSQL")
         # unpausing makes Airflow start the run that was due last night; this run takes its date, and the month its place
-        due = datetime.combine(yesterday + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=2)
+        due = (now - timedelta(hours=2)).replace(hour=2, minute=0, second=0, microsecond=0)
         run = site.trigger("recsys_ingest", due, day=str(month_ends), lookback_days=MONTH - 1)
         site.pause("recsys_ingest", False)
         tasks = {f"recsys_ingest {month_ends}": site.wait("recsys_ingest", run)}
@@ -64,17 +65,17 @@ def main() -> None:
         figures["seconds_total"] = round(time.monotonic() - started, 1)
     (HOME / "summary.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False))
     (HOME / "report.md").write_text(summary.render(figures))
-    print("\n" + summary.render(figures))  # noqa: T201
-    print(f"The same, written: {HOME / 'report.md'} and {HOME / 'summary.json'}. Next: make demo-ui")  # noqa: T201
+    print("\n" + summary.render(figures))
+    print(f"The same, written: {HOME / 'report.md'} and {HOME / 'summary.json'}. Next: make demo-ui")
 
 
 def ui() -> None:
     """Leave Airflow and the services running on the demo's data until Ctrl-C."""
     if not (HOME / "summary.json").is_file():
         main()
-    with servers() as running, airflow_site.standalone(environment(running, UI_PORT)) as site:
+    with servers() as running, airflow_site.standalone(environment(running, services.free_port(UI_PORT))) as site:
         user, password = site.login
-        print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}\nCtrl-C stops it all.")  # noqa: T201
+        print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}\nCtrl-C stops it all.")
         try:
             while True:
                 time.sleep(3600)
@@ -106,7 +107,7 @@ def fill(engine: sa.Engine, demo: shop.Shop, first: date, last: date) -> int:
 
 
 def say(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S}  {line}", flush=True)  # noqa: T201
+    print(f"{datetime.now(UTC):%H:%M:%S}  {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,11 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
         process.wait(10)
 
 
-def free_port() -> int:
+def free_port(preferred: int = 0) -> int:
+    """A loopback port that is free now, the preferred one if it is."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        try:
+            listener.bind(("127.0.0.1", preferred))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -39,7 +39,7 @@ def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict
 
 
 def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[dict[str, Any]]:
-    """For each step, over the runs of `days`: rows in and kept, rejects by reason, and how they compare with the planted truth."""
+    """For each step, over the runs of `days`: rows in and kept, rejects by reason, and how they meet the planted truth."""
     raw = pl.concat(
         storage.read_parquet(paths.raw(day)).select(pl.col("row_id").cast(pl.String), run=pl.lit(day)) for day in days
     )

@@ -36,6 +36,11 @@ class DayOperator(BaseOperator):
         super().__init__(**kwargs)
         self.day = day
 
+    @property
+    def name(self) -> str:
+        """The task's id without its groups'."""
+        return self.task_id.rpartition(".")[2]
+
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         raise NotImplementedError
 
@@ -46,7 +51,7 @@ class DayOperator(BaseOperator):
             windows.check_over(day, context["dag_run"])
             figures = self.run(day, settings, context)
             seconds = round(time.perf_counter() - started, 2)
-            storage(settings).write_json(paths.report(self.label, day), {**figures, "seconds": seconds})
+            storage(settings).write_json(paths.report(self.name, day), {**figures, "seconds": seconds})
         except (SourceError, StorageError, ServingError):
             raise
         except RecsysError as error:

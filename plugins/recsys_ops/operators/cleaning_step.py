@@ -26,7 +26,7 @@ class CleaningStepOperator(DayOperator):
         self.reads = reads
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        store, step = storage(settings), self.label
+        store, step = storage(settings), self.name
         source = paths.raw(day) if self.reads == "raw" else paths.step(self.reads, day)
         frame, metadata = store.read_parquet_with_metadata(source)
         cleaned = clean(step, frame, settings.cleaning)

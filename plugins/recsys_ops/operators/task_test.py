@@ -1,12 +1,12 @@
 """``python -m recsys_ops.operators.task_test DAG TASK DAY``: one task of one day, alone, with a true exit code.
 
-``airflow tasks test`` exits 0 when the task failed, and writes into the run it finds for the date. This runs the same command in a
-throwaway AIRFLOW_HOME, against the stores behind the configured connections, and exits 1 unless the task succeeded or was skipped.
+``airflow tasks test`` exits 0 when the task failed, and writes into the run it finds for the date. This runs the same command
+in a throwaway AIRFLOW_HOME, against the stores behind the configured connections, and exits 1 unless the task succeeded or was
+skipped.
 """
 
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 from datetime import date, timedelta
@@ -20,7 +20,6 @@ def main(dag_id: str, task_id: str, day: str) -> int:
         os.environ.update(_carried_over(), AIRFLOW_HOME=home)
         for name in ("AIRFLOW_CONFIG", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
             os.environ.pop(name, None)
-        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)  # noqa: S603
         child = multiprocessing.get_context("spawn").Process(target=_inside, args=(dag_id, task_id, date.fromisoformat(day)))
         child.start()
         child.join()
@@ -30,8 +29,8 @@ def main(dag_id: str, task_id: str, day: str) -> int:
 def _carried_over() -> dict[str, str]:
     """What the throwaway Airflow needs of the configured one: its folders and the connections our settings name."""
     from airflow.configuration import conf
-    from airflow.sdk.exceptions import AirflowNotFoundException
     from airflow.models import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     settings = load_settings()
     carried = {f"AIRFLOW__CORE__{key.upper()}": conf.get("core", key) for key in ("dags_folder", "plugins_folder")}
@@ -48,7 +47,9 @@ def _inside(dag_id: str, task_id: str, day: date) -> None:
     from airflow.cli.cli_parser import get_parser
     from airflow.cli.commands.task_command import task_test
     from airflow.utils.cli import get_bagged_dag
+    from airflow.utils.db import initdb
 
+    initdb()
     outcome: list[str] = []
     dag = get_bagged_dag(None, dag_id)
     task = dag.get_task(task_id)
@@ -56,7 +57,7 @@ def _inside(dag_id: str, task_id: str, day: date) -> None:
     task.on_skipped_callback = [lambda context: outcome.append("skipped")]
     anchor = f"{day + timedelta(days=1)}T02:00:00+00:00"
     task_test(get_parser().parse_args(["tasks", "test", dag_id, task_id, anchor]), dag=dag)
-    print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}")  # noqa: T201
+    print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}")
     sys.exit(0 if outcome else 1)
 
 

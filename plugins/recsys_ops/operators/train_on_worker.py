@@ -47,12 +47,12 @@ class TrainOnWorkerOperator(DayOperator):
             self.on_kill()
         if exit_code < 0:
             raise AirflowException(
-                f"the worker was ended by signal {-exit_code}: out of memory, or training.timeout_s = {settings.training.timeout_s} s "
-                "is too short"
+                f"the worker was ended by signal {-exit_code}: out of memory, or training.timeout_s = "
+                f"{settings.training.timeout_s} s is too short"
             )
         result = store.read_json(paths.job(day, "result.json"))
-        if exit_code != 0 or result["status"] != "succeeded":
-            raise ModelError(f"the worker failed: {result['reason']}")
+        if exit_code != 0:
+            raise ModelError(f"the worker failed: {result['reason'] or 'its last lines above say why'}")
         return {key: value for key, value in result.items() if key not in ("status", "reason")}
 
     def on_kill(self) -> None:
@@ -63,5 +63,6 @@ class TrainOnWorkerOperator(DayOperator):
 def environment(settings: Settings) -> dict[str, str]:
     """The worker's environment: where the package lies and the storage account, nothing else of Airflow's."""
     account = {f"AZURE_STORAGE_{key.upper()}": value for key, value in storage_options(settings).items()}
-    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH") if key in os.environ}
+    wanted = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+    kept = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(("AZURE_", "AZURITE_"))}
     return {**kept, **account, "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}

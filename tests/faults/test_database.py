@@ -1,0 +1,161 @@
+"""The production database is away, refuses, or is not what the SQL expects: a clear error, and nothing has changed."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from faults.conftest import SECOND_NIGHT, Nights, database_connection
+from faults.pipeline import Pipeline, State, differing
+
+from recsys_ops import paths
+from recsys_ops.demo import services
+from recsys_ops.settings import include_dir
+
+READERS = ("extract_delta", "extract_catalogue")
+
+
+@pytest.mark.parametrize("task", READERS)
+def test_an_unreachable_database_is_named_and_the_next_try_succeeds(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str
+) -> None:
+    before = restored(pipeline, nights, task)
+    nobody_there = database_connection(shop_url, host="127.0.0.1", port=services.free_port())
+    outcome = pipeline.run(task, SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": nobody_there})
+    assert outcome.error == "SourceError"
+    assert "'faults' on 127.0.0.1 is away" in outcome.message
+    assert "check connection" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.succeed((task,), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, task]) == []
+
+
+def test_a_wrong_password_is_said(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
+    before = restored(pipeline, nights, "extract_delta")
+    with role(shop_url, "guest", needs_password=True):
+        guest = database_connection(shop_url, login="guest", password="wrong")
+        outcome = pipeline.run("extract_delta", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": guest})
+    assert outcome.error == "SourceError"
+    assert 'password authentication failed for user "guest"' in outcome.message
+    assert "check connection" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+@pytest.mark.parametrize(("task", "table"), zip(READERS, ("events", "products"), strict=True))
+def test_an_account_without_rights_is_said(pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, table: str) -> None:
+    before = restored(pipeline, nights, task)
+    with role(shop_url, "outsider"):
+        outcome = pipeline.run(
+            task, SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url, login="outsider")}
+        )
+    assert outcome.error == "SourceError"
+    assert f"permission denied for table {table}" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "named"),
+    [
+        ("extract_delta", "ALTER TABLE events RENAME TO visits", 'relation "events" does not exist'),
+        ("extract_delta", "ALTER TABLE events DROP COLUMN price", "column e.price does not exist"),
+        ("extract_catalogue", "DROP TABLE products", 'relation "products" does not exist'),
+        ("extract_catalogue", "ALTER TABLE products DROP COLUMN stock", 'column "stock" does not exist'),
+    ],
+)
+def test_a_missing_table_or_column_is_named(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, change: str, named: str
+) -> None:
+    before = restored(pipeline, nights, task)
+    with changed_shop(shop_url, change) as connection:
+        outcome = pipeline.run(task, SECOND_NIGHT, env=connection)
+    assert outcome.error == "SourceError"
+    assert named in outcome.message
+    assert "check include/sql" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+def test_a_query_that_takes_too_long_is_ended(pipeline: Pipeline, nights: Nights, tmp_path: Path) -> None:
+    before = restored(pipeline, nights, "extract_delta")
+    env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(60)) slow, events e")
+    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env={**env, "RECSYS_SOURCE__STATEMENT_TIMEOUT_S": "1"})
+    assert outcome.error == "SourceError"
+    assert "statement timeout" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+def test_a_delivery_without_a_required_column_names_it_and_stops_at_the_contract(
+    pipeline: Pipeline, nights: Nights, tmp_path: Path
+) -> None:
+    before = restored(pipeline, nights, "extract_delta")
+    env = own_sql(tmp_path, "e.action,", "")
+    pipeline.succeed(("extract_delta",), SECOND_NIGHT, env=env)
+    outcome = pipeline.run("align_schema", SECOND_NIGHT, env=env)
+    assert outcome.message.startswith("ContractError")
+    assert "lacks the required column event_type or action" in outcome.message
+    assert "name it as an alias in the contract" in outcome.message
+    assert differing(pipeline.state(), before) == [paths.raw(SECOND_NIGHT)]
+
+
+def test_a_delivery_without_the_time_of_recording_is_refused(pipeline: Pipeline, nights: Nights, tmp_path: Path) -> None:
+    before = restored(pipeline, nights, "extract_delta")
+    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env=own_sql(tmp_path, "e.recorded_at, e.event_id", "e.event_id"))
+    assert outcome.error == "SourceError"
+    assert "no column recorded_at" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+def restored(pipeline: Pipeline, nights: Nights, task: str) -> State:
+    pipeline.restore(nights.before[SECOND_NIGHT, task])
+    return pipeline.state()
+
+
+def own_sql(folder: Path, old: str, new: str) -> dict[str, str]:
+    """Settings with an events query of their own."""
+    include = shutil.copytree(include_dir(), folder / "include")
+    query = include / "sql" / "extract_events.sql"
+    sql = query.read_text()
+    assert old in sql
+    query.write_text(sql.replace(old, new))
+    return {"RECSYS_INCLUDE": str(include)}
+
+
+@contextmanager
+def changed_shop(shop: sa.URL, change: str) -> Iterator[dict[str, str]]:
+    """The connection of a copy of the shop's database with a change made to it."""
+    copy = shop.set(database="faults_changed")
+    with administration(shop) as server:
+        server.exec_driver_sql(f"CREATE DATABASE {copy.database} TEMPLATE {shop.database}")
+        try:
+            with administration(copy) as tables:
+                tables.exec_driver_sql(change)
+            yield {"AIRFLOW_CONN_RECSYS_DB": database_connection(copy)}
+        finally:
+            server.exec_driver_sql(f"DROP DATABASE {copy.database}")
+
+
+@contextmanager
+def role(shop: sa.URL, name: str, *, needs_password: bool = False) -> Iterator[None]:
+    """A role that may log in and no more; without `needs_password` the server trusts it as it trusts everybody."""
+    with administration(shop) as server:
+        rules = Path(server.exec_driver_sql("SHOW hba_file").scalar_one())
+        trusting = rules.read_text()
+        server.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
+        try:
+            if needs_password:
+                rules.write_text(f"local all {name} scram-sha-256\n{trusting}")
+                server.exec_driver_sql("SELECT pg_reload_conf()")
+            yield
+        finally:
+            rules.write_text(trusting)
+            server.exec_driver_sql("SELECT pg_reload_conf()")
+            server.exec_driver_sql(f"DROP ROLE {name}")
+
+
+@contextmanager
+def administration(url: sa.URL) -> Iterator[sa.Connection]:
+    database = "postgres" if url.database == "faults" else url.database
+    engine = sa.create_engine(url.set(database=database), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        yield connection

@@ -1,0 +1,123 @@
+"""Blob storage or Redis is away, full or refuses: a clear error, nothing has changed, and the next try succeeds."""
+
+import json
+
+import pytest
+import redis
+from faults.conftest import SECOND_NIGHT, Nights, redis_connection
+from faults.pipeline import Pipeline, differing, full_disk
+
+from recsys_ops.demo import services
+
+
+@pytest.mark.parametrize("task", ["extract_delta", "align_schema", "commit_history", "build_matrix", "train", "refresh_redis"])
+def test_storage_that_is_away_is_named(pipeline: Pipeline, nights: Nights, task: str) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, task])
+    before = pipeline.state()
+    outcome = pipeline.run(task, SECOND_NIGHT, env={"RECSYS_STORAGE__ROOT": "file:///dev/null/blob"})
+    assert outcome.error == "StorageError"
+    assert "file:///dev/null/blob" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+@pytest.mark.parametrize("task", ["extract_delta", "fix_types", "commit_history", "build_matrix"])
+def test_a_full_disk_leaves_the_old_objects_whole_and_the_next_try_succeeds(
+    pipeline: Pipeline, nights: Nights, task: str
+) -> None:
+    pipeline.restore(nights.end)
+    before = pipeline.state()
+    outcome = pipeline.run(task, SECOND_NIGHT, disturb=full_disk)
+    assert outcome.error == "StorageError"
+    assert "cannot write" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.restore(nights.before[SECOND_NIGHT, task])
+    pipeline.run(task, SECOND_NIGHT, disturb=full_disk)
+    pipeline.succeed((task,), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, task]) == []
+
+
+def test_a_redis_that_is_away_is_named_and_the_next_try_publishes(
+    pipeline: Pipeline, nights: Nights, redis_url: str
+) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
+    before = pipeline.state()
+    port = services.free_port()
+    outcome = pipeline.run(
+        "refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": redis_connection(redis_url, port=port)}
+    )
+    assert outcome.error == "ServingError"
+    assert f"127.0.0.1:{port}" in outcome.message
+    assert "cannot be reached" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.succeed(("refresh_redis",), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "refresh_redis"]) == []
+
+
+@pytest.mark.parametrize("rights", ["", "~* +@read"], ids=["a wrong password", "an account that only reads"])
+def test_a_redis_that_refuses_the_account_is_left_as_it_is(
+    pipeline: Pipeline, nights: Nights, redis_url: str, redis_client: redis.Redis, rights: str
+) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
+    before = pipeline.state()
+    redis_client.execute_command("ACL", "SETUSER", "guest", "reset", "on", ">right", *rights.split())
+    try:
+        guest = redis_connection(redis_url, login="guest", password="right" if rights else "wrong")
+        outcome = pipeline.run("refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": guest})
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "guest")
+    assert outcome.error == "ServingError"
+    assert "check user, password and rights in the Redis connection" in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+def test_a_redis_that_lost_everything_is_filled_again(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.end)
+    live = pipeline.live()
+    pipeline.redis.flushall()
+    pipeline.succeed(("refresh_redis",), SECOND_NIGHT)
+    assert differing(pipeline.served(), live) == []
+
+
+CUT = [
+    ("raw/day={day}/events.parquet", "align_schema", "extract_delta"),
+    ("cleaning/day={day}/align_schema.parquet", "fix_types", "align_schema"),
+    ("cleaning/day={day}/fix_types.parquet", "filter_crawlers", "fix_types"),
+    ("cleaning/day={day}/filter_crawlers.parquet", "filter_bots", "filter_crawlers"),
+    ("cleaning/day={day}/filter_bots.parquet", "filter_staff", "filter_bots"),
+    ("cleaning/day={day}/filter_staff.parquet", "commit_history", "filter_staff"),
+    ("catalogue/day={day}/products.parquet", "build_matrix", "extract_catalogue"),
+    ("jobs/day={day}/train.npz", "train", "build_matrix"),
+    ("jobs/day={day}/spec.json", "train", "build_matrix"),
+    ("jobs/day={day}/spec.json", "evaluate", "build_matrix"),
+    ("models/{version}/evaluation.npz", "evaluate", "train"),
+    ("models/{version}/manifest.json", "evaluate", "train"),
+    ("models/{version}/metrics.json", "gate", "evaluate"),
+    ("models/{version}/verdict.json", "refresh_redis", "gate"),
+]
+
+
+@pytest.mark.parametrize(("name", "reader", "writer"), CUT, ids=lambda value: value)
+@pytest.mark.parametrize("share", [0.0, 0.6], ids=["empty", "cut"])
+def test_half_an_object_is_named_and_writing_it_again_mends_it(
+    pipeline: Pipeline, nights: Nights, name: str, reader: str, writer: str, share: float
+) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, reader])
+    version = json.loads(pipeline.storage.get(f"jobs/day={SECOND_NIGHT}/spec.json"))["version"] if "{version}" in name else ""
+    path = name.format(day=SECOND_NIGHT, version=version)
+    whole = pipeline.storage.get(path)
+    (pipeline.folder / path).write_bytes(whole[: int(len(whole) * share)])
+    before = pipeline.state()
+    outcome = pipeline.run(reader, SECOND_NIGHT)
+    assert outcome.error in ("StorageError", "AirflowFailException"), outcome
+    assert path in outcome.message
+    assert "again" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.succeed((writer, reader), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, reader]) == []
+
+
+def test_a_task_started_before_its_time_says_which_object_is_not_there(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, "align_schema"])
+    outcome = pipeline.run("fix_types", SECOND_NIGHT)
+    assert outcome.error == "StorageError"
+    assert f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: run the task that writes it first" in outcome.message

@@ -1,7 +1,8 @@
 """The tutorial's files on a small table in the shape of the Online Retail data, typed here: what its reader is promised."""
 
 import importlib.util
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +11,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from recsys_ops import settings
+from recsys_ops import history, paths
 from recsys_ops.cleaning import Cleaned, align_schema, filter_bots, filter_crawlers, filter_staff, fix_types, load_contract
 from recsys_ops.settings import Settings, load_settings
 from recsys_ops.source import catalogue, database
+from recsys_ops.storage import Storage
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial"
 INCLUDE = TUTORIAL / "include"
@@ -37,10 +39,11 @@ A506401,B,Adjust bad debt,1,2009-12-01 10:34:00,-53594.36,,United Kingdom
 
 
 @pytest.fixture
-def tutorial_settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+def tutorial_settings(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> Iterator[Settings]:
     monkeypatch.setenv("RECSYS_INCLUDE", str(INCLUDE))
+    monkeypatch.setenv("RECSYS_STORAGE__ROOT", storage.root)
     load_settings.cache_clear()
-    yield settings.load_settings()
+    yield load_settings()
     load_settings.cache_clear()
 
 
@@ -51,12 +54,12 @@ def shop(database_url: str, tmp_path: Path) -> sa.URL:
     file = tmp_path / "online_retail_II.csv"
     file.write_text(f"{HEADER}\n{LINES}")
     conninfo = psycopg.conninfo.make_conninfo(host=url.query["host"], user=url.username, dbname=url.database)
-    assert loader().load(file, conninfo) == loader().load(file, conninfo) == 14  # again replaces
+    assert script("load").load(file, conninfo) == script("load").load(file, conninfo) == 14  # again replaces
     return url
 
 
-def loader() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tutorial_load", TUTORIAL / "load.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tutorial_{name}", TUTORIAL / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -126,3 +129,46 @@ def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(
     assert tutorial_settings.evaluation.events == ("purchase",)
     assert tutorial_settings.evaluation.exclude_seen is tutorial_settings.serving.exclude_seen is False
     assert tutorial_settings.gate.allow_first_deployment is False
+
+
+def test_settings_can_be_tried_on_days_of_the_history(
+    storage: Storage, tutorial_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = datetime(2010, 11, 1, 12, tzinfo=UTC)
+    # 20 customers, each every day buys two of the five products of their taste
+    bought = [(user, day, (user % 4) * 5 + (user + day + n) % 5) for user in range(20) for day in range(8) for n in range(2)]
+    users, days, items = zip(*bought, strict=True)
+    times = pl.Series([first + timedelta(days=day) for day in days], dtype=pl.Datetime("us", "UTC"))
+    ids = {
+        "event_id": [f"{u}-{d}" for u, d in zip(users, days, strict=True)],
+        "user_id": map(str, users),
+        "item_id": map(str, items),
+    }
+    events = pl.DataFrame({name: list(values) for name, values in ids.items()}).with_columns(
+        event_type=pl.lit("purchase"), event_time=times, recorded_at=times, quantity=1, value=1.0
+    )
+    history.replace_days(storage, events, first.date(), first.date() + timedelta(days=7))
+    script("try_settings").main([date(2010, 11, 7), date(2010, 11, 8)])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["half-life", "factors", "regularization", "exclude_seen"]
+    asked_again = [row.split() for row in rows if row.split()[3] == "False"]
+    assert len(rows) == 2 * len(asked_again) == 14
+    assert float(asked_again[0][4]) > 2 * float(asked_again[0][5]), "a taste is found that popularity cannot know"
+
+
+def test_the_outcome_adds_the_rows_of_all_runs_up(
+    storage: Storage, tutorial_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script_steps = script("outcome").STEPS
+    for day, missing in ((date(2010, 11, 1), 300), (date(2010, 11, 2), 900)):
+        for step in script_steps:
+            report = {
+                "rows_in": 1000,
+                "kept": 1000 - missing,
+                "rejected": missing,
+                "reasons": {"missing": missing},
+                "seconds": 0.5,
+            }
+            storage.write_json(paths.report(step, day), report)
+    script("outcome").main()
+    assert "  fix_types        rows_in 2,000 kept 800 rejected 1,200 missing 1,200\n" in capsys.readouterr().out

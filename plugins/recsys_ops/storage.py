@@ -68,7 +68,10 @@ class Storage:
         self.put(path, json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False).encode())
 
     def read_json(self, path: str) -> Any:
-        return json.loads(self.get(path))
+        try:
+            return json.loads(self.get(path))
+        except ValueError as error:
+            raise StorageError(f"{self.url(path)} is no JSON ({error}): run the task that writes it again") from error
 
     def write_parquet(self, path: str, frame: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
         """Write a frame, with facts that must never part from it in the file's own metadata."""

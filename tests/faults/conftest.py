@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
-from faults.pipeline import INGEST, RETRAIN, Pipeline, Runner, Snapshot, State, files
 
+from faults.pipeline import INGEST, RETRAIN, Pipeline, Runner, Snapshot, State, files
 from recsys_ops.demo import load, services, shop
 
 OPENS = date(2026, 5, 1)
@@ -108,3 +109,25 @@ def database_connection(url: sa.URL, **changed: str | int | None) -> str:
 
 def redis_connection(url: str, **changed: str | int) -> str:
     return json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": sa.make_url(url).port, **changed})
+
+
+@contextmanager
+def changed_shop(shop: sa.URL, change: str) -> Iterator[dict[str, str]]:
+    """The connection of a copy of the shop's database with a change made to it."""
+    copy = shop.set(database="faults_changed")
+    with administration(shop) as server:
+        server.exec_driver_sql(f"CREATE DATABASE {copy.database} TEMPLATE {shop.database}")
+        try:
+            with administration(copy) as tables:
+                tables.exec_driver_sql(change)
+            yield {"AIRFLOW_CONN_RECSYS_DB": database_connection(copy)}
+        finally:
+            server.exec_driver_sql(f"DROP DATABASE {copy.database}")
+
+
+@contextmanager
+def administration(url: sa.URL) -> Iterator[sa.Connection]:
+    database = "postgres" if url.database == "faults" else url.database
+    engine = sa.create_engine(url.set(database=database), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        yield connection

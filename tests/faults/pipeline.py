@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -53,8 +52,10 @@ class Runner:
 
     def __init__(self, home: Path) -> None:
         self._home, self._numbers = home, count()
+        # every child compiles anew what it imports where no bytecode may be written
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         env = {
-            **os.environ,
+            **inherited,
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "PYTHONPATH": str(Path(history.__file__).parents[1]),
@@ -64,12 +65,11 @@ class Runner:
         command = [sys.executable, str(Path(__file__).with_name("run_task.py"))]
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
-    def call(self, env: Mapping[str, str], dag_id: str, task_id: str, run: Mapping[str, Any], disturb: Disturbance) -> Outcome:
-        """Run a task to its end, unless `disturb` ends it before."""
+    def call(self, task_id: str, disturb: Disturbance, **call: Any) -> Outcome:
+        """Run a task to its end, unless `disturb` ends it before; `call` as run_task.py takes it."""
         folder = self._home / "runs" / f"{next(self._numbers)}-{task_id}"
         folder.mkdir(parents=True)
-        call = {"dag_id": dag_id, "task_id": task_id, "run": run, "env": env, "folder": str(folder)}
-        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.write(json.dumps({"task_id": task_id, "folder": str(folder), **call}) + "\n")
         word, number = self._answer()
         begun = time.monotonic()
         if word == "started":
@@ -105,12 +105,13 @@ class Pipeline:
         day: date,
         *,
         disturb: Disturbance | None = None,
+        max_file_bytes: int | None = None,
         env: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         run_id: str = "scheduled__night",
         run_type: str = "scheduled",
     ) -> Outcome:
-        """One task of the run of `day`."""
+        """One task of the run of `day`; with `max_file_bytes` the disk is full when a file reaches that size."""
         night = datetime(day.year, day.month, day.day, 2, tzinfo=UTC) + timedelta(days=1)
         run = {
             "run_id": run_id,
@@ -126,7 +127,8 @@ class Pipeline:
                 disturb(pid, over)
 
         dag_id = "recsys_ingest" if task_id in INGEST else "recsys_retrain"
-        return self._runner.call({**self._env, **(env or {})}, dag_id, task_id, run, begun)
+        full_env = {**self._env, **(env or {})}
+        return self._runner.call(task_id, begun, dag_id=dag_id, run=run, env=full_env, max_file_bytes=max_file_bytes)
 
     def succeed(self, tasks: tuple[str, ...], day: date, **run: Any) -> Outcome:
         """Run the tasks in order, all of which must succeed; returns the last one's outcome."""
@@ -153,7 +155,9 @@ class Pipeline:
         if not (self.folder / paths.HISTORY).exists():
             return {}
         frame = history.read(self.storage, date.min, date.max, version=history.version(self.storage))
-        return {f"history {day[0]}": rows.sort(rows.columns).rows() for day, rows in frame.partition_by("day", as_dict=True).items()}
+        return {
+            f"history {day[0]}": rows.sort(rows.columns).rows() for day, rows in frame.partition_by("day", as_dict=True).items()
+        }
 
     def served(self) -> State:
         """All that is in Redis, staged and previous included."""
@@ -223,9 +227,12 @@ def killed_when(mark: Callable[[], Any], *, alone: bool = False) -> Disturbance:
     return disturb
 
 
-def full_disk(pid: int, over: Callable[[], bool]) -> None:
-    """From now on no file of the task can grow beyond a page."""
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))
+def worker_killed(pid: int, over: Callable[[], bool]) -> None:
+    """SIGKILL to the task's subprocess, as the kernel does when memory is short."""
+    while not over():
+        for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
+            return
 
 
 def file_mark(path: Path) -> tuple[int, int]:

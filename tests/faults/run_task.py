@@ -1,15 +1,15 @@
 """Runs single tasks of the DAG files, each in a process of its own that can be killed.
 
-A warm process: it has imported what is slow, reads one call a line (JSON: dag_id, task_id, run, env, folder) and forks a child for
-it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is over; a child that was
-not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
+A warm process: it has imported what is slow, reads one call a line (JSON: task_id, folder, dag_id, run, env, max_file_bytes) and
+forks a child for it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is over; a
+child that was not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
 """
 
 import importlib.util
 import json
 import os
+import resource
 import sys
-import traceback
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,18 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 # slow to import and without threads of their own; Polars and deltalake start threads, so the children import those
-WARM = ("airflow.sdk", "obstore.store", "psycopg", "sqlalchemy", "redis", "numpy", "scipy.sparse", "pydantic_settings")
+WARM = (
+    "airflow.providers.standard.operators.empty",
+    "airflow.sdk.definitions.timetables.trigger",
+    "airflow.sdk.execution_time.supervisor",
+    "numpy",
+    "obstore.store",
+    "psycopg",
+    "recsys_ops.operators.extract_delta",
+    "redis",
+    "scipy.sparse",
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
 
 
 def main() -> None:
@@ -27,31 +38,33 @@ def main() -> None:
         assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
         pid = os.fork()
         if pid == 0:
-            call = json.loads(line)
-            os._exit(child(Path(call["folder"]), call["env"], call["dag_id"], call["task_id"], call["run"]))
+            os._exit(child(json.loads(line)))
         print(f"ended {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}", flush=True)
 
 
-def child(folder: Path, env: dict[str, str], dag_id: str, task_id: str, run: dict[str, Any]) -> int:
+def child(call: dict[str, Any]) -> int:
     """Run the task, leave the outcome in the folder; 0 when it succeeded."""
+    folder = Path(call["folder"])
     os.setsid()
     say = os.dup(1)
     with (folder / "log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    os.environ.update(env)
+    os.environ.update(call["env"])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if call["max_file_bytes"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (call["max_file_bytes"], limit[1]))
     try:
-        outcome = {"figures": run_task(dag_id, task_id, run, say)}
+        outcome = {"figures": run_task(call["dag_id"], call["task_id"], call["run"], say)}
     except BaseException as error:
-        traceback.print_exc()
         outcome = {"error": type(error).__name__, "message": str(error)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     (folder / "outcome.json").write_text(json.dumps(outcome, default=str))
     return int("error" in outcome)
 
 
 def run_task(dag_id: str, task_id: str, run: dict[str, Any], say: int) -> Any:
     """Render the operator's fields with Airflow's own Jinja and execute it."""
-    import deltalake  # noqa: F401
     import polars  # noqa: F401
     from airflow.sdk.bases.operator import ExecutorSafeguard
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from faults.conftest import SECOND_NIGHT, Nights, database_connection
-from faults.pipeline import Pipeline, State, differing
 
+from faults.conftest import SECOND_NIGHT, Nights, administration, changed_shop, database_connection
+from faults.pipeline import Pipeline, State, differing
 from recsys_ops import paths
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
@@ -122,20 +122,6 @@ def own_sql(folder: Path, old: str, new: str) -> dict[str, str]:
 
 
 @contextmanager
-def changed_shop(shop: sa.URL, change: str) -> Iterator[dict[str, str]]:
-    """The connection of a copy of the shop's database with a change made to it."""
-    copy = shop.set(database="faults_changed")
-    with administration(shop) as server:
-        server.exec_driver_sql(f"CREATE DATABASE {copy.database} TEMPLATE {shop.database}")
-        try:
-            with administration(copy) as tables:
-                tables.exec_driver_sql(change)
-            yield {"AIRFLOW_CONN_RECSYS_DB": database_connection(copy)}
-        finally:
-            server.exec_driver_sql(f"DROP DATABASE {copy.database}")
-
-
-@contextmanager
 def role(shop: sa.URL, name: str, *, needs_password: bool = False) -> Iterator[None]:
     """A role that may log in and no more; without `needs_password` the server trusts it as it trusts everybody."""
     with administration(shop) as server:
@@ -151,11 +137,3 @@ def role(shop: sa.URL, name: str, *, needs_password: bool = False) -> Iterator[N
             rules.write_text(trusting)
             server.exec_driver_sql("SELECT pg_reload_conf()")
             server.exec_driver_sql(f"DROP ROLE {name}")
-
-
-@contextmanager
-def administration(url: sa.URL) -> Iterator[sa.Connection]:
-    database = "postgres" if url.database == "faults" else url.database
-    engine = sa.create_engine(url.set(database=database), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        yield connection

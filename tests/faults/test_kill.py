@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import date
 
 import pytest
+
 from faults.conftest import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
 from faults.pipeline import (
     INGEST,
@@ -18,7 +19,10 @@ from faults.pipeline import (
     killed_when,
 )
 
-EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [(FIRST_NIGHT, "commit_history"), (FIRST_NIGHT, "refresh_redis")]
+EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [
+    (FIRST_NIGHT, "commit_history"),
+    (FIRST_NIGHT, "refresh_redis"),
+]
 every_task = pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=lambda value: str(value))
 
 

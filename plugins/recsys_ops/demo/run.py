@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -73,9 +75,13 @@ def ui() -> None:
     """Leave Airflow and the services running on the demo's data until Ctrl-C."""
     if not (HOME / "summary.json").is_file():
         main()
-    with servers() as running, airflow_site.standalone(environment(running, services.free_port(UI_PORT))) as site:
+    with servers() as running, airflow_site.standalone(env := environment(running, services.free_port(UI_PORT))) as site:
+        ours = {name: value for name, value in env.items() if name.startswith(("AIRFLOW", "RECSYS"))}
+        (HOME / "env").write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()))
         user, password = site.login
-        print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}\nCtrl-C stops it all.")
+        print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}")
+        print(f"For make task-test and make backfill in another shell: source {HOME}/env")
+        print("Ctrl-C stops it all.", flush=True)
         try:
             while True:
                 time.sleep(3600)
@@ -111,4 +117,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)  # either way the servers are stopped on the way out
     ui() if sys.argv[1:] == ["ui"] else main()

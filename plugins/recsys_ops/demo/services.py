@@ -65,6 +65,7 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
 def free_port(preferred: int = 0) -> int:
     """A loopback port that is free now, the preferred one if it is."""
     with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", preferred))
         except OSError:

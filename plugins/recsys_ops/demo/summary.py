@@ -32,6 +32,7 @@ def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict
     live = deployments(storage)
     return {
         "cleaning": cleaning(storage, ingested, truth),
+        "history": arrived(storage, engine),
         "models": [model(storage, deployment["version"]) for deployment in live],
         "people": people(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
         "seconds": {run: {name: _seconds(task) for name, task in found.items()} for run, found in tasks.items()},
@@ -67,6 +68,25 @@ def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[di
             }
         )
     return rows
+
+
+def arrived(storage: Storage, engine: sa.Engine) -> dict[str, int]:
+    """How many of the planted good rows, and of those that came late, are in the history; and how many other rows are."""
+    good = sa.text(
+        "SELECT event_id, COALESCE(product_id, sku) AS item_id, visible_on > (recorded_at AT TIME ZONE 'UTC')::date AS late "
+        "FROM events JOIN truth.lines USING (line_id) WHERE label = 'human'"
+    )
+    with engine.connect() as connection:
+        planted = pl.read_database(good, connection)
+    rows = history.read(storage, date.min, date.max, version=history.version(storage))
+    found = planted.join(rows, on=["event_id", "item_id"], how="semi")
+    return {
+        "rows": rows.height,
+        "planted": planted.height,
+        "found": found.height,
+        "planted_late": int(planted["late"].sum()),
+        "found_late": int(found["late"].sum()),
+    }
 
 
 def model(storage: Storage, version: str) -> dict[str, Any]:
@@ -123,6 +143,9 @@ def render(figures: Mapping[str, Any]) -> str:
             f"| {row['step']} | {row['rows_in']:,} | {row['kept']:,} | {row['rejected']:,} | {row['planted']:,} "
             f"| {row['precision']:.1%} | {row['recall']:.1%} | {reasons} |"
         )
+    held = figures["history"]
+    lines += ["", f"History: {held['rows']:,} rows; {held['found']:,} of {held['planted']:,} planted good rows are in it,"]
+    lines += [f"{held['found_late']:,} of the {held['planted_late']:,} that reached the database a day or two late among them."]
     for found in figures["models"]:
         lines += ["", f"## Model {found['version']}, on {found['users_evaluated']:,} users' next day", ""]
         names = list(found["metrics"]["challenger"])

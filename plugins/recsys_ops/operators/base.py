@@ -56,8 +56,19 @@ class DayOperator(BaseOperator):
             raise
         except RecsysError as error:
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-        log.info("day=%s %s %.1f s", self.day, " ".join(f"{k}={v}" for k, v in figures.items()), seconds)
+        log.info("day=%s %s %.1f s", self.day, " ".join(f"{name}={_in_words(value)}" for name, value in figures.items()), seconds)
         return figures
+
+
+def _in_words(value: Any) -> str:
+    """A figure as a line of the log shows it: ``1,204``, ``(crawler 1,204, bot 88)``."""
+    match value:
+        case dict():
+            return f"({', '.join(f'{name} {_in_words(inner)}' for name, inner in value.items())})"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
 
 
 def storage(settings: Settings) -> "Storage":

@@ -1,0 +1,47 @@
+"""``python docs/tutorial/try_settings.py DAY…``: what other settings would have scored on days of the history, in a table."""
+
+import sys
+from datetime import date
+
+import polars as pl
+
+from recsys_ops import history, matrix
+from recsys_ops.als.fitting import fit
+from recsys_ops.evaluation.compare import compare
+from recsys_ops.settings import Settings, load_settings
+from recsys_ops.storage import Storage
+from recsys_ops.worker.lists import evaluation_lists
+
+# what to try: half-life in days, factors, regularization
+TRIALS = [(180, 64, 16), (180, 64, 64), (180, 128, 64), (60, 64, 16), (60, 64, 64), (60, 128, 64), (60, 128, 256)]
+
+
+def main(days: list[date]) -> None:
+    """Print the means over the days of NDCG@20 of the model and of popularity, for both values of `exclude_seen`."""
+    settings = load_settings()
+    storage = Storage(settings.storage.root)
+    events = history.read(storage, date.min, max(days), version=history.version(storage))
+    print("half-life factors regularization exclude_seen   model  popularity  days that clear the gate")
+    for trial in TRIALS:
+        for exclude_seen in (True, False):
+            found = [score(events, day, settings, trial, exclude_seen) for day in days]
+            means = (sum(metrics[name]["ndcg@20"] for metrics in found) / len(days) for name in ("challenger", "popularity"))
+            clear = sum(metrics["bootstrap"]["popularity"]["lower"] > 0 for metrics in found)
+            print("{:9} {:7} {:14} {!s:>12} {:7.3f} {:11.3f}".format(*trial, exclude_seen, *means), f"{clear:4} of {len(days)}")
+
+
+def score(events: pl.DataFrame, day: date, settings: Settings, trial: tuple[int, int, int], exclude_seen: bool) -> dict:
+    """The metrics of a model of one trial, fitted before the day and measured on it, as `recsys_retrain` would."""
+    half_life, factors, regularization = trial
+    confidence = settings.confidence.model_copy(update={"half_life_days": half_life})
+    training = settings.training.model_copy(update={"factors": factors, "regularization": regularization})
+    evaluation = settings.evaluation.model_copy(update={"exclude_seen": exclude_seen})
+    data = matrix.build(events, day, confidence, evaluation)
+    fitted = fit(data.train, training, iterations=training.iterations)
+    lists = evaluation_lists(data.train, data.holdout, fitted, None, max(evaluation.k), exclude_seen)
+    draws = settings.gate.bootstrap_draws
+    return compare(lists, k=evaluation.k, champion_version=None, factors_finite=True, draws=draws, seed=training.seed)
+
+
+if __name__ == "__main__":
+    main([date.fromisoformat(day) for day in sys.argv[1:]])

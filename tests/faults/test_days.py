@@ -1,0 +1,83 @@
+"""Days that are empty, worthless, or have gone: a right result or a clear error, and the other days stay as they are."""
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from faults.conftest import FIRST_NIGHT, SECOND_NIGHT, Nights, changed_shop
+from faults.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
+from recsys_ops import paths
+
+NO_LOOKBACK = {"lookback_days": 0}
+OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_NIGHT}T00:00:00Z'"
+
+
+def test_a_day_without_events_is_empty_in_history_and_the_others_stay(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.end)
+    before = pipeline.history()
+    pipeline.succeed(INGEST, SECOND_NIGHT + timedelta(days=1), params=NO_LOOKBACK)
+    assert differing(pipeline.history(), before) == []
+
+
+def test_a_day_that_lost_its_events_in_production_is_emptied(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
+    pipeline.restore(nights.end)
+    before = pipeline.history()
+    with changed_shop(shop_url, f"DELETE FROM events {OF_THE_DAY}") as connection:
+        pipeline.succeed(INGEST, SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
+    assert differing(pipeline.history(), before) == [f"history {SECOND_NIGHT}"]
+    assert f"history {SECOND_NIGHT}" not in pipeline.history()
+
+
+def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+) -> None:
+    pipeline.restore(nights.end)
+    before = {**pipeline.history(), **pipeline.served()}
+    with changed_shop(shop_url, f"UPDATE events SET action = 'swipe' {OF_THE_DAY}") as connection:
+        pipeline.succeed(("extract_delta", "align_schema"), SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
+        outcome = pipeline.run("fix_types", SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
+    assert outcome.message.startswith("DataError")
+    assert "rows rejected, more than cleaning.max_quarantine_share" in outcome.message
+    assert "'unknown_event': " in outcome.message
+    assert "('unknown_event', 'event_type', 'swipe')" in outcome.message
+    quarantine = paths.quarantine("fix_types", SECOND_NIGHT)
+    assert quarantine in outcome.message
+    rejected = pipeline.storage.read_parquet(quarantine)
+    assert rejected.height == pipeline.storage.read_parquet(paths.step("align_schema", SECOND_NIGHT)).height
+    assert differing({**pipeline.history(), **pipeline.served()}, before) == []
+
+
+def test_a_day_without_events_trains_nothing_that_could_go_live(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.end)
+    before = pipeline.served()
+    later = SECOND_NIGHT + timedelta(days=1)
+    pipeline.succeed(RETRAIN[:4], later)
+    gate = pipeline.run("gate", later)
+    assert gate.message.startswith("NotBlessedError")
+    assert "0 users evaluated, at least 10 needed" in gate.message
+    assert pipeline.run("refresh_redis", later).message.startswith("NotBlessedError")
+    assert differing(pipeline.served(), before) == []
+
+
+def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.before[FIRST_NIGHT, "commit_history"])
+    pipeline.succeed(("extract_catalogue",), FIRST_NIGHT)
+    outcome = pipeline.run("build_matrix", FIRST_NIGHT)
+    assert outcome.error == "StorageError"
+    assert "run recsys_ingest" in outcome.message
+
+    pipeline.restore(nights.end)
+    years_ago = FIRST_NIGHT.replace(year=2020)
+    pipeline.succeed(("extract_catalogue",), years_ago)
+    outcome = pipeline.run("build_matrix", years_ago)
+    assert outcome.message.startswith("DataError: nothing to train on")
+    assert "run recsys_ingest for those days first" in outcome.message
+
+
+def test_a_worker_that_the_kernel_ended_is_reported_and_can_run_again(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.before[SECOND_NIGHT, "train"])
+    outcome = pipeline.run("train", SECOND_NIGHT, disturb=worker_killed)
+    assert outcome.error == "AirflowException"
+    assert "ended by signal 9: out of memory" in outcome.message
+    pipeline.succeed(("train",), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []

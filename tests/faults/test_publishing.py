@@ -1,0 +1,121 @@
+"""Only a whole, blessed version of the right day goes live, and only from a run that may put it there."""
+
+import json
+
+import pytest
+
+from faults.conftest import FIRST_NIGHT, SECOND_NIGHT, Nights
+from faults.pipeline import RETRAIN, Pipeline, differing
+from recsys_ops import paths
+
+TASKS_TEST = "__airflow_temporary_run_2026-05-11T02:00:00+00:00__"
+
+
+@pytest.mark.parametrize("name", ["recommendations.parquet", "popular.parquet", "factors.npz"])
+def test_a_changed_file_of_the_model_is_named_and_not_published(pipeline: Pipeline, nights: Nights, name: str) -> None:
+    path = paths.model(restored(pipeline, nights), name)
+    data = bytearray(pipeline.storage.get(path))
+    data[len(data) // 2] ^= 1
+    pipeline.storage.put(path, bytes(data))
+    refused(pipeline, "ModelError", f"{path} is damaged (SHA-256 differs)")
+
+
+def test_a_version_whose_training_did_not_finish_is_not_published(pipeline: Pipeline, nights: Nights) -> None:
+    version = restored(pipeline, nights)
+    (pipeline.folder / paths.model(version, "manifest.json")).unlink()
+    refused(pipeline, "ModelError", f"there is no finished model version {version}")
+
+
+@pytest.mark.parametrize("changed", [{"blessed": False}, {"blessed": "yes"}, {"version": "20260509-0000000000"}])
+def test_a_verdict_that_does_not_bless_this_version_publishes_nothing(
+    pipeline: Pipeline, nights: Nights, changed: dict[str, object]
+) -> None:
+    version = restored(pipeline, nights)
+    path = paths.model(version, "verdict.json")
+    pipeline.storage.write_json(path, {**pipeline.storage.read_json(path), **changed})
+    refused(pipeline, "NotBlessedError", version)
+
+
+def test_what_the_gate_refused_is_not_published(pipeline: Pipeline, nights: Nights) -> None:
+    restored(pipeline, nights)
+    strict = {"RECSYS_GATE__MIN_USERS": "100000"}
+    gate = pipeline.run("gate", SECOND_NIGHT, env=strict)
+    assert gate.message.startswith("NotBlessedError")
+    assert "at least 100,000 needed" in gate.message
+    refused(pipeline, "NotBlessedError", "at least 100,000 needed")
+
+
+def test_retraining_the_live_day_again_changes_nothing(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.end)
+    before = pipeline.state()
+    assert pipeline.succeed(RETRAIN, SECOND_NIGHT).figures["live"] is True
+    assert differing(pipeline.state(), before) == []
+
+
+def test_an_older_day_is_staged_but_not_live_unless_somebody_says_why(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.restore(nights.end)
+    live = pipeline.live()
+    figures = pipeline.succeed(RETRAIN, FIRST_NIGHT).figures
+    assert figures["live"] is False
+    assert figures["held_back"] == f"the live version has seen {SECOND_NIGHT} already"
+    assert staged_versions(pipeline) == {figures["version"]}
+    assert differing(pipeline.live(), live) == []
+
+    figures = pipeline.succeed(("refresh_redis",), FIRST_NIGHT, params={"publish_reason": "robots in yesterday's events"}).figures
+    assert figures["live"] is True
+    assert live_versions(pipeline) == {figures["version"]}
+    assert deployments(pipeline)[-1] == {
+        "version": figures["version"],
+        "day": str(FIRST_NIGHT),
+        "reason": "robots in yesterday's events",
+    }
+
+
+@pytest.mark.parametrize("params", [{}, {"publish_reason": "because I say so"}])
+def test_airflow_tasks_test_never_publishes(pipeline: Pipeline, nights: Nights, params: dict[str, str]) -> None:
+    version = restored(pipeline, nights)
+    live, past = pipeline.live(), deployments(pipeline)
+    figures = pipeline.succeed(("refresh_redis",), SECOND_NIGHT, run_id=TASKS_TEST, run_type="manual", params=params).figures
+    assert (figures["live"], figures["held_back"]) == (False, "a tasks test publishes nothing")
+    assert staged_versions(pipeline) == {version}
+    assert differing(pipeline.live(), live) == []
+    assert deployments(pipeline) == past
+
+
+def test_a_backfill_publishes_only_with_a_reason(pipeline: Pipeline, nights: Nights) -> None:
+    version = restored(pipeline, nights)
+    live = pipeline.live()
+    figures = pipeline.succeed(("refresh_redis",), SECOND_NIGHT, run_type="backfill").figures
+    assert (figures["live"], figures["held_back"]) == (False, "a backfill publishes nothing")
+    assert differing(pipeline.live(), live) == []
+
+    pipeline.succeed(("refresh_redis",), SECOND_NIGHT, run_type="backfill", params={"publish_reason": "Redis was replaced"})
+    assert live_versions(pipeline) == {version}
+
+
+def restored(pipeline: Pipeline, nights: Nights) -> str:
+    """The pipeline as it was before the second night's publishing; returns the version that waits for it."""
+    pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
+    return str(pipeline.storage.read_json(paths.job(SECOND_NIGHT, "spec.json"))["version"])
+
+
+def refused(pipeline: Pipeline, error: str, named: str) -> None:
+    """Publishing fails with an error that names it, and leaves all stores as they are."""
+    before = pipeline.state()
+    outcome = pipeline.run("refresh_redis", SECOND_NIGHT)
+    assert outcome.error == "AirflowFailException"
+    assert outcome.message.startswith(error)
+    assert named in outcome.message
+    assert differing(pipeline.state(), before) == []
+
+
+def deployments(pipeline: Pipeline) -> list[dict[str, str]]:
+    return list(json.loads(pipeline.storage.get(paths.LIVE))["deployments"])
+
+
+def live_versions(pipeline: Pipeline) -> set[str]:
+    return {content[b"_version"].decode() for content in pipeline.live().values()}
+
+
+def staged_versions(pipeline: Pipeline) -> set[str]:
+    return {content[b"_version"].decode() for key, content in pipeline.served().items() if key.endswith(":next")}

@@ -1,4 +1,4 @@
-"""A small shop of ten days in PostgreSQL, and two undisturbed nights of its pipeline, with the stores before and after each task."""
+"""A small shop in PostgreSQL, and two undisturbed nights of its pipeline with the stores before and after each task."""
 
 import json
 from collections.abc import Iterator

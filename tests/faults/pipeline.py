@@ -152,7 +152,7 @@ class Pipeline:
 
     def history(self) -> State:
         """The rows of each day in history."""
-        if not (self.folder / paths.HISTORY).exists():
+        if not list(self.folder.glob(f"{paths.HISTORY}/_delta_log/*.json")):
             return {}
         frame = history.read(self.storage, date.min, date.max, version=history.version(self.storage))
         return {

@@ -1,8 +1,8 @@
 """Runs single tasks of the DAG files, each in a process of its own that can be killed.
 
 A warm process: it has imported what is slow, reads one call a line (JSON: task_id, folder, dag_id, run, env, max_file_bytes) and
-forks a child for it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is over; a
-child that was not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
+forks a child for it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is
+over; a child that was not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     for line in sys.stdin:
-        assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
+        assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads must not fork"
         pid = os.fork()
         if pid == 0:
             os._exit(child(json.loads(line)))

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import pytest
 
@@ -58,8 +59,8 @@ def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nigh
 def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])
     factors = next(path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz")
-    mark = lambda: file_mark(pipeline.folder / factors)  # noqa: E731
-    assert pipeline.run("train", SECOND_NIGHT, disturb=killed_when(mark, alone=True)).killed
+    written = killed_when(partial(file_mark, pipeline.folder / factors), alone=True)
+    assert pipeline.run("train", SECOND_NIGHT, disturb=written).killed
     pipeline.succeed(("train",), SECOND_NIGHT)
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
 
@@ -67,16 +68,16 @@ def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pip
 def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
     """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and three times at random."""
     chance = random.Random(f"{night} {task}")
-    found = [lambda: killed_after(nights.seconds[night, task] * chance.random()) for _ in range(3)]
+    at_random = [partial(killed_after, nights.seconds[night, task] * chance.random()) for _ in range(3)]
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
     writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])
-    for path in chance.sample(list(writes), min(5, len(writes))):
-        found.append(lambda path=path: killed_when(lambda: file_mark(pipeline.folder / path)))
+    chosen = chance.sample(list(writes), min(5, len(writes)))
+    marks = [partial(file_mark, pipeline.folder / path) for path in chosen]
     if task == "refresh_redis":
-        for key in ("recsys:{0}:next", f"recsys:{{{BUCKETS - 1}}}:next", "recsys:{0}", f"recsys:{{{BUCKETS - 1}}}"):
-            found.append(lambda key=key: killed_when(lambda: pipeline.redis.hget(key, "_version")))
-    return found
+        keys = [f"recsys:{{{bucket}}}{stage}" for stage in (":next", "") for bucket in (0, BUCKETS - 1)]
+        marks += [partial(pipeline.redis.hget, key, "_version") for key in keys]
+    return at_random + [partial(killed_when, mark) for mark in marks]
 
 
 def assert_whole(pipeline: Pipeline, before: State, after: State) -> None:

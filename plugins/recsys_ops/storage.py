@@ -48,6 +48,15 @@ class Storage:
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot read {self.url(path)}: {error}") from error
 
+    def delete(self, path: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        try:
+            obstore.delete(self._store, path)
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise StorageError(f"cannot delete {self.url(path)}: {error}") from error
+
     def exists(self, path: str) -> bool:
         try:
             obstore.head(self._store, path)

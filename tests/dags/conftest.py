@@ -31,7 +31,8 @@ def site(
         load.load_day(engine, small, small.opens + timedelta(days=n))
     engine.dispose()
     redis_port = int(redis_url.rpartition(":")[2].split("/")[0])
-    env = airflow_site.environment(home, shop=database, redis_port=redis_port, port=services.free_port()) | {
+    metadata = services.create_database(postgres_server, "airflow")
+    env = airflow_site.environment(home, metadata=metadata, shop=database, redis_port=redis_port, port=services.free_port()) | {
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
         "RECSYS_GATE__MIN_USERS": "5",
         "RECSYS_GATE__MAX_DROP": "0.5",

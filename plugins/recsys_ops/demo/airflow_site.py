@@ -18,8 +18,12 @@ import sqlalchemy as sa
 PROJECT = Path(__file__).parents[3]
 
 
-def environment(home: Path, *, shop: sa.URL, redis_port: int, port: int) -> dict[str, str]:
-    """The environment of an Airflow in `home` whose connections and storage are the given servers and ``home/blob``."""
+def environment(home: Path, *, metadata: sa.URL, shop: sa.URL, redis_port: int, port: int) -> dict[str, str]:
+    """The environment of an Airflow in `home` whose databases, connections and storage are the given ones and ``home/blob``.
+
+    Not even here does SQLite do for Airflow's metadata: a backfill and the scheduler lock each other out.
+    """
+    own = metadata.render_as_string(hide_password=False)
     connections = {
         "RECSYS_DB": {
             "conn_type": "postgres",
@@ -40,6 +44,8 @@ def environment(home: Path, *, shop: sa.URL, redis_port: int, port: int) -> dict
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": own,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": own,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",

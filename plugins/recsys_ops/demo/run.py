@@ -26,6 +26,7 @@ UI_PORT = 8080
 
 @dataclass(frozen=True)
 class Servers:
+    metadata: sa.URL
     database: sa.URL
     redis_port: int
 
@@ -92,12 +93,18 @@ def ui() -> None:
 @contextmanager
 def servers() -> Iterator[Servers]:
     with services.postgres(HOME / "postgres") as server, services.redis_server(HOME / "redis") as redis_port:
-        yield Servers(services.create_database(server, "shop"), redis_port)
+        yield Servers(services.create_database(server, "airflow"), services.create_database(server, "shop"), redis_port)
 
 
 def environment(running: Servers, port: int | None = None) -> dict[str, str]:
     """The demo's Airflow: its connections, and the settings that a shop of its own would put into recsys.yaml."""
-    env = airflow_site.environment(HOME, shop=running.database, redis_port=running.redis_port, port=port or services.free_port())
+    env = airflow_site.environment(
+        HOME,
+        metadata=running.metadata,
+        shop=running.database,
+        redis_port=running.redis_port,
+        port=port or services.free_port(),
+    )
     return {
         **env,
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",

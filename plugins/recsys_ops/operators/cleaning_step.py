@@ -36,6 +36,7 @@ class CleaningStepOperator(DayOperator):
         store.write_parquet(paths.quarantine(step, day), cleaned.rejected)
         reasons = dict(sorted(cleaned.rejected["reason"].value_counts().iter_rows()))
         if rejected > settings.cleaning.max_quarantine_share * frame.height:
+            store.delete(paths.step(step, day))  # an earlier run's rows must not pass for this one's
             samples = cleaned.rejected.select("reason", "column", "value").head(3).rows()
             raise DataError(
                 f"{step} {day}: {rejected} of {frame.height} rows rejected, more than cleaning.max_quarantine_share = "

@@ -18,8 +18,8 @@ def main(dag_id: str, task_id: str, day: str) -> int:
     """Run the task of `day` (YYYY-MM-DD, the day of the data) and return the exit code."""
     with tempfile.TemporaryDirectory(prefix="recsys-task-test-") as home:
         os.environ.update(_carried_over(), AIRFLOW_HOME=home)
-        for name in ("AIRFLOW_CONFIG", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
-            os.environ.pop(name, None)
+        for name in [name for name in os.environ if name == "AIRFLOW_CONFIG" or name.startswith("AIRFLOW__DATABASE__")]:
+            del os.environ[name]
         child = multiprocessing.get_context("spawn").Process(target=_inside, args=(dag_id, task_id, date.fromisoformat(day)))
         child.start()
         child.join()

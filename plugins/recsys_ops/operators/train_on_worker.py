@@ -31,6 +31,7 @@ class TrainOnWorkerOperator(DayOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         store = storage(settings)
         spec_url = store.url(paths.job(day, "spec.json"))
+        store.delete(paths.job(day, "result.json"))
         command = [sys.executable, "-m", "recsys_ops.worker", spec_url]
         self._process = subprocess.Popen(  # noqa: S603
             command, env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -50,9 +51,11 @@ class TrainOnWorkerOperator(DayOperator):
                 f"the worker was ended by signal {-exit_code}: out of memory, or training.timeout_s = "
                 f"{settings.training.timeout_s} s is too short"
             )
+        if not store.exists(paths.job(day, "result.json")):
+            raise ModelError(f"the worker ended with {exit_code} and left no result; its last lines above say why")
         result = store.read_json(paths.job(day, "result.json"))
         if exit_code != 0:
-            raise ModelError(f"the worker failed: {result['reason'] or 'its last lines above say why'}")
+            raise ModelError(f"the worker failed: {result['reason']}")
         return {key: value for key, value in result.items() if key not in ("status", "reason")}
 
     def on_kill(self) -> None:

@@ -143,16 +143,15 @@ def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: Simpl
 
 @pytest.mark.timeout(600)
 def test_every_task_can_be_run_alone_and_publishes_nothing(site: SimpleNamespace, live: str, yesterday: date) -> None:
-    day, before = yesterday, kept_history(site)
-    tasks = [("recsys_ingest", task) for task in INGEST] + [("recsys_retrain", task) for task in RETRAIN]
+    before = kept_history(site)
 
-    def alone(task: tuple[str, str]) -> tuple[int, str]:
-        done = make(site, "task-test", f"DAG={task[0]}", f"TASK={task[1]}", f"DATE={day}")
-        return done.returncode, done.stdout[-2000:]
+    def one_by_one(dag_id: str, tasks: list[str]) -> list[str]:
+        runs = {task: make(site, "task-test", f"DAG={dag_id}", f"TASK={task}", f"DATE={yesterday}") for task in tasks}
+        return [done.stdout[-2000:] + done.stderr[-2000:] for done in runs.values() if done.returncode != 0]
 
     with ThreadPoolExecutor(2) as pool:
-        ended = dict(zip(tasks, pool.map(alone, tasks), strict=True))
-    assert {task: code for task, (code, _) in ended.items()} == dict.fromkeys(tasks, 0), ended
+        failures = list(pool.map(one_by_one, ["recsys_ingest", "recsys_retrain"], [INGEST, RETRAIN]))
+    assert failures == [[], []]
     assert kept_history(site).equals(before)
     assert deployments(storage(site))[-1]["version"] == live
 

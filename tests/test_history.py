@@ -55,6 +55,15 @@ def test_personal_data_do_not_reach_history(storage: Storage) -> None:
     assert history.read(storage, FIRST, FIRST, version=version).columns == list(history.SCHEMA)
 
 
+def test_a_row_corrected_on_a_later_day_is_read_once_when_the_days_were_ingested_apart(storage: Storage) -> None:
+    second = FIRST + timedelta(1)
+    corrected = events(second, 1).with_columns(event_id=pl.lit(f"{FIRST}-0"), quantity=pl.lit(3))
+    history.replace_days(storage, corrected, second, second)
+    version = history.replace_days(storage, events(FIRST, 2), FIRST, FIRST)
+    rows = history.read(storage, FIRST, second, version=version, columns=["event_id", "quantity"])
+    assert sorted(rows.rows()) == [(f"{FIRST}-0", 3), (f"{FIRST}-1", 1)]
+
+
 def test_a_pinned_version_stays_readable_after_the_day_was_replaced(storage: Storage) -> None:
     version = history.replace_days(storage, events(FIRST, 3), FIRST, FIRST)
     history.replace_days(storage, events(FIRST, 1), FIRST, FIRST)

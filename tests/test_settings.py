@@ -1,8 +1,10 @@
 """Settings are validated when they are loaded, and an error names the key and what is allowed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from recsys_ops import settings
 from recsys_ops.errors import SettingsError
@@ -15,11 +17,19 @@ def fresh() -> None:
 
 def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
     loaded = settings.load_settings()
-    text = settings.settings_file().read_text()
-    for section, value in loaded.model_dump().items():
-        assert f"\n{section}:" in text
-        for key in value:
-            assert text.count(f"  {key}:") >= 1, f"{section}.{key} is not in recsys.yaml"
+    lines = settings.settings_file().read_text().splitlines()
+
+    def explained(values: dict[str, Any], indent: int, path: str) -> None:
+        for key, value in values.items():
+            found = [n for n, line in enumerate(lines) if line.startswith(f"{' ' * indent}{key}:")]
+            assert found, f"{path}{key} is not in recsys.yaml"
+            if isinstance(value, dict) and key != "weights":
+                explained(value, indent + 2, f"{path}{key}.")
+            else:
+                assert all(lines[n - 1].lstrip().startswith("#") for n in found), f"{path}{key} is not explained"
+
+    explained(loaded.model_dump(), 0, "")
+    assert yaml.safe_load("\n".join(lines)).keys() == loaded.model_dump().keys()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +38,13 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
         ("RECSYS_GATE__MIN_USERS", "-7", ["gate.min_users", "greater than or equal to 1", "-7"]),
         ("RECSYS_GATE__MAX_DROP", "5", ["gate.max_drop", "less than or equal to 1"]),
         ("RECSYS_STORAGE__ROOT", "/data", ["storage.root", "abfs"]),
-        ("RECSYS_TRAINING__WORKER", "cloud", ["training.worker", "'local'"]),
+        ("RECSYS_STORAGE__ROOT", "file:///a#b", ["storage.root", "a#b"]),
+        ("RECSYS_EVALUATION__K", "[20, 10]", ["evaluation.k", "must ascend"]),
+        ("RECSYS_EVALUATION__K", "[]", ["evaluation.k", "at least 1"]),
+        ("RECSYS_EVALUATION__EVENTS", '["buy"]', ["evaluation.events.0", "'purchase'", "buy"]),
+        ("RECSYS_EVALUATION__EVENTS", "purchase", ["not JSON", "evaluation"]),
+        ("RECSYS_CLEANING__CRAWLERS__ALLOW", '["("]', ["cleaning.crawlers.allow.0", "not a regular expression"]),
+        ("RECSYS_GTAE__MIN_USERS", "5", ["RECSYS_GTAE__MIN_USERS", "GATE"]),
         ("RECSYS_CLEANING__STAFF__NETWORKS", '["10.0.0.0/99"]', ["cleaning.staff.networks.0", "network"]),
     ],
 )

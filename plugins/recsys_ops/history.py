@@ -5,7 +5,7 @@ Replacing days is one atomic commit: a reader and a killed writer never leave or
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import polars as pl
@@ -79,10 +79,16 @@ def version(storage: Storage) -> int:
         raise StorageError(f"cannot read {storage.url(paths.HISTORY)}: {error}") from error
 
 
-def read(storage: Storage, first: date, last: date, *, version: int) -> pl.DataFrame:
-    """The events of the days first … last as of a table version. Memory grows with the events of the window."""
+def read(storage: Storage, first: date, last: date, *, version: int, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+    """The events of the days first … last as of a table version. Memory grows with the events of the window.
+
+    A row that the shop corrected on a later day may stand in the history twice, where the two days were not ingested by one
+    run: the later day's is read.
+    """
+    key = ["event_id", "item_id"]
     try:
         table = pl.scan_delta(storage.url(paths.HISTORY), version=version, storage_options=storage.options)
-        return table.filter(pl.col("day").is_between(first, last)).collect()
+        rows = table.filter(pl.col("day").is_between(first, last)).select(dict.fromkeys(["day", *key, *columns]).keys()).collect()
+        return rows.sort("day", maintain_order=True).unique(key, keep="last", maintain_order=True).select(columns)
     except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(f"cannot read {storage.url(paths.HISTORY)} version {version}: {error}") from error

@@ -69,7 +69,7 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
             f"nothing to train on: history holds no {', '.join(confidence.weights)} events of "
             f"{start} … {day - timedelta(days=1)} ({events.height:,} rows read); run recsys_ingest for those days first"
         )
-    holdout = _summed(coded.filter("liked"), shape).astype(bool)
+    holdout = _summed(coded.filter("liked").with_columns(weight=1), shape).astype(bool)
     if evaluation.exclude_seen:
         holdout = (holdout > train.astype(bool)).tocsr()
     return Interactions(users, items, train, _confidence(coded.filter("weighted"), shape, confidence.alpha), holdout)
@@ -84,7 +84,7 @@ def _confidence(coded: pl.DataFrame, shape: tuple[int, int], alpha: float) -> sp
 
 
 def _summed(coded: pl.DataFrame, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Repeats summed, column indices sorted; an explicit zero stays stored."""
+    """Repeats summed, column indices sorted."""
     triple = (coded["weight"].to_numpy(), (coded["user"].to_numpy(), coded["item"].to_numpy()))
     matrix = sparse.coo_matrix(triple, shape=shape).tocsr()
     matrix.sort_indices()

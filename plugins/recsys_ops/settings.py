@@ -4,13 +4,15 @@ Every key is explained in the YAML file. No secret is ever here: those live in A
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableSettings
 
 from recsys_ops.errors import SettingsError
 
@@ -18,12 +20,32 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("must ascend")
+    return values
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StorageSettings(Section):
-    root: Annotated[str, Field(pattern=r"^(file|abfs|abfss|az|gs|s3)://.+")]
+    root: Annotated[str, Field(pattern=r"^(file:///|(abfs|abfss|az)://)[\w.~/+:@-]+$")]
     conn_id: str = "recsys_blob"
 
 
@@ -34,7 +56,7 @@ class SourceSettings(Section):
 
 
 class CrawlerSettings(Section):
-    allow: tuple[str, ...] = ()
+    allow: tuple[Pattern, ...] = ()
 
 
 class BotSettings(Section):
@@ -51,7 +73,7 @@ class StaffSettings(Section):
     roles: tuple[str, ...] = ("admin", "staff")
     email_domains: tuple[str, ...] = ()
     networks: tuple[IPvAnyNetwork, ...] = ()
-    test_account_pattern: str | None = None
+    test_account_pattern: Pattern | None = None
 
 
 class CleaningSettings(Section):
@@ -64,13 +86,12 @@ class CleaningSettings(Section):
 
 class ConfidenceSettings(Section):
     window_days: Positive = 365
-    weights: dict[str, Annotated[float, Field(gt=0)]]
+    weights: dict[EventType, Annotated[float, Field(gt=0)]]
     half_life_days: Annotated[float, Field(gt=0)] = 90.0
     alpha: Annotated[float, Field(gt=0)] = 16.0
 
 
 class TrainingSettings(Section):
-    worker: Literal["local"] = "local"
     factors: Positive = 64
     iterations: Positive = 15
     refit_iterations: Positive = 3
@@ -80,8 +101,8 @@ class TrainingSettings(Section):
 
 
 class EvaluationSettings(Section):
-    k: tuple[Positive, ...] = (3, 10, 20)
-    events: tuple[str, ...] = ("purchase", "cart")
+    k: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_ascending)] = (3, 10, 20)
+    events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase", "cart")
     exclude_seen: bool = True
 
 
@@ -150,8 +171,16 @@ def load_settings() -> Settings:
     """
     if not settings_file().is_file():
         raise SettingsError(f"no settings at {settings_file()}: put recsys.yaml there or set RECSYS_INCLUDE to its folder")
+    sections = {name.upper() for name in Settings.model_fields}
+    unknown = [
+        name for name in os.environ if name.startswith("RECSYS_") and "__" in name and name[7:].split("__")[0] not in sections
+    ]
+    if unknown:
+        raise SettingsError(f"the environment has {', '.join(unknown)}, but sections are {', '.join(sorted(sections))}")
     try:
         return Settings()
+    except UnreadableSettings as error:
+        raise SettingsError(f"a RECSYS_… variable is not JSON where a list or a map is wanted: {error}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{settings_file()} is not YAML: {error}") from error
     except ValidationError as error:

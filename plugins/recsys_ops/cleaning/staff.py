@@ -51,7 +51,7 @@ def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> 
 
 def _is_inside(text: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_interface(text).ip  # PostgreSQL's inet, cast to text, ends in /32
     except ValueError:
         return False
     plain = getattr(address, "ipv4_mapped", None) or address

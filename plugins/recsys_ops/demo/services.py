@@ -54,6 +54,8 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
     try:
         client = redis.Redis(port=port)
         for _ in range(200):
+            if process.poll() is not None:
+                raise RuntimeError(f"Redis did not start (is port {port} taken?); see {folder / 'log'}")
             try:
                 client.ping()
                 break

@@ -2,11 +2,12 @@
 
 import json
 import logging
-import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from recsys_ops.settings import load_settings
 
@@ -31,13 +32,17 @@ def alert(context: "Context") -> None:
     conn_id = load_settings().alerts.conn_id
     if conn_id is None:
         return
-    connection = Connection.get(conn_id)
-    schema, port = connection.schema or "https", f":{connection.port}" if connection.port else ""
-    url = f"{schema}://{connection.host}{port}/{connection.extra_dejson.get('path', '').lstrip('/')}"
+    try:
+        _post(Connection.get(conn_id), message)
+    except (OSError, HTTPException, AirflowNotFoundException) as error:
+        log.warning("the alert did not reach connection %s: %s", conn_id, error)
+
+
+def _post(connection: Connection, message: dict[str, Any]) -> None:
+    scheme, port = connection.schema or "https", f":{connection.port}" if connection.port else ""
+    host = (connection.host or "").rpartition("://")[2]
+    url = f"{scheme}://{host}{port}/{connection.extra_dejson.get('path', '').lstrip('/')}"
     request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json"})  # noqa: S310
     if connection.password:
         request.add_header("Authorization", f"Bearer {connection.password}")
-    try:
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
-    except urllib.error.URLError as error:
-        log.warning("the alert did not reach connection %s: %s", conn_id, error.reason)
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310

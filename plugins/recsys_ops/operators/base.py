@@ -82,7 +82,8 @@ def storage_options(settings: Settings) -> dict[str, str]:
     if settings.storage.root.startswith("file:"):
         return {}
     connection = Connection.get(settings.storage.conn_id)
-    return {"account_name": connection.login or "", "account_key": connection.password or ""}
+    keys = {"account_name": connection.login, "account_key": connection.password}
+    return {name: value for name, value in keys.items() if value}
 
 
 def database_url(settings: Settings) -> "sqlalchemy.URL":

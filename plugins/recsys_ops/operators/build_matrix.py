@@ -23,7 +23,8 @@ class BuildMatrixOperator(DayOperator):
         store = storage(settings)
         window_start = matrix.window_start(day, settings.confidence)
         version = history.version(store)
-        events = history.read(store, window_start, day, version=version)
+        columns = ["day", "user_id", "item_id", "event_type"]
+        events = history.read(store, window_start, day, version=version, columns=columns)
         interactions = matrix.build(events, day, settings.confidence, settings.evaluation)
         eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         before = champion(store, day)

@@ -37,11 +37,10 @@ class CleaningStepOperator(DayOperator):
         reasons = dict(sorted(cleaned.rejected["reason"].value_counts().iter_rows()))
         if rejected > settings.cleaning.max_quarantine_share * frame.height:
             store.delete(paths.step(step, day))  # an earlier run's rows must not pass for this one's
-            samples = cleaned.rejected.select("reason", "column", "value").head(3).rows()
             raise DataError(
                 f"{step} {day}: {rejected} of {frame.height} rows rejected, more than cleaning.max_quarantine_share = "
-                f"{settings.cleaning.max_quarantine_share}. Reasons: {reasons}. First rows (reason, column, value): {samples}. "
-                f"All of them: {store.url(paths.quarantine(step, day))}. Mend the source, include/contract.yaml or the settings."
+                f"{settings.cleaning.max_quarantine_share}. Reasons: {reasons}. "
+                f"The rows: {store.url(paths.quarantine(step, day))}. Mend the source, include/contract.yaml or the settings."
             )
         store.write_parquet(paths.step(step, day), cleaned.kept, {"first_day": metadata["first_day"]})
         return {"rows_in": frame.height, "kept": kept, "rejected": rejected, "reasons": reasons, **cleaned.notes}

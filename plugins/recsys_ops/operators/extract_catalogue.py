@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_ops import paths
 from recsys_ops.operators.base import DayOperator, database_url, storage
-from recsys_ops.settings import Settings
+from recsys_ops.settings import Settings, include_dir
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,9 +24,11 @@ class ExtractCatalogueOperator(DayOperator):
         self.sql = sql
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        from recsys_ops.cleaning import load_contract
         from recsys_ops.source import catalogue, database
 
         delivered = database.read(database_url(settings), self.sql, {}, timeout_s=settings.source.statement_timeout_s)
-        products = catalogue.canonical(delivered)
+        rule = load_contract(include_dir() / settings.cleaning.contract).columns["item_id"]
+        products = catalogue.canonical(delivered, getattr(rule, "case", None))
         storage(settings).write_parquet(paths.catalogue(day), products)
         return {"items": products.height, "eligible": catalogue.eligible(products).height}

@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
 
 class RefreshRedisOperator(DayOperator):
-    """Stage and verify the day's version, then put it live, unless the run is one that never goes live.
+    """Check the day's version and put it live, unless the run is one that never goes live: then Redis is not touched.
 
     Those are: `airflow tasks test`, a backfill, and a day before the live version's; the last two may with a `publish_reason`.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.serving import publish
         from recsys_ops.serving.deployments import deployments, record
-        from recsys_ops.serving.layout import encode
+        from recsys_ops.serving.publish import publish
         from recsys_ops.worker.model import read_frame, verify
 
-        store, client = storage(settings), redis_client(settings)
+        store = storage(settings)
         version = store.read_json(paths.job(day, "spec.json"))["version"]
         manifest = verify(store, version)
         verdict = store.read_json(paths.model(version, "verdict.json"))
@@ -32,15 +31,11 @@ class RefreshRedisOperator(DayOperator):
             raise NotBlessedError(f"{version} is {verdict['summary']}")
         recommendations = read_frame(store, manifest, "recommendations")
         popular = read_frame(store, manifest, "popular")["item_id"].head(settings.serving.top_n).to_list()
-        content = encode(settings.serving, version, recommendations, popular)
-        publish.stage(client, settings.serving, content)
-        publish.verify(client, settings.serving, content)
-
         reason = context["params"].get("publish_reason")
         live = deployments(store)
         held = why_not_live(context["dag_run"], day, date.fromisoformat(live[-1]["day"]) if live else None, reason)
         if held is None:
-            publish.swap(client, settings.serving, version)
+            publish(redis_client(settings), settings.serving, version, recommendations, popular)
             record(store, version, day, reason or verdict["summary"])
         return {"version": version, "users": recommendations.height, "live": held is None, "held_back": held}
 

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException
 
 import recsys_ops
 from recsys_ops import paths
-from recsys_ops.errors import ModelError
+from recsys_ops.errors import ModelError, StorageError
 from recsys_ops.operators.base import DayOperator, storage, storage_options
 from recsys_ops.settings import Settings
 
@@ -55,8 +55,8 @@ class TrainOnWorkerOperator(DayOperator):
             raise ModelError(f"the worker ended with {exit_code} and left no result; its last lines above say why")
         result = store.read_json(paths.job(day, "result.json"))
         if exit_code != 0:
-            raise ModelError(f"the worker failed: {result['reason']}")
-        return {key: value for key, value in result.items() if key not in ("status", "reason")}
+            raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
+        return {key: value for key, value in result.items() if key not in ("status", "reason", "outage")}
 
     def on_kill(self) -> None:
         if self._process is not None and self._process.poll() is None:

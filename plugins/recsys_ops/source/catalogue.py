@@ -1,5 +1,7 @@
 """The catalogue: what the shop sells, and which of it may be recommended."""
 
+from typing import Literal
+
 import polars as pl
 
 from recsys_ops.errors import DataError
@@ -14,8 +16,8 @@ SCHEMA = {
 }
 
 
-def canonical(delivered: pl.DataFrame) -> pl.DataFrame:
-    """The catalogue frame of what the query delivered: one row an item, sorted by id.
+def canonical(delivered: pl.DataFrame, case: Literal["upper", "lower"] | None = None) -> pl.DataFrame:
+    """The catalogue frame of what the query delivered: one row an item, sorted by id, ids trimmed and cased as the events' are.
 
     Raises DataError when a column is missing, does not fit its type, or an item stands there twice.
     """
@@ -23,9 +25,12 @@ def canonical(delivered: pl.DataFrame) -> pl.DataFrame:
     if missing:
         raise DataError(f"the catalogue query delivers no {', '.join(missing)}; mend include/sql/extract_catalogue.sql")
     try:
-        frame = delivered.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).sort("item_id")
+        frame = delivered.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
     except pl.exceptions.PolarsError as error:
         raise DataError(f"the catalogue does not fit its types: {error}; mend include/sql/extract_catalogue.sql") from error
+    item = pl.col("item_id").str.strip_chars()
+    cased = {"upper": item.str.to_uppercase(), "lower": item.str.to_lowercase(), None: item}[case]
+    frame = frame.with_columns(item_id=cased).sort("item_id")
     twice = frame.filter(pl.col("item_id").is_duplicated() | pl.col("item_id").is_null())
     if twice.height:
         raise DataError(f"{twice.height} catalogue rows share an item_id or lack one, e.g. {twice['item_id'][0]!r}")
@@ -33,5 +38,11 @@ def canonical(delivered: pl.DataFrame) -> pl.DataFrame:
 
 
 def eligible(catalogue: pl.DataFrame) -> pl.DataFrame:
-    """The items that may be recommended: published and in stock."""
-    return catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0))
+    """The items that may be recommended: published and in stock. Raises DataError when there is none."""
+    found = catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0))
+    if found.is_empty():
+        raise DataError(
+            f"none of {catalogue.height} catalogue items has status 'published' and stock above 0: nothing could be "
+            "recommended; look at include/sql/extract_catalogue.sql"
+        )
+    return found

@@ -14,7 +14,7 @@ import polars as pl
 
 from recsys_ops import paths
 from recsys_ops.als.fitting import fit
-from recsys_ops.errors import ModelError, RecsysError
+from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
 from recsys_ops.worker.lists import Matched, evaluation_lists, match, popular_items, popularity, recommendations
@@ -37,13 +37,13 @@ def main(url: str) -> int:
         return 1
     storage, day = Storage(place[1]), date.fromisoformat(place[2])
     seconds: dict[str, float] = {}
-    version, reason = None, None
+    version, reason, outage = None, None, False
     try:
         spec = read_spec(storage, day)
         version = spec.version
         run(storage, spec, seconds)
     except RecsysError as error:
-        reason = str(error)
+        reason, outage = str(error), isinstance(error, StorageError)
         log.error("the job of %s failed: %s", day, reason)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}; the worker's log has the traceback"
@@ -52,6 +52,7 @@ def main(url: str) -> int:
         "status": "failed" if reason else "succeeded",
         "version": version,
         "reason": reason,
+        "outage": outage,
         "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
         "peak_memory_bytes": _peak_memory(),
         "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},

@@ -63,7 +63,8 @@ def evaluation_lists(
     if champion is not None:
         theirs = champion.factors
         champions, _ = top_n(theirs.user[users], theirs.item, k, seen=seen, eligible=met & champion.known_items)
-        champions = np.where(champion.known_users[users, None], champions, by_popularity)
+        served = champion.known_users & theirs.user.any(axis=1)
+        champions = np.where(served[users, None], champions, by_popularity)
     return Evaluation(
         users=users,
         challenger=top_n(challenger.user[users], challenger.item, k, seen=seen, eligible=met)[0],

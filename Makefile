@@ -1,4 +1,4 @@
-# Everything a person runs. `make demo` and `make test` need Python >= 3.11 and nothing else.
+# Everything a person runs. `make demo` and `make test` need Python 3.11 or newer and nothing else.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,18 +30,20 @@ lock-check: .venv/installed     ## requirements.txt is what requirements.in comp
 	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
 	@git diff --exit-code requirements.txt
 
+need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
+
 task-test: .venv/installed      ## one task of one day, alone: DAG=recsys_ingest TASK=fix_types DATE=2026-01-31
-	@$(BIN)/python -m recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
+	@$(call need,DAG)$(call need,TASK)$(call need,DATE)$(BIN)/python -m recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
 
 backfill: .venv/installed       ## ingest the days FROM … TO again, four at once: FROM=2026-01-01 TO=2026-01-31
-	@$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
+	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
 	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
 
 clean:                          ## forget the demo and the environment
 	@rm -rf .demo .venv
 
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "Python 3.11 … 3.14 is needed: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "This Python has no venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
 	@echo "installing $$(grep -c == requirements.txt) packages into .venv"

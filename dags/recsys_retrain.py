@@ -5,7 +5,8 @@ beside the live model and a popularity list, and is then taken through the day i
 with its numbers in `models/<version>/verdict.json`. Not blessed fails the run: Redis is untouched and what is live stays live.
 `refresh_redis` stages, verifies and swaps all users' lists in one go.
 
-A day before the live model's, a backfill and `airflow tasks test` are staged and verified but not put live.
+A run that nobody dates is about yesterday, also when the announced day was an earlier one. A day before the live model's, a
+backfill and `airflow tasks test` leave Redis alone.
 
 **Trigger form** `day`: another day than yesterday. `publish_reason`: put the version live all the same, and why; it is recorded.
 """

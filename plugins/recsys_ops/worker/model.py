@@ -1,11 +1,7 @@
 """A model version in storage: its files, the manifest written last, and reading it back with every sum checked."""
 
-import hashlib
-import platform
 from collections.abc import Mapping
 from datetime import date
-from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +9,13 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
-import recsys_ops
 from recsys_ops import paths
 from recsys_ops.als.fitting import Factors
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.compare import Evaluation, compare
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files
-from recsys_ops.worker.spec import JobSpec
+from recsys_ops.worker.spec import JobSpec, code, packages
 
 MANIFEST = "manifest.json"
 
@@ -76,9 +71,8 @@ def write_model(
         users=len(factors.user),
         items=len(factors.item),
         seeds={"start": spec.training.seed},
-        code=_code(),
-        packages={name: package_version(name) for name in ("implicit", "numpy", "polars", "scipy")}
-        | {"python": platform.python_version()},
+        code=code(),
+        packages=packages(),
         spec=spec,
         files={name: FileSum(sha256=files.sha256(data), bytes=len(data)) for name, data in contents.items()},
     )
@@ -163,9 +157,3 @@ def _from_evaluation(evaluation: Evaluation) -> bytes:
         "n_items": np.int64(evaluation.relevant.shape[1]),
     }
     return files.from_arrays(arrays if evaluation.champion is None else arrays | {"champion": evaluation.champion})
-
-
-def _code() -> str:
-    root = Path(recsys_ops.__file__).parent
-    sources = [path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

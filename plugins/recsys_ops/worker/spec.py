@@ -1,14 +1,18 @@
 """The job spec: what `build_matrix` writes for the worker, and the inputs beside it."""
 
 import json
+import platform
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import recsys_ops
 from recsys_ops import paths
 from recsys_ops.errors import ModelError
 from recsys_ops.matrix import Interactions
@@ -27,6 +31,7 @@ class JobSpec(BaseModel):
     champion : the version to score on the same day, None where there is none
     history_version, window_start : what the matrices were built from
     inputs : SHA-256 of each file beside the spec
+    code, packages : what `build_matrix` was run with; the worker's own are in the manifest
     top_n, exclude_seen : of the lists that will be served; those that are evaluated go by `evaluation`
     """
 
@@ -42,6 +47,8 @@ class JobSpec(BaseModel):
     history_version: int
     window_start: date
     inputs: dict[str, str]
+    code: str
+    packages: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ def write_job(
         history_version=history_version,
         window_start=window_start,
         inputs={name: files.sha256(data) for name, data in contents.items()},
+        code=code(),
+        packages=packages(),
     )
     canonical = json.dumps(unnamed.model_dump(mode="json", exclude={"version"}), sort_keys=True)
     spec = unnamed.model_copy(update={"version": f"{day:%Y%m%d}-{files.sha256(canonical.encode())[:10]}"})
@@ -120,6 +129,19 @@ def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
             f"users and {items.height:,} items: run build_matrix again"
         )
     return Inputs(Interactions(users, items["item_id"], train, full, holdout), items["eligible"].to_numpy())
+
+
+def code() -> str:
+    """SHA-256 of the sources that compute a model."""
+    root = Path(recsys_ops.__file__).parent
+    sources = [path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))]
+    return files.sha256(b"".join(path.read_bytes() for path in sources))
+
+
+def packages() -> dict[str, str]:
+    """The versions of what computes a model."""
+    versions = {name: version(name) for name in ("implicit", "numpy", "polars", "scipy")}
+    return versions | {"python": platform.python_version()}
 
 
 def _read(storage: Storage, spec: JobSpec, name: str) -> bytes:

@@ -39,7 +39,7 @@ def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
     assert outcome.message.startswith("DataError")
     assert "rows rejected, more than cleaning.max_quarantine_share" in outcome.message
     assert "'unknown_event': " in outcome.message
-    assert "('unknown_event', 'event_type', 'swipe')" in outcome.message
+    assert "swipe" not in outcome.message, "a value may be an e-mail address, and the message goes into logs and alerts"
     quarantine = paths.quarantine("fix_types", SECOND_NIGHT)
     assert quarantine in outcome.message
     rejected = pipeline.storage.read_parquet(quarantine)

@@ -45,7 +45,10 @@ class Dirt:
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop that opens on a day. Everything it ever does follows from these four values, each day apart from the others."""
+    """A shop that opens on a day. Everything it ever does follows from these four values, each day apart from the others.
+
+    Its n-th day is the same whenever it opens, and its week begins with its first day: figures do not change with the calendar.
+    """
 
     size: ShopSize
     opens: date
@@ -54,7 +57,7 @@ class Shop:
 
     def rng(self, subject: str, day: date | None = None) -> np.random.Generator:
         """A generator of its own for a subject, or for a subject on a day."""
-        return np.random.default_rng([self.seed, crc32(subject.encode()), day.toordinal() if day else 0])
+        return np.random.default_rng([self.seed, crc32(subject.encode()), 1 + self.age(day) if day else 0])
 
     def age(self, day: date) -> int:
         """Days since the opening, 0 before it."""

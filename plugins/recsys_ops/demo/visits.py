@@ -27,7 +27,7 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
     rng = shop.rng("visits", day)
     who, known = people(shop, day), items(shop, day)
     dirt = shop.dirt
-    rows = shop.size.events_per_day * (1 - dirt.crawlers - dirt.scrapers) * _WEEK[day.weekday()]
+    rows = shop.size.events_per_day * (1 - dirt.crawlers - dirt.scrapers) * _WEEK[shop.age(day) % 7]
     count = int(rng.poisson(rows / _LINES_PER_SESSION))
     person = _draw(rng, who.activity, count)
 

@@ -20,8 +20,11 @@ class GateOperator(DayOperator):
 
         store = storage(settings)
         version = store.read_json(paths.job(day, "spec.json"))["version"]
-        verdict = decide(store.read_json(paths.model(version, "metrics.json")), settings.gate)
-        store.write_json(paths.model(version, "verdict.json"), {"version": version, **verdict.to_dict()})
+        metrics = store.read_json(paths.model(version, "metrics.json"))
+        verdict = decide(metrics, settings.gate)
+        drawn = metrics.get("bootstrap", {})
+        facts = {"version": version, "draws": drawn.get("draws"), "seed": drawn.get("seed")}
+        store.write_json(paths.model(version, "verdict.json"), {**facts, **verdict.to_dict()})
         if not verdict.blessed:
             raise NotBlessedError(f"{version} is {verdict.summary}. What is live stays live.")
         return {"version": version, "verdict": verdict.summary}

@@ -28,7 +28,7 @@ lock: .venv/installed           ## compile requirements.txt from requirements.in
 
 lock-check: .venv/installed     ## requirements.txt is what requirements.in compiles to
 	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
-	@git diff --exit-code requirements.txt
+	@git diff --exit-code requirements.txt && touch .venv/installed
 
 need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
 

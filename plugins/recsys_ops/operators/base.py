@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class DayOperator(BaseOperator):
     """A task about one day. Subclasses write `run`, which returns the day's figures: counts, never rows.
 
-    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. An outage (database, storage, Redis) is retried;
-    any other error of ours says something a retry cannot mend and fails the task at once.
+    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store answers with (database, storage,
+    Redis) is retried; any other error of ours says something a retry cannot mend and fails the task at once.
     """
 
     template_fields: Sequence[str] = ("day",)

@@ -1,6 +1,8 @@
-"""The shipped contract, and rows typed by hand."""
+"""The contract, and rows typed by hand."""
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,22 @@ import polars as pl
 import pytest
 import yaml
 
-from recsys_ops.cleaning import Cleaned, Contract, fix_types, load_contract
+from recsys_ops.cleaning import Cleaned, Contract, align_schema, fix_types, load_contract
 from recsys_ops.cleaning.contract import SCHEMA
 
-SHIPPED = Path(__file__).parents[2] / "include" / "contract.yaml"
+
+def _with_payloads() -> Path:
+    """The shipped contract with what its comment shows for clients that send JSON."""
+    text = (Path(__file__).parents[2] / "include" / "contract.yaml").read_text()
+    shown = '{type: id, aliases: [product_id, sku, info.product_id, info.content_ids], split: ","}'
+    plain = "item_id: {type: id, aliases: [product_id, sku]}"
+    assert text.count(shown) == text.count(plain) == 1
+    path = Path(tempfile.mkdtemp(prefix="recsys-tests-")) / "contract.yaml"
+    path.write_text(text.replace(plain, f"item_id: {shown}"))
+    return path
+
+
+CONTRACT_FILE = _with_payloads()
 RECORDED = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ROW: dict[str, Any] = {
     "row_id": "1",
@@ -33,7 +47,7 @@ ROW: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def contract() -> Contract:
-    return load_contract(SHIPPED)
+    return load_contract(CONTRACT_FILE)
 
 
 @pytest.fixture
@@ -41,7 +55,7 @@ def changed(tmp_path: Path) -> Callable[..., Contract]:
     """The shipped contract with other keys for some columns: ``changed(event_time={"timezone": "Europe/Berlin"})``."""
 
     def change(**columns: dict[str, Any]) -> Contract:
-        document = yaml.safe_load(SHIPPED.read_text())
+        document = yaml.safe_load(CONTRACT_FILE.read_text())
         for name, keys in columns.items():
             document["columns"][name] |= keys
         path = tmp_path / "contract.yaml"
@@ -63,14 +77,43 @@ def events(*rows: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame([ROW | typed | {"event_id": f"e{i}"} | row for i, row in enumerate(rows)], schema=SCHEMA)
 
 
-def fixed(column: str, values: list[Any] | pl.Series, contract: Contract) -> Cleaned:
-    """`fix_types` over rows that differ in one column."""
-    series = values if isinstance(values, pl.Series) else pl.Series(values, dtype=pl.String)
-    frame = aligned(*({} for _ in range(len(series)))).with_columns(series.alias(column))
-    cleaned = fix_types(frame, contract)
-    assert cleaned.kept.height + cleaned.rejected.height == frame.height
+@dataclass(frozen=True)
+class Collected:
+    """What a step returned, read into memory as the operator does it."""
+
+    kept: pl.DataFrame
+    rejected: pl.DataFrame
+    notes: dict[str, object]
+
+
+def collected(cleaned: Cleaned) -> Collected:
+    return Collected(cleaned.kept.collect(engine="streaming"), cleaned.rejected.collect(engine="streaming"), cleaned.notes)
+
+
+def align(delivered: pl.DataFrame, contract: Contract) -> Collected:
+    """`align_schema`; every delivered row is kept, as one row or several, or rejected; the kept are numbered in order."""
+    cleaned = collected(align_schema(delivered.lazy(), contract))
+    assert sorted([*cleaned.kept["row_id"].unique(), *cleaned.rejected["row_id"]]) == sorted(delivered["row_id"])
+    assert cleaned.kept["row"].is_sorted()
+    assert cleaned.kept["row"].is_unique().all()
     return cleaned
 
 
-def verdicts(cleaned: Cleaned) -> list[tuple[str, str | None, str | None]]:
+def fix(frame: pl.DataFrame, contract: Contract) -> Collected:
+    """`fix_types`; every row is kept or rejected, in the order in which it came."""
+    numbered = frame if "row" in frame.columns else frame.with_row_index("row")
+    cleaned = collected(fix_types(numbered.lazy(), contract))
+    assert cleaned.kept["row"].is_sorted()
+    assert cleaned.rejected["row"].is_sorted()
+    assert sorted([*cleaned.kept["row"], *cleaned.rejected["row"]]) == numbered["row"].to_list()
+    return cleaned
+
+
+def fixed(column: str, values: list[Any] | pl.Series, contract: Contract) -> Collected:
+    """`fix_types` over rows that differ in one column."""
+    series = values if isinstance(values, pl.Series) else pl.Series(values, dtype=pl.String)
+    return fix(aligned(*({} for _ in range(len(series)))).with_columns(series.alias(column)), contract)
+
+
+def verdicts(cleaned: Collected) -> list[tuple[str, str | None, str | None]]:
     return cleaned.rejected.select("reason", "column", "value").rows()

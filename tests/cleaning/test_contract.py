@@ -1,5 +1,6 @@
 """The contract file: what is accepted, and what a person reads who got it wrong."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from recsys_ops.cleaning import Contract, load_contract
 from recsys_ops.errors import ContractError
 
-from .conftest import SHIPPED
+from .conftest import CONTRACT_FILE
 
 
 def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contract) -> None:
@@ -32,10 +33,18 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ("event_time", {"timezone": "Middle/Earth"}, "columns.event_time.timezone: is not a time zone"),
         ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0"),
         ("price_paid", {"type": "decimal"}, "price_paid"),
+        ("recorded_at", {"timezone": "Europe/Berlin"}, "columns.recorded_at.timezone: must not be set"),
+        ("recorded_at", {"max_ahead_minutes": 5}, "columns.recorded_at.max_ahead_minutes: must not be set"),
+        ("user_id", {"split": ","}, "columns.user_id.split: only item_id"),
+        ("item_id", {"split": ""}, "columns.item_id.split"),
+        ("user_id", {"aliases": ["info."]}, "columns.user_id.aliases: 'info.' is no path"),
+        ("user_id", {"aliases": [".id"]}, "columns.user_id.aliases: '.id' is no path"),
+        ("user_id", {"aliases": ["info.a'b"]}, "is no path"),
+        ("user_id", {"aliases": ["info.product_id"]}, "info.product_id named more than once"),
     ],
 )
 def test_wrong_key_is_named(tmp_path: Path, column: str, keys: dict[str, Any], said: str) -> None:
-    document = yaml.safe_load(SHIPPED.read_text())
+    document = yaml.safe_load(CONTRACT_FILE.read_text())
     document["columns"][column] = document["columns"].get(column, {}) | keys
     path = tmp_path / "contract.yaml"
     path.write_text(yaml.safe_dump(document))
@@ -45,9 +54,26 @@ def test_wrong_key_is_named(tmp_path: Path, column: str, keys: dict[str, Any], s
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("version", [0, "1.1", None])
+def test_version_is_a_number_that_the_team_raises(tmp_path: Path, version: Any) -> None:
+    document = yaml.safe_load(CONTRACT_FILE.read_text()) | {"version": version}
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ContractError, match="version: "):
+        load_contract(tmp_path / "contract.yaml")
+
+
+def test_facts_name_the_version_and_the_file_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "contract.yaml"
+    path.write_bytes(CONTRACT_FILE.read_bytes().replace(b"version: 1", b"version: 12"))
+    assert load_contract(path).facts == {
+        "contract_version": "12",
+        "contract_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
 def test_event_name_with_two_meanings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "contract.yaml"
-    path.write_text(SHIPPED.read_text().replace("[cart, add_to_cart, addtocart]", "[cart, View]"))
+    path.write_text(CONTRACT_FILE.read_text().replace("[cart, add_to_cart, addtocart]", "[cart, View]"))
     with pytest.raises(ContractError, match="event_types: view named more than once"):
         load_contract(path)
 
@@ -55,9 +81,10 @@ def test_event_name_with_two_meanings_is_refused(tmp_path: Path) -> None:
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"no data contract at .*cleaning\.contract"):
         load_contract(tmp_path / "contract.yaml")
-    (tmp_path / "contract.yaml").write_text("columns: [")
-    with pytest.raises(ContractError, match="is not YAML"):
-        load_contract(tmp_path / "contract.yaml")
+    for broken in (b"columns: [", b"version: \xff"):
+        (tmp_path / "contract.yaml").write_bytes(broken)
+        with pytest.raises(ContractError, match="is not YAML"):
+            load_contract(tmp_path / "contract.yaml")
 
 
 def test_contract_cannot_be_changed_while_a_day_is_cleaned(changed: Callable[..., Contract]) -> None:

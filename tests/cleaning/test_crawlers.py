@@ -1,74 +1,180 @@
-"""Robots that say who they are."""
+"""Robots that say who they are, measured on the corpora of tests/data/user_agents (its README says where they come from)."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import crawleruseragents
+import is_bot
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys_ops.cleaning import filter_crawlers
 from recsys_ops.cleaning.contract import SCHEMA
+from recsys_ops.cleaning.crawlers import DECLARED, NOT_CRAWLERS
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import CrawlerSettings
 
-from .conftest import events
+from .conftest import RECORDED
 
-PEOPLE = (Path(__file__).parent / "human_user_agents.txt").read_text().splitlines()
-CRAWLERS = (Path(__file__).parent / "crawler_user_agents.txt").read_text().splitlines()
+CORPORA = Path(__file__).parents[1] / "data" / "user_agents"
+PEOPLE = ("browsers", "phones", "televisions", "web_views", "apps")
 # only the broader list matches it
 SUSPECT = "Mozilla/5.0 (X11; Linux x86_64) PriceWatch-scanner 3"
+LISTED = {agent for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA for agent in entry["instances"]}
 
 
-def test_no_present_day_browser_is_taken_for_a_crawler() -> None:
-    viewing = events(*({"user_agent": agent} for agent in PEOPLE for _ in range(40)))
-    cleaned = filter_crawlers(viewing, CrawlerSettings())
-    assert cleaned.rejected["value"].unique().to_list() == []
+def corpus(name: str) -> pl.DataFrame:
+    return pl.read_csv(CORPORA / f"{name}.tsv", separator="\t", quote_char=None)
+
+
+def people() -> pl.DataFrame:
+    return pl.concat([corpus(name) for name in PEOPLE])
+
+
+def views(agents: Sequence[str | None] | pl.Series, each: int = 1) -> pl.LazyFrame:
+    """So many views of a product by every user agent."""
+    frame = pl.LazyFrame({"user_agent": agents}, schema={"user_agent": pl.String}).with_columns(
+        event_type=pl.lit("view"), recorded_at=pl.lit(RECORDED)
+    )
+    return pl.concat([frame] * each).with_row_index("row")
+
+
+def rejected(events: pl.LazyFrame, settings: CrawlerSettings | None = None) -> pl.DataFrame:
+    return filter_crawlers(events, settings or CrawlerSettings()).rejected.collect()
+
+
+def test_no_present_day_browser_phone_television_web_view_or_app_is_taken_for_a_crawler() -> None:
+    agents = people().filter(pl.col("kind") != "bare_app")["user_agent"]
+    cleaned = filter_crawlers(views(agents, each=30), CrawlerSettings())
+    assert len(agents) >= 300
+    assert cleaned.rejected.collect()["value"].unique().to_list() == []
     assert cleaned.notes["suspect_user_agents"] == 0
 
 
-def test_declared_crawlers_are_rejected_by_their_user_agent() -> None:
-    cleaned = filter_crawlers(events(*({"user_agent": agent} for agent in CRAWLERS)), CrawlerSettings())
-    assert cleaned.rejected.select("reason", "column", "value").rows() == [("crawler", "user_agent", agent) for agent in CRAWLERS]
+def test_less_than_a_thousandth_of_real_traffic_is_taken_for_crawlers_even_if_nobody_buys() -> None:
+    traffic = corpus("traffic")
+    refused = rejected(views(traffic["user_agent"], each=30))["value"].unique()
+    weights = traffic.filter(pl.col("user_agent").is_in(refused.implode()))["weight"].sum()
+    assert traffic["weight"].sum() == pytest.approx(1, abs=1e-5)
+    assert weights <= 0.001
 
 
-def test_every_example_of_the_list_is_found_by_the_compiled_list() -> None:
-    agents = [agent for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA for agent in entry["instances"]]
-    cleaned = filter_crawlers(events(*({"user_agent": agent} for agent in agents)), CrawlerSettings())
-    assert all("AP3A.240617.008" in agent for agent in cleaned.kept["user_agent"])
+def test_app_that_says_only_its_name_is_cleared_by_its_first_cart() -> None:
+    events = pl.concat([views(["MyShop/7.31.0"], each=100), views(["MyShop/7.31.0"]).with_columns(event_type=pl.lit("cart"))])
+    assert rejected(views(["MyShop/7.31.0"], each=100)).height == 100
+    assert rejected(events.drop("row").with_row_index("row")).height == 0
 
 
-def test_missing_user_agent_is_no_crawler() -> None:
-    assert filter_crawlers(events({"user_agent": None}), CrawlerSettings()).kept.height == 1
+def test_nine_robots_in_ten_that_no_list_has_as_an_example_are_found() -> None:
+    robots = corpus("robots")["user_agent"]
+    reasons = rejected(views(robots, each=30)).unique("value")["reason"].value_counts()
+    found = dict(reasons.iter_rows())
+    assert len(robots) >= 300
+    assert found["crawler"] / len(robots) >= 0.7
+    assert (found["crawler"] + found["crawler_suspect"]) / len(robots) >= 0.9
 
 
 @pytest.mark.parametrize(
-    ("views", "last", "rejected"),
+    "agent",
+    [
+        "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+        "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko); compatible; GPTBot/1.2; +https://openai.com/gptbot",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.6099.109 Safari/537.36",
+        "Sogou web spider/4.0(+http://www.sogou.com/docs/help/webmasters.htm#07)",
+        "WhatsApp/2.23.20.0 A",
+        "python-requests/2.32.3",
+        "Go-http-client/2.0",
+        "curl/8.5.0",
+        "PriceHawkBot/0.3",
+    ],
+)
+def test_declared_crawler_is_rejected_by_its_first_event(agent: str) -> None:
+    marks = rejected(views([agent])).select("reason", "column", "value").rows()
+    assert marks == [("crawler", "user_agent", agent)]
+
+
+def test_every_example_of_the_list_is_found_but_for_ordinary_phones_and_the_library_of_android_apps() -> None:
+    kept = filter_crawlers(views(sorted(LISTED)), CrawlerSettings()).kept.collect()["user_agent"]
+    assert [agent for agent in kept if "AP3A.240617.008" not in agent and not agent.startswith("okhttp/")] == []
+
+
+def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
+    listed = {entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA}
+    assert NOT_CRAWLERS - listed - is_bot.Bots().patterns == set()
+    assert listed.isdisjoint(DECLARED)
+
+
+def test_corpora_are_distinct_name_their_sources_and_hold_no_robot_that_a_list_has_as_an_example() -> None:
+    robots = corpus("robots")
+    agents = pl.concat([people()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]])
+    readme = (CORPORA / "README.md").read_text()
+    sources = pl.concat([people()["source"], corpus("traffic")["source"], robots["source"]]).unique()
+    assert agents.is_unique().all()
+    assert [source for source in sources if f"`{source}`" not in readme] == []
+    assert LISTED.isdisjoint(robots["user_agent"])
+    assert is_bot.Bots().patterns.isdisjoint(robots["user_agent"].str.to_lowercase())
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", " ", "(", "/1.1", "a ", "http", "bo", "compatible; ", "mozilla/5.0 (", "\0", "\\", "é", "😀", "java;", "w 1.1.1.1.1"],
+)
+def test_very_long_user_agent_does_not_stall_the_day(piece: str) -> None:
+    agents = [f"{i}{piece * (100_000 // len(piece))}!" for i in range(5)]
+    started = time.perf_counter()
+    rejected(views(agents))
+    assert time.perf_counter() - started < 5
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=80))))
+def test_no_text_breaks_the_step_and_no_row_is_lost(agents: list[str | None]) -> None:
+    cleaned = filter_crawlers(views(agents), CrawlerSettings())
+    assert sorted([*cleaned.kept.collect()["row"], *cleaned.rejected.collect()["row"]]) == list(range(len(agents)))
+
+
+def test_missing_user_agent_is_no_crawler() -> None:
+    assert rejected(views([None])).height == 0
+
+
+@pytest.mark.parametrize(
+    ("looks", "last", "rows"),
     [(30, "view", 31), (30, "cart", 0), (28, "view", 0)],
     ids=["only ever looks", "somebody fills a cart", "too few events to tell"],
 )
-def test_suspect_user_agent_needs_a_second_signal(views: int, last: str, rejected: int) -> None:
-    rows = [{"user_agent": SUSPECT, "user_id": f"u{i}"} for i in range(views)]
-    cleaned = filter_crawlers(events(*rows, {"user_agent": SUSPECT, "event_type": last}), CrawlerSettings())
-    assert cleaned.rejected["reason"].to_list() == ["crawler_suspect"] * rejected
+def test_suspect_user_agent_needs_a_second_signal(looks: int, last: str, rows: int) -> None:
+    events = views([SUSPECT], each=looks + 1).with_columns(event_type=pl.Series(["view"] * looks + [last]))
+    cleaned = filter_crawlers(events, CrawlerSettings())
+    assert cleaned.rejected.collect()["reason"].to_list() == ["crawler_suspect"] * rows
     assert cleaned.notes["suspect_user_agents"] == 1
 
 
+def test_suspect_user_agent_is_judged_day_by_day_whatever_days_are_read_together() -> None:
+    busy, quiet = views([SUSPECT], each=40), views([SUSPECT], each=20).with_columns(pl.col("recorded_at").dt.offset_by("1d"))
+    assert rejected(busy).height == 40
+    assert rejected(quiet).is_empty()
+    assert rejected(pl.concat([busy.drop("row"), quiet.drop("row")]).with_row_index("row"))["row"].to_list() == list(range(40))
+
+
 def test_allow_list_comes_first() -> None:
-    frame = events({"user_agent": "Googlebot/2.1"}, {"user_agent": "bingbot/2.0"})
-    cleaned = filter_crawlers(frame, CrawlerSettings(allow=("^Googlebot",)))
-    assert cleaned.kept["user_agent"].to_list() == ["Googlebot/2.1"]
+    events = views(["Googlebot/2.1", "bingbot/2.0"])
+    assert rejected(events, CrawlerSettings(allow=("^Googlebot",)))["value"].to_list() == ["bingbot/2.0"]
 
 
 def test_wrong_allow_pattern_is_named() -> None:
     with pytest.raises(SettingsError, match=r"cleaning\.crawlers\.allow.*\(\?<!x\)y"):
-        filter_crawlers(events({}), CrawlerSettings(allow=("fine", "(?<!x)y")))
+        filter_crawlers(views(["Firefox"]), CrawlerSettings(allow=("fine", "(?<!x)y")))
 
 
 def test_versions_of_the_lists_are_in_the_notes() -> None:
-    notes = filter_crawlers(events({}).clear(), CrawlerSettings()).notes
+    notes = filter_crawlers(views([]), CrawlerSettings()).notes
     assert notes["crawler_user_agents"]
     assert notes["is_bot"]
-    assert notes["is_bot_patterns_outside_re2"] == 6
+    assert notes["is_bot_patterns_outside_re2"] == 3
 
 
 def test_empty_day_keeps_the_schema() -> None:
-    assert filter_crawlers(events({}).clear(), CrawlerSettings()).kept.schema == SCHEMA
+    empty = pl.LazyFrame(schema=SCHEMA).with_row_index("row")
+    assert filter_crawlers(empty, CrawlerSettings()).kept.collect_schema() == empty.collect_schema()

@@ -4,27 +4,30 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_ops.cleaning import Contract, fix_types, load_contract
+from recsys_ops.cleaning import Contract, load_contract
 from recsys_ops.cleaning.contract import SCHEMA
+from recsys_ops.cleaning.values import EPOCHS
 from recsys_ops.errors import ContractError
 
-from .conftest import RECORDED, SHIPPED, aligned, fixed, verdicts
+from .conftest import CONTRACT_FILE, RECORDED, aligned, fix, fixed, verdicts
 
-CONTRACT = load_contract(SHIPPED)
+NUMBERED = {"row": pl.UInt32(), **SCHEMA}
+CONTRACT = load_contract(CONTRACT_FILE)
 HAND_WRITTEN = st.text("0123456789+-._eExX ,:TZnaif\u0663\u200b\x00", max_size=24)
 few = settings(max_examples=60, deadline=None)
 
 
 def test_good_row_becomes_a_canonical_event(contract: Contract) -> None:
     frame = aligned({"event_type": " Add_To_Cart ", "quantity": "", "value": None, "ip": " "})
-    cleaned = fix_types(frame, contract)
-    assert cleaned.kept.schema == SCHEMA
+    cleaned = fix(frame, contract)
+    assert cleaned.kept.schema == NUMBERED
     row = cleaned.kept.row(0, named=True)
     assert row["event_time"] == datetime(2026, 3, 2, 11, 59, 58, tzinfo=UTC)
     assert (row["event_type"], row["quantity"], row["value"], row["ip"]) == ("cart", 1, None, None)
@@ -124,6 +127,29 @@ def test_zoned_times_become_the_same_instant_in_utc(times: list[datetime]) -> No
 
 
 @few
+@given(st.lists(st.integers(946_684_800_000_000, 1_772_000_000_000_000), min_size=1, max_size=12), st.sampled_from(list(EPOCHS)))
+def test_numbers_since_1970_become_exact_times(micros: list[int], unit: str) -> None:
+    scale = 1_000_000 // EPOCHS[unit]
+    rule = CONTRACT.columns["event_time"].model_copy(update={"formats": (unit,)})
+    declared = CONTRACT.model_copy(update={"columns": CONTRACT.columns | {"event_time": rule}})
+    cleaned = fixed("event_time", [str(number // scale) for number in micros], declared)
+    assert [number // scale for number in cleaned.kept["event_time"].dt.timestamp("us")] == [number // scale for number in micros]
+
+
+@few
+@given(st.lists(st.datetimes(datetime(2000, 1, 2), datetime(2026, 3, 2)), min_size=1, max_size=12))  # noqa: DTZ001
+def test_times_of_a_declared_zone_are_what_its_clocks_showed(times: list[datetime]) -> None:
+    rule = CONTRACT.columns["event_time"].model_copy(update={"timezone": "Europe/Berlin"})
+    declared = CONTRACT.model_copy(update={"columns": CONTRACT.columns | {"event_time": rule}})
+    cleaned = fixed("event_time", [time.isoformat() for time in times], declared)
+    instants = [time.replace(tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC) for time in times]
+    shown = [i.astimezone(ZoneInfo("Europe/Berlin")).replace(tzinfo=None) for i in instants]
+    assert cleaned.kept["event_time"].to_list() == [
+        i for i, time, back in zip(instants, times, shown, strict=True) if time == back
+    ]
+
+
+@few
 @given(st.lists(HAND_WRITTEN, min_size=1, max_size=12))
 def test_no_scribble_becomes_a_time(texts: list[str]) -> None:
     cleaned = fixed("event_time", texts, CONTRACT)
@@ -210,45 +236,15 @@ def test_pattern_holds_for_the_whole_id_after_its_case(changed: Callable[..., Co
 
 
 def test_first_broken_column_of_the_contract_gives_the_reason(contract: Contract) -> None:
-    cleaned = fix_types(aligned({"quantity": "x", "user_id": "nan", "value": "y"}), contract)
+    cleaned = fix(aligned({"quantity": "x", "user_id": "nan", "value": "y"}), contract)
     assert verdicts(cleaned) == [("bad_id", "user_id", "nan")]
     assert cleaned.rejected["quantity"].to_list() == ["x"]
     assert cleaned.rejected["delivered_value"].to_list() == ["y"]
 
 
-def test_basket_keeps_all_its_items(contract: Contract) -> None:
-    basket = aligned(*({"event_id": "b1", "item_id": f"p{i}", "event_type": "purchase"} for i in range(3)))
-    assert fix_types(basket, contract).kept["item_id"].to_list() == ["p0", "p1", "p2"]
-
-
-def test_same_row_twice_is_a_duplicate_and_a_corrected_one_is_superseded(contract: Contract) -> None:
-    later = RECORDED + timedelta(minutes=5)
-    frame = aligned(
-        {"event_id": "a", "row_id": "10"},
-        {"event_id": "b", "row_id": "3", "quantity": "7", "recorded_at": later},
-        {"event_id": "a", "row_id": "9"},
-        {"event_id": "b", "row_id": "4", "quantity": "2"},
-        {"event_id": "c", "row_id": "5"},
-        {"event_id": "c", "row_id": "6", "quantity": "none"},
-    )
-    cleaned = fix_types(frame, contract)
-    assert cleaned.kept.select("event_id", "row_id", "quantity").rows() == [("a", "10", 1), ("b", "3", 7), ("c", "5", 1)]
-    assert cleaned.rejected.select("row_id", "reason", "column", "value").rows() == [
-        ("9", "duplicate", "event_id", "a"),
-        ("4", "superseded", "event_id", "b"),
-        ("6", "not_an_integer", "quantity", "none"),
-    ]
-
-
-def test_order_of_delivery_does_not_change_which_row_wins(contract: Contract) -> None:
-    frame = aligned(*({"event_id": "a", "row_id": str(i), "quantity": str(i + 1)} for i in range(12)))
-    for seed in range(3):
-        assert fix_types(frame.sample(fraction=1, shuffle=True, seed=seed), contract).kept["row_id"].to_list() == ["11"]
-
-
 def test_empty_day_and_day_of_rejects_only_keep_the_schema(contract: Contract) -> None:
     for frame in (aligned({}).clear(), aligned({"user_id": ""}, {"user_id": "nan"})):
-        cleaned = fix_types(frame, contract)
+        cleaned = fix(frame, contract)
         assert cleaned.kept.is_empty()
-        assert cleaned.kept.schema == SCHEMA
+        assert cleaned.kept.schema == NUMBERED
         assert cleaned.rejected.schema["reason"] == pl.String

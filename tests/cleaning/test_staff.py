@@ -1,6 +1,10 @@
 """People who work at the shop are no customers."""
 
+from typing import Any
+
+import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from recsys_ops.cleaning import filter_staff
 from recsys_ops.cleaning.contract import SCHEMA
@@ -8,6 +12,11 @@ from recsys_ops.errors import SettingsError
 from recsys_ops.settings import StaffSettings
 
 from .conftest import events
+
+
+def frame(*rows: dict[str, Any]) -> pl.LazyFrame:
+    return events(*rows).with_row_index("row").lazy()
+
 
 RULES = StaffSettings(
     user_ids=("boss",),
@@ -25,22 +34,34 @@ RULES = StaffSettings(
         ({"role": "Admin"}, ("staff_role", "role", "Admin")),
         ({"email": "jo@SHOP.example"}, ("staff_email", "email", "jo@SHOP.example")),
         ({"ip": "203.0.113.9"}, ("staff_network", "ip", "203.0.113.9")),
+        ({"ip": "203.0.113.0/32"}, ("staff_network", "ip", "203.0.113.0/32")),
+        ({"ip": "203.0.113.255"}, ("staff_network", "ip", "203.0.113.255")),
         ({"ip": "::ffff:203.0.113.9"}, ("staff_network", "ip", "::ffff:203.0.113.9")),
+        ({"ip": "::FFFF:CB00:7109"}, ("staff_network", "ip", "::FFFF:CB00:7109")),
         ({"ip": "2001:db8::1"}, ("staff_network", "ip", "2001:db8::1")),
+        ({"ip": "2001:0DB8:ffff::1/128"}, ("staff_network", "ip", "2001:0DB8:ffff::1/128")),
+        ({"ip": "2001:db8::203.0.113.9"}, ("staff_network", "ip", "2001:db8::203.0.113.9")),
         ({"email": "Test+1@mail.example"}, ("test_account", "email", "Test+1@mail.example")),
         ({"user_id": "boss", "role": "admin"}, ("staff_account", "user_id", "boss")),
     ],
 )
 def test_staff_are_rejected_with_the_rule_that_found_them(row: dict[str, str], verdict: tuple[str, str, str]) -> None:
-    cleaned = filter_staff(events({}, row, {}), RULES)
-    assert cleaned.rejected.select("reason", "column", "value").rows() == [verdict]
-    assert cleaned.kept["event_id"].to_list() == ["e0", "e2"]
+    cleaned = filter_staff(frame({}, row, {}), RULES)
+    assert cleaned.rejected.collect().select("reason", "column", "value").rows() == [verdict]
+    assert cleaned.kept.collect()["event_id"].to_list() == ["e0", "e2"]
 
 
 @pytest.mark.parametrize(
     "row",
     [
         {"ip": "203.0.114.9"},
+        {"ip": "203.0.112.255/32"},
+        {"ip": "::ffff:203.0.114.9"},
+        {"ip": "2001:db9::1"},
+        {"ip": "::203.0.113.9"},
+        {"ip": "203.0.113"},
+        {"ip": "203.0.113.009"},
+        {"ip": "203.0.113.9é"},
         {"ip": "203.0.113.9, 198.51.100.1"},
         {"ip": "not an address"},
         {"ip": None},
@@ -52,17 +73,34 @@ def test_staff_are_rejected_with_the_rule_that_found_them(row: dict[str, str], v
     ],
 )
 def test_customers_are_not_taken_for_staff(row: dict[str, str | None]) -> None:
-    assert filter_staff(events(row), RULES).kept.height == 1
+    assert filter_staff(frame(row), RULES).kept.collect().height == 1
+
+
+def test_mended_list_applied_to_the_same_rows_again_gives_the_new_result() -> None:
+    day = frame({"user_id": "boss"}, {"email": "jo@agency.example"}, {"ip": "198.51.100.7"})
+    mended = StaffSettings(email_domains=("agency.example",), networks=["198.51.100.0/24"])  # type: ignore[arg-type]
+    before, after, before_again = (filter_staff(day, rules).kept.collect() for rules in (RULES, mended, RULES))
+    assert before["event_id"].to_list() == ["e1", "e2"]
+    assert after["event_id"].to_list() == ["e0"]
+    assert before_again.equals(before)
+
+
+@pytest.mark.parametrize("domain", ["@shop.example", "jo@shop.example", ""])
+def test_e_mail_domain_that_would_match_nobody_is_refused(domain: str) -> None:
+    with pytest.raises(ValidationError, match="email_domains"):
+        StaffSettings(email_domains=(domain,))
 
 
 def test_without_rules_only_roles_count() -> None:
-    assert filter_staff(events({"ip": "203.0.113.9"}, {"role": "staff"}), StaffSettings()).kept["event_id"].to_list() == ["e0"]
+    assert filter_staff(frame({"ip": "203.0.113.9"}, {"role": "staff"}), StaffSettings()).kept.collect()[
+        "event_id"
+    ].to_list() == ["e0"]
 
 
 def test_wrong_test_account_pattern_is_named() -> None:
     with pytest.raises(SettingsError, match=r"cleaning\.staff\.test_account_pattern"):
-        filter_staff(events({}), StaffSettings(test_account_pattern="(?=x)"))
+        filter_staff(frame({}), StaffSettings(test_account_pattern="(?=x)"))
 
 
 def test_empty_day_keeps_the_schema() -> None:
-    assert filter_staff(events({}).clear(), RULES).kept.schema == SCHEMA
+    assert filter_staff(frame({}).clear(), RULES).kept.collect().schema == {"row": pl.UInt32, **SCHEMA}

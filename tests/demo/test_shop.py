@@ -9,16 +9,11 @@ import pytest
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.cleaning.align import align_schema
-from recsys_ops.cleaning.bots import filter_bots
-from recsys_ops.cleaning.contract import load_contract
-from recsys_ops.cleaning.crawlers import filter_crawlers
-from recsys_ops.cleaning.fix import fix_types
-from recsys_ops.cleaning.staff import filter_staff
 from recsys_ops.demo.events import COLUMNS, CORRUPTIONS, TRUTH, day_events
 from recsys_ops.demo.shop import DEMO, OFFICE_DOMAIN, OFFICE_NETWORK, TEST_ACCOUNTS, TINY, Dirt, Shop, ShopSize, products, users
 from recsys_ops.demo.truth import expected_step
-from recsys_ops.settings import BotSettings, CrawlerSettings, StaffSettings, include_dir
+from recsys_ops.settings import CleaningSettings
+from recsys_ops.steps import STEPS
 
 OPENS = date(2026, 5, 1)
 DAY = date(2026, 5, 20)
@@ -151,8 +146,10 @@ def test_tastes_are_there_to_be_learned() -> None:
     assert hits(model.user_factors @ model.item_factors.T) > 1.3 * hits(popularity) > 0
 
 
-def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) -> None:
-    accounts = users(Shop(DEMO, OPENS), DAY).select("user_id", "email", "role")
+def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
+    """The days' rows, each with the cleaning ``step`` that rejected it, or ``kept``, and the ``expected`` one."""
+    rows = pl.concat(day_events(shop, day) for day in days)
+    accounts = users(shop, days[-1]).select("user_id", "email", "role")
     delivered = (
         rows.drop(TRUTH)
         .with_columns(pl.coalesce("user_id", "customer_ref").alias("account"))
@@ -161,28 +158,34 @@ def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) ->
         .with_columns(pl.col("line_id").cast(pl.String))
         .rename({"line_id": "row_id"})
     )
-    contract = load_contract(include_dir() / "contract.yaml")
-    staff = StaffSettings.model_validate(
-        {"email_domains": [OFFICE_DOMAIN], "networks": [OFFICE_NETWORK], "test_account_pattern": TEST_ACCOUNTS}
-    )
-    steps = {
-        "align_schema": lambda frame: align_schema(frame, contract),
-        "fix_types": lambda frame: fix_types(frame, contract),
-        "filter_crawlers": lambda frame: filter_crawlers(frame, CrawlerSettings()),
-        "filter_bots": lambda frame: filter_bots(frame, BotSettings()),
-        "filter_staff": lambda frame: filter_staff(frame, staff),
-    }
-    frame, found = delivered, []
-    for name, step in steps.items():
-        cleaned = step(frame)
-        frame = cleaned.kept
+    staff = {"email_domains": [OFFICE_DOMAIN], "networks": [OFFICE_NETWORK], "test_account_pattern": TEST_ACCOUNTS}
+    settings = CleaningSettings.model_validate({"staff": staff})
+    left, found = delivered.lazy(), []
+    for name, step in STEPS.items():
+        cleaned = step(left, settings)
+        left = cleaned.kept.collect().lazy()
         found.append(cleaned.rejected.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit(name).alias("step")))
-    found.append(frame.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit("kept").alias("step")))
-
-    judged = rows.join(pl.concat(found), on="line_id", validate="1:1").with_columns(
+    found.append(left.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit("kept").alias("step")))
+    return rows.join(pl.concat(found).collect(), on="line_id", validate="1:1").with_columns(
         expected=expected_step(pl.col("label"), pl.col("detail"))
     )
-    right = judged.group_by("expected").agg((pl.col("step") == pl.col("expected")).mean().alias("share"))
-    assert len(judged) == len(rows)
-    assert set(right["expected"]) == {*steps, "kept"}
+
+
+def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) -> None:
+    found = judged(Shop(DEMO, OPENS), [DAY])
+    right = found.group_by("expected").agg((pl.col("step") == pl.col("expected")).mean().alias("share"))
+    assert len(found) == len(rows)
+    assert set(right["expected"]) == {*STEPS, "kept"}
     assert right["share"].min() > 0.97, right
+
+
+@pytest.mark.parametrize("seed", [101, 102, 103])
+def test_scrapers_are_found_and_customers_are_not_in_shops_that_no_limit_was_tuned_on(seed: int) -> None:
+    found = judged(Shop(DEMO, OPENS, seed), [OPENS + timedelta(days=n) for n in range(10)])
+    user_day = ("label", pl.coalesce("user_id", "customer_ref"), pl.col("recorded_at").dt.date().alias("day"))
+    scrapers = found.filter(label="scraper").select(user_day).unique()
+    rejected = found.filter(step="filter_bots").select(user_day).unique()
+    right = rejected.filter(label="scraper").height
+    assert scrapers.height >= 20
+    assert right >= 0.99 * rejected.height
+    assert right >= 0.9 * scrapers.height

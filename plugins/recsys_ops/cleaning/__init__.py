@@ -5,6 +5,8 @@ from recsys_ops.cleaning.bots import filter_bots
 from recsys_ops.cleaning.cleaned import Cleaned
 from recsys_ops.cleaning.contract import Contract, load_contract
 from recsys_ops.cleaning.crawlers import filter_crawlers
+from recsys_ops.cleaning.deduplicate import deduplicate
+from recsys_ops.cleaning.drift import drift
 from recsys_ops.cleaning.fix import fix_types
 from recsys_ops.cleaning.staff import filter_staff
 
@@ -12,6 +14,8 @@ __all__ = [
     "Cleaned",
     "Contract",
     "align_schema",
+    "deduplicate",
+    "drift",
     "filter_bots",
     "filter_crawlers",
     "filter_staff",

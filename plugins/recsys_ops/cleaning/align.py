@@ -1,68 +1,145 @@
 """Names: a delivery's columns under their canonical names, values untouched."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import Cleaned, split
-from recsys_ops.cleaning.contract import Contract
-from recsys_ops.cleaning.values import as_text
+from recsys_ops.cleaning.cleaned import MARKS, Cleaned, as_they_came
+from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
+from recsys_ops.cleaning.payload import is_nested, listed, open_payloads
+from recsys_ops.cleaning.values import INTEGER, as_text
 from recsys_ops.errors import ContractError
 
+# more than any basket or list page: a row must not become a million
+MAX_ITEMS = 1000
 
-def align_schema(frame: pl.DataFrame, contract: Contract) -> Cleaned:
+
+def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
     """Give every column of the contract its canonical name.
 
-    frame : DataFrame, (n_rows, any), as delivered.
-    Returns rows with exactly the contract's columns, in its order, types and values as delivered. Where a delivery has a column
-    under several of its names, a row's first value that is not blank is taken, as text where
-    their types differ; two that differ after trimming reject
-    the row as ``alias_conflict``. A column that may be absent and is, becomes nulls. The note ``unknown_columns`` lists the
-    delivered columns that the contract does not name; they are dropped from the kept rows.
+    delivered : LazyFrame, (n_rows, any), as delivered.
+    Keeps ``row``, numbers in ascending order from 0, and exactly the contract's columns, in its order, types and values as
+    delivered; rejected rows carry their place in the delivery as ``row``. Where a delivery has a column under several of its
+    names, a row's first value that is not blank is taken, as text where their types differ. A column that may be absent and is,
+    becomes nulls. A row whose ``item_id`` names several items becomes as many rows, alike in everything else.
 
-    Raises ContractError when a required column is absent under all its names.
+    The first of these that a row shows is its reason: ``not_json`` (a payload column that is not a JSON object),
+    ``not_a_value`` (a list or an object in place of one value, or a broken list), ``too_many_items`` (more than `MAX_ITEMS`),
+    ``bad_id`` (an id that a float has lost, beside a name of another type), ``alias_conflict`` (two names whose values differ
+    after trimming).
+
+    The note ``unknown_columns`` lists the delivered columns that the contract does not name; they are dropped.
+    Raises ContractError when a required column is absent under all its names, or a column holds no single values.
     """
-    sources = {name: [s for s in (name, *rule.aliases) if s in frame.columns] for name, rule in contract.columns.items()}
+    dtypes = delivered.collect_schema()
+    sources = {name: _sources(name, rule, dtypes) for name, rule in contract.columns.items()}
     if absent := [name for name, rule in contract.columns.items() if rule.required and not sources[name]]:
         wanted = "; ".join(" or ".join((name, *contract.columns[name].aliases)) for name in absent)
         raise ContractError(
-            f"the delivery of {frame.height} rows lacks the required column {wanted}. It has: {', '.join(frame.columns)}. "
+            f"the delivery lacks the required column {wanted}. It has: {', '.join(dtypes)}. "
             "Deliver the column, or name it as an alias in the contract"
         )
-    several = {name: _texts(frame, found) for name, found in sources.items() if len(found) > 1}
-    aligned = pl.DataFrame([_column(frame, name, found, several) for name, found in sources.items()])
-    known = {source for found in sources.values() for source in found}
-    unknown = sorted(set(frame.columns) - known)
-    return split(frame, _conflicts(frame.height, several), aligned, {"unknown_columns": unknown})
-
-
-def _texts(frame: pl.DataFrame, sources: list[str]) -> pl.DataFrame:
-    """The columns as text, blank as null."""
-    return pl.DataFrame([as_text(frame[source]) for source in sources]).with_columns(
-        pl.when(pl.all().str.strip_chars() != "").then(pl.all())
+    paths = [source for found in sources.values() for source in found if source not in dtypes]
+    opened, no_objects = open_payloads(delivered.with_row_index(" row"), paths)
+    types = opened.collect_schema()
+    aligned = {name: _align(name, sources[name], types, rule, paths) for name, rule in contract.columns.items()}
+    faults = [_Fault("not_json", payload, is_none, as_text(payload, dtypes[payload])) for payload, is_none in no_objects.items()]
+    faults += [fault for column in aligned.values() for fault in column.faults]
+    read = opened.with_columns(expr.alias(name) for column in aligned.values() for name, expr in column.lists.items())
+    broken = pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
+    kept = read.filter(~broken).select(pl.col(" row").alias("row"), *(c.value.alias(name) for name, c in aligned.items()))
+    if several := [name for name, column in aligned.items() if column.lists]:
+        kept = kept.drop("row").explode(several).with_row_index("row")
+    rejected = read.filter(broken).select(
+        *as_they_came(dtypes.names(), ("row", *MARKS)),
+        row=" row",
+        reason=pl.coalesce(None, *(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults)),
+        column=pl.coalesce(None, *(pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults)),
+        value=pl.coalesce(None, *(pl.when(fault.holds).then(fault.value) for fault in faults)),
     )
+    known = {source.partition(".")[0] if source in paths else source for found in sources.values() for source in found}
+    return Cleaned(kept, rejected, {"unknown_columns": sorted(set(dtypes) - known), **contract.facts})
 
 
-def _column(frame: pl.DataFrame, name: str, found: list[str], several: dict[str, pl.DataFrame]) -> pl.Series:
-    if name in several:
-        # text only where the types differ: a float must not be taken for the text that an id is
-        alike = len({frame[source].dtype for source in found}) == 1 and frame[found[0]].dtype != pl.String
-        return (frame if alike else several[name]).select(pl.coalesce(found)).to_series().rename(name)
-    if found:
-        return frame[found[0]].rename(name)
-    return pl.Series(name, [None], dtype=pl.String).new_from_index(0, frame.height)
+@dataclass(frozen=True)
+class _Fault:
+    reason: str
+    column: str
+    holds: pl.Expr
+    value: pl.Expr
 
 
-def _conflicts(height: int, several: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    marks = pl.DataFrame(schema={"reason": pl.String, "column": pl.String, "value": pl.String}).clear(height)
-    for name, texts in several.items():
-        trimmed = [pl.col(source).str.strip_chars() for source in texts.columns]
-        differ = pl.any_horizontal((text != pl.coalesce(trimmed)).fill_null(False) for text in trimmed)
-        said = pl.concat_str([pl.format(f"{source}={{}}", source) for source in texts.columns], separator=" ", ignore_nulls=True)
-        found = texts.select(
-            reason=pl.when(differ).then(pl.lit("alias_conflict")),
-            column=pl.when(differ).then(pl.lit(name)),
-            value=pl.when(differ).then(said),
-        )
-        marks = pl.select(
-            pl.when(marks["reason"].is_null()).then(found[mark]).otherwise(marks[mark]).alias(mark) for mark in marks.columns
-        )
-    return marks
+@dataclass(frozen=True)
+class _Column:
+    """How a column of the contract comes about; `lists` are made first, where a row may name several values."""
+
+    value: pl.Expr
+    faults: list[_Fault] = field(default_factory=list)
+    lists: dict[str, pl.Expr] = field(default_factory=dict)
+
+
+def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
+    """The names of the column that the delivery has, columns and paths into one."""
+    return [
+        source for source in (name, *rule.aliases) if source in dtypes or ("." in source and source.partition(".")[0] in dtypes)
+    ]
+
+
+def _align(name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, paths: list[str]) -> _Column:
+    if not found:
+        return _Column(pl.lit(None, pl.String))
+    texts = {source: as_text(source, dtypes[source]) for source in found}
+    is_id = isinstance(rule, TextRule) and rule.type == "id"
+    faults = [
+        _Fault("not_a_value", name, texts[path].is_in(["true", "false"]), texts[path])
+        for path in found
+        if is_id and path in paths
+    ]
+    may_list = pl.String in {dtypes[source] for source in found}
+    separator = rule.split if isinstance(rule, TextRule) and may_list else None
+    if separator is None:
+        faults += [_Fault("not_a_value", name, is_nested(texts[path]), texts[path]) for path in found if path in paths]
+    if len(found) == 1 and separator is None:
+        return _Column(pl.col(found[0]), faults)
+    alike = len({dtypes[source] for source in found}) == 1 and dtypes[found[0]] != pl.String
+    if is_id and not alike:
+        faults += _lost(name, texts, dtypes)
+    if separator is not None:
+        return _items(name, texts, separator, faults)
+    said = [pl.when(text.str.strip_chars() != "").then(text) for text in texts.values()]
+    meant = [_plain(text.str.strip_chars(), rule) for text in said]
+    # text only where the types differ: a float must not be taken for the text that an id is
+    return _Column(pl.coalesce(found if alike else said), [*faults, _conflict(name, texts, meant)])
+
+
+def _items(name: str, texts: dict[str, pl.Expr], separator: str, faults: list[_Fault]) -> _Column:
+    lists = {f" {source} items": listed(text, separator) for source, text in texts.items()}
+    found = [pl.when(pl.col(items).list.len() > 0).then(items) for items in lists]
+    for items, text in zip(found, texts.values(), strict=True):
+        faults.append(_Fault("not_a_value", name, items.is_not_null() & items.list.first().is_null(), text))
+        faults.append(_Fault("too_many_items", name, items.list.len() > MAX_ITEMS, text))
+    return _Column(pl.coalesce(found), [*faults, _conflict(name, texts, found)], lists)
+
+
+def _lost(name: str, texts: dict[str, pl.Expr], dtypes: pl.Schema) -> list[_Fault]:
+    """Floats that are no exact whole numbers: as text they would pass for ids."""
+    floats = [text for source, text in texts.items() if dtypes[source].is_float()]
+    return [_Fault("bad_id", name, ~text.str.contains(INTEGER), text) for text in floats]
+
+
+def _plain(text: pl.Expr, rule: ColumnRule) -> pl.Expr:
+    """What is compared: 19.90 and 19.9 are one price."""
+    if isinstance(rule, DecimalRule):
+        return pl.when(text.str.contains(r"\.[0-9]+$")).then(text.str.strip_chars_end("0").str.strip_suffix(".")).otherwise(text)
+    return text
+
+
+def _conflict(name: str, texts: dict[str, pl.Expr], meant: Sequence[pl.Expr]) -> _Fault:
+    said = [pl.format(f"{source}={{}}", pl.when(text.str.strip_chars() != "").then(text)) for source, text in texts.items()]
+    return _Fault(
+        "alias_conflict",
+        name,
+        pl.any_horizontal((one != pl.coalesce(meant)).fill_null(False) for one in meant),
+        pl.concat_str(said, separator=" ", ignore_nulls=True),
+    )

@@ -1,73 +1,132 @@
-"""Undeclared robots: users who behave as no person does."""
+"""Undeclared robots, and ids that many people share: users who behave as no person does on a day."""
+
+from datetime import timedelta
+from typing import get_args
 
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import Cleaned, split
-from recsys_ops.settings import BotSettings
+from recsys_ops.cleaning.cleaned import Cleaned, take_out
+from recsys_ops.settings import BotSettings, BotSignal
 
+SIGNALS: tuple[str, ...] = get_args(BotSignal)
 CONVERSIONS = ("cart", "checkout", "purchase")
 # a longer gap ends a visit and says nothing about the rhythm within one
-VISIT_MINUTES = 30
-SIGNALS = ("rate", "breadth", "hours", "regular_gaps", "no_conversions")
+VISIT_GAP = timedelta(minutes=30)
+# fewer users on a day, and a large share of it says nothing
+USERS_A_DAY = 50
+KEY = ("user_id", "day")
 
 
-def filter_bots(frame: pl.DataFrame, settings: BotSettings) -> Cleaned:
-    """Reject all events of users who show at least `min_signals` signs of a robot, as ``bot``; ``value`` lists the signs.
+def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
+    """Reject a user's events of a day on which an id is no person: ``bot`` or ``pseudo_user``.
 
-    frame : DataFrame, (n_rows, canonical event frame). A user is judged on these rows alone, by the clients' times in UTC.
-    The signs: ``rate`` (events a minute in the busiest clock hour), ``breadth`` (distinct items on one day), ``hours`` (clock
-    hours with events on one day), ``regular_gaps`` (standard deviation over mean of the gaps within visits, where at least half
-    of `min_events` gaps are), ``no_conversions`` (nothing put into a cart, checked out or bought). A user with fewer events than
-    `min_events`, or with a purchase, is never rejected.
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the users of each day and with 25 bytes
+    a row of those who have `min_events` and no purchase.
+    Each user is judged anew on each UTC day of `recorded_at`, on that day's rows alone, so that it does not matter which other
+    days are read with it. Lines of one user at one moment are one act (a basket).
+
+    ``bot``: at least `min_signals` signs of a robot, listed in ``value``: ``rate`` (acts in the busiest minute, or on the day),
+    ``breadth`` (distinct items), ``hours`` (hours of the clock with events), ``visit`` (the longest stretch without a pause of
+    30 minutes), ``regular_gaps`` (interquartile range over median of the gaps within visits, if there are at least half as many
+    as `min_events`), ``no_conversions`` (nothing put into a cart, checked out or bought). Nobody with fewer events than
+    `min_events`, or with a purchase, is a bot on that day. A sign in `shadow` is counted in the notes, but counts against nobody.
+
+    ``pseudo_user``: one id with so large a share of a day's events that it must stand for many people, whatever it buys;
+    ``value`` is the share.
     """
-    judged = frame.select("user_id", "item_id", "event_type", "event_time").filter(
-        (pl.len().over("user_id") >= settings.min_events) & ~(pl.col("event_type") == "purchase").any().over("user_id")
+    day = pl.col("recorded_at").dt.date().alias("day")
+    buys = (pl.col("event_type") == "purchase").any()
+    user_days = events.group_by("user_id", day).agg(events=pl.len(), buys=buys).collect(engine="streaming")
+    pseudo_users = _pseudo_users(user_days, settings)
+    shared = pseudo_users.clear() if "pseudo_user" in settings.shadow else pseudo_users
+    suspects = (
+        user_days.filter(pl.col("events") >= settings.min_events, ~pl.col("buys"))
+        .join(shared, on=KEY, how="anti")
+        .select(KEY)
+        .with_row_index("suspect")
     )
-    signs = _signs(judged, settings)
-    bots = signs.filter(pl.sum_horizontal(SIGNALS) >= settings.min_signals).select(
-        "user_id",
-        bot=pl.concat_str([pl.when(name).then(pl.lit(name)) for name in SIGNALS], separator=" ", ignore_nulls=True),
+    lines = (
+        events.select("user_id", day, "item_id", "event_type", "event_time")
+        .join(suspects.lazy(), on=KEY)
+        .select("suspect", "event_time", item=pl.col("item_id").hash(), converts=pl.col("event_type").is_in(CONVERSIONS))
+        .collect(engine="streaming")
     )
-    found = frame.select("user_id").join(bots, on="user_id", how="left", maintain_order="left")
-    marks = found.select(
-        reason=pl.when(pl.col("bot").is_not_null()).then(pl.lit("bot")),
-        column=pl.lit(None, pl.String),
-        value="bot",
+    signs = suspects.join(_signs(lines, settings), on="suspect")
+    counted = [name for name in SIGNALS if name not in settings.shadow]
+    bots = signs.filter(_score(counted) >= settings.min_signals)
+    found = bots.select(
+        *KEY,
+        reason=pl.lit("bot"),
+        value=pl.concat_str([pl.when(name).then(pl.lit(name)) for name in counted], separator=" ", ignore_nulls=True),
+    )
+    marks = (
+        events.select("row", "user_id", day)
+        .join(pl.concat([found, shared]).lazy(), on=KEY)
+        .select("row", "reason", "value", column=pl.lit(None, pl.String))
+        .collect(engine="streaming")
     )
     notes: dict[str, object] = {
-        "users_judged": signs.height,
-        "users_rejected": bots.height,
+        "user_days_judged": signs.height,
+        "bot_days": bots.height,
+        "bot_days_in_shadow": signs.filter(_score(SIGNALS) >= settings.min_signals).height - bots.height,
+        "pseudo_user_days": pseudo_users.height,
         "signs": {name: int(signs[name].sum()) for name in SIGNALS},
     }
-    return split(frame, marks, notes=notes)
+    return take_out(events, marks, notes)
 
 
-def _signs(judged: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
-    """One row a user: ``user_id`` and a boolean for every signal."""
-    time, day = pl.col("event_time"), pl.col("event_time").dt.date()
-    hourly = judged.group_by("user_id", hour=time.dt.truncate("1h")).agg(events=pl.len())
-    busiest = hourly.group_by("user_id").agg(rate=pl.col("events").max() / 60)
-    hours = hourly.group_by("user_id", day=pl.col("hour").dt.date()).agg(hours=pl.len())
-    most_hours = hours.group_by("user_id").agg(pl.col("hours").max())
-    items = judged.group_by("user_id", day=day).agg(items=pl.col("item_id").n_unique())
-    most_items = items.group_by("user_id").agg(pl.col("items").max())
-    gap = time.diff().over("user_id").dt.total_microseconds()
-    gaps = (
-        judged.sort("user_id", "event_time")
-        .select("user_id", gap=gap)
-        .filter(pl.col("gap") <= VISIT_MINUTES * 60_000_000)
-        .group_by("user_id")
-        .agg(gaps=pl.len(), variation=pl.col("gap").std() / pl.col("gap").mean())
+def _score(signals: tuple[str, ...] | list[str]) -> pl.Expr:
+    return pl.sum_horizontal(pl.lit(0), *signals)
+
+
+def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
+    """``user_id, day, reason, value``."""
+    share = pl.col("events") / pl.col("events").sum().over("day")
+    return (
+        user_days.with_columns(share=share, users=pl.len().over("day"))
+        .filter(
+            pl.col("share") >= settings.pseudo_user_share,
+            pl.col("events") >= settings.pseudo_user_events,
+            pl.col("users") >= USERS_A_DAY,
+        )
+        .select(*KEY, reason=pl.lit("pseudo_user"), value=pl.format("{} % of the day's events", (100 * pl.col("share")).round(1)))
     )
-    users = judged.group_by("user_id").agg(no_conversions=~pl.col("event_type").is_in(CONVERSIONS).any())
-    for measured in (busiest, most_hours, most_items, gaps):
-        users = users.join(measured, on="user_id", how="left")
-    regular = (pl.col("gaps") >= settings.min_events // 2) & (pl.col("variation") < settings.max_gap_variation)
-    return users.select(
-        "user_id",
-        rate=pl.col("rate") > settings.max_events_per_minute,
+
+
+def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
+    """One row a suspect: ``suspect`` and a boolean for every signal.
+
+    lines : DataFrame, (n_lines, 4), ``suspect``, ``item``, ``event_time``, ``converts``
+    """
+    gap = pl.col("event_time").diff()
+    same = pl.col("suspect") == pl.col("suspect").shift()
+    acts = (
+        lines.select("suspect", "event_time")
+        .unique()
+        .sort("suspect", "event_time")
+        .with_columns(gap=pl.when(same, gap <= VISIT_GAP).then(gap.dt.total_microseconds()))
+        .with_columns(visit=pl.col("gap").is_null().cum_sum())
+    )
+    length = pl.col("event_time").max() - pl.col("event_time").min()
+    visits = acts.group_by("suspect", "visit").agg(length=length).group_by("suspect").agg(pl.col("length").max())
+    minute = pl.col("event_time").dt.truncate("1m")
+    minutes = acts.group_by("suspect", minute=minute).agg(acts=pl.len()).group_by("suspect").agg(busiest=pl.col("acts").max())
+    gaps = pl.col("gap")
+    paces = acts.group_by("suspect").agg(
+        acts=pl.len(),
+        hours=pl.col("event_time").dt.hour().n_unique(),
+        gaps=gaps.count(),
+        spread=(gaps.quantile(0.75) - gaps.quantile(0.25)) / gaps.median(),
+    )
+    whole = lines.group_by("suspect").agg(items=pl.col("item").n_unique(), converts=pl.col("converts").any())
+    measured = whole.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
+    regular = (pl.col("gaps") >= settings.min_events // 2) & (pl.col("spread") < settings.max_gap_spread)
+    return measured.select(
+        "suspect",
+        rate=(pl.col("busiest") > settings.max_acts_per_minute) | (pl.col("acts") > settings.max_acts_per_day),
         breadth=pl.col("items") > settings.max_items,
         hours=pl.col("hours") > settings.max_hours_active,
+        visit=pl.col("length") > timedelta(hours=settings.max_visit_hours),
         regular_gaps=regular.fill_null(False),
-        no_conversions="no_conversions",
+        no_conversions=~pl.col("converts"),
     )

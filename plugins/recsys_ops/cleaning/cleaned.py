@@ -1,7 +1,9 @@
-"""What a cleaning step returns, and the one way to divide rows so that none is lost."""
+"""What a cleaning step returns, and how rows are divided so that none is lost."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 MARKS = ("reason", "column", "value")
@@ -9,7 +11,7 @@ MARKS = ("reason", "column", "value")
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Every row that came in is in exactly one of the two frames, each in the order in which it came.
+    """Every row that came in is in exactly one of the two lazy frames, each in the order in which it came.
 
     kept : the rows for the next step.
     rejected : the other rows, their columns as they came, and ``reason`` (a code), ``column`` and ``value`` (the original
@@ -18,25 +20,32 @@ class Cleaned:
     notes : what else a person wants to know about the step; values that JSON can hold.
     """
 
-    kept: pl.DataFrame
-    rejected: pl.DataFrame
+    kept: pl.LazyFrame
+    rejected: pl.LazyFrame
     notes: dict[str, object] = field(default_factory=dict)
 
 
-def split(
-    before: pl.DataFrame, marks: pl.DataFrame, after: pl.DataFrame | None = None, notes: dict[str, object] | None = None
-) -> Cleaned:
-    """Divide rows by their marks: a row whose ``reason`` is null is kept, as it is in `after`; the others as in `before`.
+def as_they_came(columns: Iterable[str], reserved: Sequence[str] = MARKS) -> list[pl.Expr]:
+    """The columns under names that leave the reserved ones free."""
+    return [pl.col(name).alias(f"delivered_{name}" if name in reserved else name) for name in columns]
 
-    before : DataFrame, (n_rows, any), the step's input.
-    marks : DataFrame, (n_rows, 3), the String columns ``reason``, ``column``, ``value``.
-    after : DataFrame, (n_rows, any), the step's output before rows are dropped; the input where the step changes none.
+
+def take_out(events: pl.LazyFrame, marks: pl.DataFrame, notes: dict[str, object]) -> Cleaned:
+    """Divide rows that a step judged as a whole.
+
+    events : LazyFrame, (n_rows, canonical event frame and ``row``), in ascending order of ``row``.
+    marks : DataFrame, (n_rejected, 4), ``row`` once each, and ``reason``, ``column``, ``value``, in any order.
     """
-    after = before if after is None else after
-    assert before.height == marks.height == after.height, "a step must not add or lose rows before they are divided"
-    good = marks["reason"].is_null()
-    as_they_came = before.rename({name: f"delivered_{name}" for name in MARKS if name in before.columns})
-    rejected = pl.concat([as_they_came, marks.select(MARKS)], how="horizontal").filter(~good)
-    kept = after.filter(good)
-    assert kept.height + rejected.height == before.height, "rows in must be rows kept plus rows rejected"
-    return Cleaned(kept, rejected, notes or {})
+    marked = among(marks["row"])
+    rejected = events.filter(marked).select(as_they_came(events.collect_schema().names()))
+    return Cleaned(events.filter(~marked), rejected.join(marks.lazy(), on="row", how="left", maintain_order="left"), notes)
+
+
+def among(rows: pl.Series) -> pl.Expr:
+    """Whether the number in ``row`` is one of these. Memory: a byte for each number up to the largest; a join would hold rows."""
+    numbers = rows.to_numpy()
+    found = np.zeros(int(numbers.max(initial=0)) + 2, bool)
+    found[numbers] = True
+    return pl.col("row").map_batches(
+        lambda asked: pl.Series(found[np.minimum(asked.to_numpy(), len(found) - 1)]), return_dtype=pl.Boolean, is_elementwise=True
+    )

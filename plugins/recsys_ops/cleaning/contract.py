@@ -1,5 +1,6 @@
 """The data contract: which columns a delivery has, under which names, and what their values may be."""
 
+import hashlib
 import re
 import zoneinfo
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from recsys_ops.errors import ContractError
 
@@ -33,6 +34,8 @@ MAY_BE_NULL = frozenset({"row_id", "value", "user_agent", "ip", "email", "role"}
 
 EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
 Name = Annotated[str, Field(min_length=1)]
+# a column of JSON text, and the keys that lead to a value in it
+PATH = re.compile(r"""[^.]+(\.[^.'"\\]+)+""")
 
 
 class _Strict(BaseModel):
@@ -47,11 +50,22 @@ class Rule(_Strict):
     aliases: tuple[Name, ...] = ()
     default: int | float | str | None = None
 
+    @field_validator("aliases")
+    @classmethod
+    def can_be_found(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in aliases:
+            if "." in alias and not PATH.fullmatch(alias):
+                raise ValueError(
+                    f"{alias!r} is no path such as info.user.id: keys must not be empty nor hold quotes or backslashes"
+                )
+        return aliases
+
 
 class TextRule(Rule):
     type: Literal["id", "text"]
     pattern: str | None = None
     case: Literal["upper", "lower"] | None = None
+    split: Name | None = None
     default: None = None
 
     @field_validator("pattern")
@@ -105,9 +119,15 @@ ColumnRule = Annotated[TextRule | IntegerRule | DecimalRule | TimeRule | EventRu
 class Contract(_Strict):
     """The contract, frozen. Columns are checked in the order in which the file names them."""
 
-    version: Literal[1]
+    version: Annotated[int, Field(ge=1)]
     columns: dict[str, ColumnRule]
     event_types: Annotated[dict[EventType, tuple[Name, ...]], Field(min_length=1)]
+    _sha256: str = PrivateAttr("")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Which contract it is: what the team calls it, and the SHA-256 of its file."""
+        return {"contract_version": str(self.version), "contract_sha256": self._sha256}
 
     @cached_property
     def event_names(self) -> dict[str, str]:
@@ -125,11 +145,21 @@ class Contract(_Strict):
                 raise ValueError(f"columns.{name}.nullable: must be false, later steps need the value")
             if not rule.required and not rule.nullable and rule.default is None:
                 raise ValueError(f"columns.{name}.required: a column that may be absent must be nullable or have a default")
+            if isinstance(rule, TextRule) and rule.split and name != "item_id":
+                raise ValueError(f"columns.{name}.split: only item_id may name several values, each a row of its own")
             if isinstance(rule, IntegerRule | DecimalRule):
                 if rule.min > rule.max:
                     raise ValueError(f"columns.{name}.min: {rule.min} is above max = {rule.max}")
                 if rule.default is not None and not rule.min <= rule.default <= rule.max:
                     raise ValueError(f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}")
+        recorded_at = self.columns["recorded_at"]
+        if isinstance(recorded_at, TimeRule) and recorded_at.timezone is not None:
+            raise ValueError(
+                "columns.recorded_at.timezone: must not be set. The database cuts the days by this column and needs its zone: "
+                "use timestamptz, or convert it to UTC in include/sql"
+            )
+        if isinstance(recorded_at, TimeRule) and recorded_at.max_ahead_minutes is not None:
+            raise ValueError("columns.recorded_at.max_ahead_minutes: must not be set, other times are measured by this one")
         return self
 
     @model_validator(mode="after")
@@ -149,14 +179,17 @@ def load_contract(path: Path) -> Contract:
     Raises ContractError naming the file, each wrong key and what is allowed there.
     """
     try:
-        return Contract.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = path.read_bytes()
+        contract = Contract.model_validate(yaml.safe_load(content))
     except FileNotFoundError as error:
         raise ContractError(f"no data contract at {path}: put it there or change cleaning.contract") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise ContractError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         lines = "\n".join(f"  {_key(e['loc'])}{re.sub('^Value error, ', '', e['msg'])}" for e in error.errors())
         raise ContractError(f"{path} is wrong:\n{lines}") from error
+    contract._sha256 = hashlib.sha256(content).hexdigest()
+    return contract
 
 
 def _dtype(rule: Rule) -> pl.DataType:

@@ -1,5 +1,6 @@
 """Values: one column at a time from what was delivered to what the contract means, strictly or not at all."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
@@ -8,12 +9,14 @@ from recsys_ops.cleaning.contract import TIME, ColumnRule, DecimalRule, EventRul
 from recsys_ops.errors import ContractError
 
 MAX_ID_LENGTH = 200
-NOT_IDS = ("nan", "none", "null", "nil", "nat", "undefined", "<na>")
-INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
+# words that stand for nothing, characters that nobody sees, and what is left of one that could not be decoded
+NOT_AN_ID = (
+    r"^(?i:nan|none|null|nil|nat|undefined|<na>|n/a|#n/a|\(null\)|\\n|\[object object\])$|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]"
+)
 INTEGER = r"^(0|-?[1-9][0-9]*)$"
 DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 NAIVE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0{0,3})?"
-OFFSET = r"(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)$"
+OFFSET = r"(Z|[+-]((0[0-9]|1[0-3])(:?[0-5][0-9])?|14(:?00)?))$"
 FIRST, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 EXACT_FLOAT = 2.0**53
@@ -22,99 +25,105 @@ EXACT_FLOAT = 2.0**53
 Refusals = dict[str, pl.Expr]
 
 
-def read_column(delivered: pl.Series, rule: ColumnRule, event_names: dict[str, str]) -> pl.DataFrame:
-    """Read a column as its rule says.
+@dataclass(frozen=True)
+class Reading:
+    """How a column is read: `text` from the delivered column, `value` from the column ``<name> text``, and the conditions on
+    both and on ``<name> value`` under which a row is refused. Blank text is absent: null in `text`."""
 
-    delivered : Series, (n_rows,), text or already typed.
+    text: pl.Expr
+    value: pl.Expr
+    refusals: Refusals
+
+
+def read_column(name: str, dtype: pl.DataType, rule: ColumnRule, event_names: dict[str, str]) -> Reading:
+    """How a delivered column of a type is read as its rule says.
+
     event_names : delivered event name, lower case → canonical event type.
-    Returns the columns ``value`` (canonical type) and ``reason`` (String, null where the value is good). Text is trimmed; blank
-    text is absent, and absent is `default`, null, or the reason ``missing``. What is accepted reads back as it was written:
-    a decimal is the double nearest to its text, an integer and a time are exact.
+    Text is trimmed; blank text is absent, and absent is `default`, null, or the reason ``missing``. What is accepted reads back
+    as it was written: a decimal is the double nearest to its text, an integer and a time are exact.
 
     Raises ContractError for a column of a type that holds no single value (lists, structs, bytes).
     """
-    text = as_text(delivered).str.strip_chars()
-    frame = pl.DataFrame({"delivered": delivered, "text": text.replace("", None)})
-    value, refusals = _reader(rule, delivered.dtype, event_names)
-    absent = pl.col("text").is_null()
-    missing = pl.lit(None if rule.nullable or rule.default is not None else "missing", pl.String)
-    refused = pl.coalesce(
-        *(pl.when(condition).then(pl.lit(reason)) for reason, condition in refusals.items()), pl.lit(None, pl.String)
-    )
-    return (
-        frame.with_columns(value=value)
-        .with_columns(reason=pl.when(absent).then(missing).otherwise(refused))
-        .select(pl.when(absent).then(pl.lit(rule.default)).otherwise("value").alias("value"), "reason")
-    )
+    delivered, text, read = pl.col(name), pl.col(f"{name} text"), pl.col(f"{name} value")
+    match rule:
+        case TextRule():
+            value, refusals = _text(text, read, rule, dtype)
+        case IntegerRule():
+            value, refusals = _integer(text, read, rule)
+        case DecimalRule():
+            value, refusals = _decimal(delivered, text, read, rule, dtype)
+        case TimeRule() if isinstance(dtype, pl.Datetime):
+            value, refusals = _typed_time(delivered, read, rule, dtype)
+        case TimeRule():
+            value, refusals = _written_time(text, read, rule)
+        case EventRule():
+            value = _named(text.str.to_lowercase(), event_names)
+            refusals = {"unknown_event": read.is_null()}
+    absent = delivered.is_null() if isinstance(dtype, pl.Datetime) else text.is_null()
+    refusals = {reason: ~absent & condition for reason, condition in refusals.items()}
+    if rule.default is not None:
+        value = pl.when(absent).then(pl.lit(rule.default)).otherwise(value)
+    elif not rule.nullable:
+        refusals = {"missing": absent, **refusals}
+    written = as_text(name, dtype).str.strip_chars()
+    return Reading(pl.when(written != "").then(written), value, refusals)
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """The values as a person would write them: whole floats and decimals without a fraction, everything else in full.
+def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column's values as a person would write them: whole floats and decimals without a fraction, everything else in full.
 
     Raises ContractError for a column of a type that holds no single value.
     """
-    dtype = column.dtype
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Unknown):
-        raise ContractError(f"the delivered column {column.name} holds {dtype}: deliver text, numbers or times")
+        raise ContractError(f"the delivered column {name} holds {dtype}: deliver text, numbers or times")
+    value = pl.col(name)
     if dtype.is_float():
-        value = pl.col(column.name)
         whole = (value == value.floor()) & (value.abs() < EXACT_FLOAT)
-        integers = pl.when(whole).then(value).cast(pl.Int64).cast(pl.String)
-        return column.to_frame().select(integers.fill_null(value.cast(pl.String))).to_series()
+        return pl.when(whole).then(value).cast(pl.Int64).cast(pl.String).fill_null(value.cast(pl.String))
     if dtype.is_decimal():
-        return column.cast(pl.String).str.replace(r"\.0+$", "")
-    return column.cast(pl.String)
+        return value.cast(pl.String).str.replace(r"\.0+$", "")
+    return value.cast(pl.String)
 
 
-def _reader(rule: ColumnRule, dtype: pl.DataType, event_names: dict[str, str]) -> tuple[pl.Expr, Refusals]:
-    match rule:
-        case TextRule():
-            return _text(rule, dtype)
-        case IntegerRule():
-            return _integer(rule)
-        case DecimalRule():
-            return _decimal(rule, dtype)
-        case TimeRule():
-            return _typed_time(rule, dtype) if isinstance(dtype, pl.Datetime) else _written_time(rule)
-        case EventRule():
-            name = pl.col("text").str.to_lowercase()
-            value = name.replace_strict(event_names, default=None, return_dtype=pl.String)
-            return value, {"unknown_event": pl.col("value").is_null()}
+def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
+    """The canonical event type of a name, null for an unknown one; `replace_strict` would hold all rows in memory."""
+    return pl.coalesce(
+        pl.when(text.is_in([name for name, type_ in names.items() if type_ == canonical])).then(pl.lit(canonical))
+        for canonical in dict.fromkeys(names.values())
+    )
 
 
-def _text(rule: TextRule, dtype: pl.DataType) -> tuple[pl.Expr, Refusals]:
-    value = pl.col("text")
-    if rule.case is not None:
-        value = value.str.to_uppercase() if rule.case == "upper" else value.str.to_lowercase()
+def _text(text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType) -> tuple[pl.Expr, Refusals]:
+    cased = {"upper": text.str.to_uppercase(), "lower": text.str.to_lowercase(), None: text}[rule.case]
     refusals: Refusals = {}
     if rule.type == "id":
-        unfit = value.str.to_lowercase().is_in(NOT_IDS) | (value.str.len_chars() > MAX_ID_LENGTH) | value.str.contains(INVISIBLE)
+        unfit = text.str.contains(NOT_AN_ID) | (text.str.len_chars() > MAX_ID_LENGTH)
         # a float that is not an exact whole number has lost the id it was
-        refusals["bad_id"] = unfit | ~value.str.contains(INTEGER) if dtype.is_float() else unfit
+        refusals["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
     if rule.pattern is not None:
-        refusals["pattern"] = ~pl.col("value").str.contains(rf"\A(?:{rule.pattern})\z")
-    return value, refusals
+        refusals["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
+    return cased, refusals
 
 
-def _integer(rule: IntegerRule) -> tuple[pl.Expr, Refusals]:
-    written = pl.col("text").str.contains(INTEGER)
-    value = pl.when(written).then("text").cast(pl.Int64, strict=False)
-    # an integer that does not fit 64 bits is null by now
-    outside = ~pl.col("value").is_between(rule.min, rule.max).fill_null(False)
-    return value, {"not_an_integer": ~written, "out_of_bounds": outside}
+def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, Refusals]:
+    written = text.str.contains(INTEGER)
+    # an integer that does not fit 64 bits is null
+    return pl.when(written).then(text).cast(pl.Int64, strict=False), {
+        "not_an_integer": ~written,
+        "out_of_bounds": ~read.is_between(rule.min, rule.max).fill_null(False),
+    }
 
 
-def _decimal(rule: DecimalRule, dtype: pl.DataType) -> tuple[pl.Expr, Refusals]:
+def _decimal(delivered: pl.Expr, text: pl.Expr, read: pl.Expr, rule: DecimalRule, dtype: pl.DataType) -> tuple[pl.Expr, Refusals]:
     if dtype.is_float():
-        value, written = pl.col("delivered").cast(pl.Float64), pl.col("delivered").is_finite()
+        value, written = delivered.cast(pl.Float64), delivered.is_finite()
     else:
-        written = pl.col("text").str.contains(DECIMAL)
-        value = pl.when(written).then("text").cast(pl.Float64, strict=False)
-    return value, {"not_a_decimal": ~written, "out_of_bounds": ~pl.col("value").is_between(rule.min, rule.max)}
+        written = text.str.contains(DECIMAL)
+        value = pl.when(written).then(text).cast(pl.Float64, strict=False)
+    return value, {"not_a_decimal": ~written, "out_of_bounds": ~read.is_between(rule.min, rule.max)}
 
 
-def _written_time(rule: TimeRule) -> tuple[pl.Expr, Refusals]:
-    text = pl.col("text")
+def _written_time(text: pl.Expr, read: pl.Expr, rule: TimeRule) -> tuple[pl.Expr, Refusals]:
     readings: list[pl.Expr] = []
     refusals: Refusals = {}
     if "iso8601" in rule.formats:
@@ -136,22 +145,20 @@ def _written_time(rule: TimeRule) -> tuple[pl.Expr, Refusals]:
             readings.append(
                 pl.when(plausible).then(number * (10**6 // scale)).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
             )
-    return pl.coalesce(readings), refusals | _time_refusals()
+    return pl.coalesce(readings), refusals | _time_refusals(read)
 
 
-def _typed_time(rule: TimeRule, dtype: pl.Datetime) -> tuple[pl.Expr, Refusals]:
-    delivered = pl.col("delivered")
+def _typed_time(delivered: pl.Expr, read: pl.Expr, rule: TimeRule, dtype: pl.Datetime) -> tuple[pl.Expr, Refusals]:
     exact = delivered.cast(pl.Datetime("us", dtype.time_zone))
     moment = pl.when(exact.cast(dtype) == delivered).then(exact)
     if dtype.time_zone is not None:
-        return moment.dt.convert_time_zone("UTC"), _time_refusals()
+        return moment.dt.convert_time_zone("UTC"), _time_refusals(read)
     refusals = {"naive_time": moment.is_not_null()} if rule.timezone is None else {}
-    return _in_utc(moment, rule.timezone), refusals | _time_refusals()
+    return _in_utc(moment, rule.timezone), refusals | _time_refusals(read)
 
 
-def _time_refusals() -> Refusals:
-    outside = ~pl.col("value").is_between(FIRST, END, closed="left")
-    return {"not_a_time": pl.col("value").is_null(), "out_of_bounds": outside}
+def _time_refusals(read: pl.Expr) -> Refusals:
+    return {"not_a_time": read.is_null(), "out_of_bounds": ~read.is_between(FIRST, END, closed="left")}
 
 
 def _in_utc(moment: pl.Expr, timezone: str | None) -> pl.Expr:

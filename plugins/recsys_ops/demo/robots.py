@@ -30,19 +30,27 @@ def crawlers(shop: Shop, day: date) -> pl.DataFrame:
 
 
 def scrapers(shop: Shop, day: date) -> pl.DataFrame:
-    """Views by undeclared robots behind a browser's name, which walk through the shop at a steady pace and never buy.
+    """Views by undeclared robots behind a browser's name, which walk through the shop and never buy.
 
-    Slow ones take 23 hours; in shops of 4,000 lines a day and more every second one is fast: 850 products in 54 minutes.
+    Slow ones take 23 hours at a steady pace; others keep office hours, with gaps as uneven as a person's. In shops of 4,000
+    lines a day and more some are fast: 850 products in 54 minutes.
     """
     rng = shop.rng("scrapers", day)
     number = int(np.ceil(shop.size.events_per_day * shop.dirt.scrapers / _LINES_PER_SCRAPER))
-    fast = (rng.random(number) < 0.5) & (shop.size.events_per_day >= 4_000)
-    length = np.where(fast, 850, min(330, shop.size.events_per_day // 3))
-    pace = np.where(fast, 3.8, 23 * 3600 / length)
-    start = np.where(fast, rng.integers(1, 22, number) * 3600 + 90, rng.integers(300, 1_500, number))
+    kind = rng.choice(["fast", "slow", "office"], number, p=[0.4, 0.35, 0.25])
+    if shop.size.events_per_day < 4_000:
+        kind[kind == "fast"] = "slow"
+    length = np.where(kind == "fast", 850, min(330, shop.size.events_per_day // 3))
+    hours = np.select([kind == "fast", kind == "slow"], [0.9, 23.0], rng.uniform(9, 10, number))
+    start = np.select(
+        [kind == "fast", kind == "slow"],
+        [rng.integers(1, 22, number) * 3600 + 90, rng.integers(300, 1_500, number)],
+        rng.integers(7 * 3600, 9 * 3600, number),
+    )
     robot = np.repeat(np.arange(number), length)
     step = np.arange(len(robot)) - np.repeat(np.cumsum(length) - length, length)
-    at = start[robot] + pace[robot] * (step + rng.uniform(-0.05, 0.05, len(robot)))
+    unevenness = np.where(kind == "office", 0.9, 0.05)[robot]
+    at = start[robot] + (hours * 3600 / length)[robot] * (step + rng.uniform(-1, 1, len(robot)) * unevenness)
     first_item = rng.integers(0, len(items(shop, day).ids), number)
     return _views(
         shop,

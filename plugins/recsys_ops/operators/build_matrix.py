@@ -16,6 +16,7 @@ class BuildMatrixOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops import history, matrix
+        from recsys_ops.cleaning.window_bots import judge_window
         from recsys_ops.serving.deployments import champion
         from recsys_ops.source import catalogue
         from recsys_ops.worker.spec import write_job
@@ -25,7 +26,10 @@ class BuildMatrixOperator(DayOperator):
         version = history.version(store)
         columns = ["day", "user_id", "item_id", "event_type"]
         events = history.read(store, window_start, day, version=version, columns=columns)
-        interactions = matrix.build(events, day, settings.confidence, settings.evaluation)
+        left_out = judge_window(events, settings.cleaning.bots.window)
+        store.write_parquet(paths.quarantine(self.name, day), left_out)
+        people = events.filter(~events["user_id"].is_in(left_out["user_id"].implode()))
+        interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
         eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         before = champion(store, day)
         spec = write_job(
@@ -42,6 +46,8 @@ class BuildMatrixOperator(DayOperator):
         )
         return {
             "events": events.height,
+            "events_left_out": events.height - people.height,
+            "users_left_out": dict(left_out["reason"].value_counts(sort=True).iter_rows()),
             "users": interactions.full.shape[0],
             "items": interactions.full.shape[1],
             "cells": interactions.full.nnz,

@@ -1,0 +1,38 @@
+"""Repeats: one row for each event and item."""
+
+import polars as pl
+
+from recsys_ops.cleaning.cleaned import Cleaned, take_out
+from recsys_ops.cleaning.contract import SCHEMA
+
+# a basket is several rows with one event id
+KEY = ("event_id", "item_id")
+CONTENT = [name for name in SCHEMA if name not in (*KEY, "row_id", "recorded_at")]
+
+
+def deduplicate(events: pl.LazyFrame) -> Cleaned:
+    """Leave one row for each event and item.
+
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with 8 bytes a row and with the repeats.
+    Of several rows with one key the one recorded last is kept, the greatest row id where that is equal; an earlier one is a
+    ``duplicate`` if it says the same, else ``superseded``.
+    """
+    key = pl.struct(KEY).hash()
+    hashes = events.select(key=key).collect(engine="streaming")["key"]
+    repeated = hashes.filter(hashes.is_duplicated()).unique()
+    candidates = events.filter(key.is_in(repeated.implode())).collect(engine="streaming")
+    # the length first: row ids are mostly numbers, and "10" comes after "9"
+    ordered = candidates.sort("recorded_at", pl.col("row_id").str.len_bytes(), "row_id", "row")
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).last().over(KEY)) for name in CONTENT)
+    latest = pl.col("row").last().over(KEY)
+    marks = (
+        ordered.with_columns(latest=latest, same=same)
+        .filter(pl.col("row") != pl.col("latest"))
+        .select(
+            "row",
+            reason=pl.when("same").then(pl.lit("duplicate")).otherwise(pl.lit("superseded")),
+            column=pl.lit("event_id"),
+            value="event_id",
+        )
+    )
+    return take_out(events, marks, {})

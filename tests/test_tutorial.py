@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops import history, paths
-from recsys_ops.cleaning import Cleaned, align_schema, filter_bots, filter_crawlers, filter_staff, fix_types, load_contract
+from recsys_ops.cleaning import align_schema, deduplicate, filter_bots, filter_crawlers, filter_staff, fix_types, load_contract
 from recsys_ops.settings import Settings, load_settings
 from recsys_ops.source import catalogue, database
 from recsys_ops.storage import Storage
@@ -70,18 +70,22 @@ def query(shop: sa.URL, name: str, **parameters: datetime) -> pl.DataFrame:
     return database.read(shop, (INCLUDE / "sql" / name).read_text(), parameters, timeout_s=60)
 
 
-def ingested(shop: sa.URL, first: date, end: date) -> Cleaned:
-    """What `fix_types` makes of the lines of first … end − 1."""
+def ingested(shop: sa.URL, first: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The kept and the rejected lines of first … end − 1 after `deduplicate`, by row number."""
     start, stop = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, end))
     contract = load_contract(INCLUDE / "contract.yaml")
-    aligned = align_schema(query(shop, "extract_events.sql", start=start, end=stop), contract)
-    assert aligned.rejected.is_empty() and aligned.notes == {"unknown_columns": ["country"]}
-    return fix_types(aligned.kept, contract)
+    aligned = align_schema(query(shop, "extract_events.sql", start=start, end=stop).lazy(), contract)
+    assert aligned.rejected.collect().is_empty()
+    assert aligned.notes["unknown_columns"] == ["country"]
+    fixed = fix_types(aligned.kept, contract)
+    single = deduplicate(fixed.kept)
+    rejected = [pl.col("row", "reason", "column", "value"), pl.col("row_id").cast(pl.Int64)]
+    return single.kept.collect(), pl.concat(cleaned.rejected.select(rejected).collect() for cleaned in (fixed, single))
 
 
 def test_every_kind_of_dirt_is_rejected_under_its_own_reason(shop: sa.URL) -> None:
-    rejected = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).rejected
-    assert rejected.select("row_id", "reason", "column", "value").rows() == [
+    _, rejected = ingested(shop, date(2009, 12, 1), date(2009, 12, 2))
+    assert rejected.sort("row").select("row_id", "reason", "column", "value").rows() == [
         (1, "duplicate", "event_id", "489434"),
         (3, "superseded", "event_id", "489434"),
         (5, "unknown_event", "event_type", "cancellation"),
@@ -95,7 +99,7 @@ def test_every_kind_of_dirt_is_rejected_under_its_own_reason(shop: sa.URL) -> No
 
 
 def test_kept_lines_have_whole_customer_numbers_and_upper_case_codes(shop: sa.URL) -> None:
-    kept = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).kept
+    kept, _ = ingested(shop, date(2009, 12, 1), date(2009, 12, 2))
     assert kept.select("row_id", "event_id", "user_id", "item_id", "event_type", "quantity", "value").rows() == [
         ("2", "489434", "13085", "85123A", "purchase", 12, 2.95),
         ("4", "489434", "13085", "22041", "purchase", 6, 2.1),
@@ -105,16 +109,17 @@ def test_kept_lines_have_whole_customer_numbers_and_upper_case_codes(shop: sa.UR
 
 
 def test_the_later_steps_keep_all_of_a_shop_without_user_agents(shop: sa.URL, tutorial_settings: Settings) -> None:
-    kept, cleaning = ingested(shop, date(2009, 12, 1), date(2009, 12, 2)).kept, tutorial_settings.cleaning
-    crawled = filter_crawlers(kept, cleaning.crawlers).kept
-    assert filter_staff(filter_bots(crawled, cleaning.bots).kept, cleaning.staff).kept.equals(kept)
+    kept, _ = ingested(shop, date(2009, 12, 1), date(2009, 12, 2))
+    cleaning = tutorial_settings.cleaning
+    crawled = filter_crawlers(kept.lazy(), cleaning.crawlers).kept
+    assert filter_staff(filter_bots(crawled, cleaning.bots).kept, cleaning.staff).kept.collect().equals(kept)
 
 
 def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(shop: sa.URL) -> None:
-    assert ingested(shop, date(2010, 6, 30), date(2010, 7, 1)).kept["recorded_at"].to_list() == [
+    assert ingested(shop, date(2010, 6, 30), date(2010, 7, 1))[0]["recorded_at"].to_list() == [
         datetime(2010, 6, 30, 23, 30, tzinfo=UTC)
     ]
-    assert ingested(shop, date(2010, 7, 1), date(2010, 7, 2)).kept.is_empty()
+    assert ingested(shop, date(2010, 7, 1), date(2010, 7, 2))[0].is_empty()
 
 
 def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.URL) -> None:

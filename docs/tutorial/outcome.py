@@ -9,7 +9,7 @@ from recsys_ops import paths
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import Storage
 
-STEPS = ("align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff")
+STEPS = ("align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff")
 
 
 def main() -> None:

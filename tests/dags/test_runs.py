@@ -19,7 +19,7 @@ from recsys_ops.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 INGEST = [
-    *("extract_delta", "align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff"),
+    *("extract_delta", "align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff"),
     *("commit_history", "announce_day"),
 ]
 RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]

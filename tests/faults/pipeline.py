@@ -19,7 +19,7 @@ import redis
 from recsys_ops import history, paths
 from recsys_ops.storage import Storage
 
-CLEANING = ("align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff")
+CLEANING = ("align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff")
 INGEST = ("extract_delta", *CLEANING, "commit_history")
 RETRAIN = ("extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis")
 

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [
     (FIRST_NIGHT, "commit_history"),
     (FIRST_NIGHT, "refresh_redis"),
 ]
+BACKFILL: dict[str, Any] = {"run_type": "backfill", "params": {"lookback_days": 0}}
 every_task = pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=lambda value: str(value))
 
 
@@ -56,6 +58,24 @@ def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nigh
         assert differing(pipeline.state(), nights.after[night, task]) == []
 
 
+def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(pipeline: Pipeline, nights: Nights) -> None:
+    pipeline.folder.mkdir()
+    chance = random.Random(50)
+    days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
+    killed = 0
+    for task in INGEST:
+        for day in chance.sample(days, len(days)):
+            while killed < 50 * (INGEST.index(task) + 1) // len(INGEST):
+                attempt = killed_after(chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task])
+                killed += pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
+                if chance.random() < 0.3:
+                    break
+            pipeline.succeed((task,), day, **BACKFILL)
+    assert killed >= 40
+    undisturbed = pick(nights.after[SECOND_NIGHT, "commit_history"], "history ")
+    assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
+
+
 def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])
     factors = next(path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz")
@@ -66,9 +86,9 @@ def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pip
 
 
 def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
-    """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and three times at random."""
+    """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and six times at random."""
     chance = random.Random(f"{night} {task}")
-    at_random = [partial(killed_after, nights.seconds[night, task] * chance.random()) for _ in range(3)]
+    at_random = [partial(killed_after, nights.seconds[night, task] * chance.random()) for _ in range(6)]
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
     writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])

@@ -75,7 +75,8 @@ def test_a_redis_that_lost_everything_is_filled_again(pipeline: Pipeline, nights
 CUT = [
     ("raw/day={day}/events.parquet", "align_schema", "extract_delta"),
     ("cleaning/day={day}/align_schema.parquet", "fix_types", "align_schema"),
-    ("cleaning/day={day}/fix_types.parquet", "filter_crawlers", "fix_types"),
+    ("cleaning/day={day}/fix_types.parquet", "deduplicate", "fix_types"),
+    ("cleaning/day={day}/deduplicate.parquet", "filter_crawlers", "deduplicate"),
     ("cleaning/day={day}/filter_crawlers.parquet", "filter_bots", "filter_crawlers"),
     ("cleaning/day={day}/filter_bots.parquet", "filter_staff", "filter_bots"),
     ("cleaning/day={day}/filter_staff.parquet", "commit_history", "filter_staff"),

@@ -1,7 +1,9 @@
-"""The demo's and the tests' own servers on a bare machine: PostgreSQL and Redis out of their Python packages."""
+"""The demo's and the tests' own servers: PostgreSQL and Redis out of their Python packages, MariaDB where it is installed."""
 
+import getpass
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -67,6 +69,48 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[sa.URL]:
+    """A MariaDB server of the system's package on a loopback port, with its data in `folder`; stopped on exit, the data stay.
+
+    The URL is that of the database ``shop`` and an account that may do everything.
+
+    Raises RuntimeError when the package is not installed or the server does not start.
+    """
+    places = f"{os.environ['PATH']}:/usr/sbin"
+    install, server = (shutil.which(name, path=places) for name in ("mariadb-install-db", "mariadbd"))
+    if install is None or server is None:
+        raise RuntimeError("there is no MariaDB here: install the system's package mariadb-server")
+    folder.mkdir(parents=True, exist_ok=True)
+    data, port = folder.absolute() / "data", free_port()
+    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}"]
+    # a unix socket's path may have no more than 107 characters
+    with tempfile.TemporaryDirectory(prefix="recsys-") as sockets, (folder / "log").open("ab") as log:
+        if not data.exists():
+            first = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+            subprocess.run(first, stdout=log, stderr=log, check=True)  # noqa: S603
+        listen = [f"--socket={sockets}/socket", f"--port={port}", "--bind-address=127.0.0.1", "--skip-log-bin"]
+        process = subprocess.Popen([server, *common, *listen], stdout=log, stderr=log)  # noqa: S603
+        try:
+            url = sa.URL.create("mariadb+pymysql", username="root", host="127.0.0.1", port=port)
+            engine = sa.create_engine(url, poolclass=sa.NullPool)
+            for _ in range(200):
+                if process.poll() is not None:
+                    raise RuntimeError(f"MariaDB did not start; see {folder / 'log'}")
+                try:
+                    with engine.connect() as connection:
+                        connection.exec_driver_sql("CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4")
+                    break
+                except sa.exc.OperationalError:
+                    time.sleep(0.05)
+            else:
+                raise RuntimeError(f"MariaDB did not start; see {folder / 'log'}")
+            yield url.set(database="shop")
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def free_port(preferred: int = 0) -> int:

@@ -9,14 +9,13 @@ import polars as pl
 import redis
 import sqlalchemy as sa
 
-from recsys_ops import history, paths
+from recsys_ops import history, paths, steps
 from recsys_ops.demo.truth import expected_step
 from recsys_ops.serving.deployments import deployments
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import Storage
 
-STEPS = ("align_schema", "fix_types", "filter_crawlers", "filter_bots", "filter_staff")
 Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -46,7 +45,7 @@ def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[di
     )
     planted = raw.join(truth.with_columns(step=expected_step(pl.col("label"), pl.col("detail"))), on="row_id", how="left")
     rows = []
-    for step in STEPS:
+    for step in steps.STEPS:
         reports = [storage.read_json(paths.report(step, day)) for day in days]
         rejected = pl.concat(
             storage.read_parquet(paths.quarantine(step, day)).select(pl.col("row_id").cast(pl.String), "reason", run=pl.lit(day))

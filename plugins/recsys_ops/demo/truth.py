@@ -17,7 +17,7 @@ def expected_step(label: pl.Expr, detail: pl.Expr) -> pl.Expr:
 _STEPS = {
     "human": KEPT,
     "corrupt": "fix_types",
-    "duplicate": "fix_types",
+    "duplicate": "deduplicate",
     "future": "fix_types",
     "crawler": "filter_crawlers",
     "scraper": "filter_bots",

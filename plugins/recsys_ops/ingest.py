@@ -1,0 +1,57 @@
+"""The clean rows of a run into the history, and days cleaned anew from what was delivered."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+
+from recsys_ops import history, paths, steps
+from recsys_ops.errors import DataError
+from recsys_ops.settings import CleaningSettings
+from recsys_ops.storage import Storage
+
+# the trigger form allows no more days before a run's own
+_MAX_LOOKBACK = 366
+
+
+def commit(storage: Storage, run: date, run_id: str, only: date | None = None) -> dict[str, Any]:
+    """Replace in the history the days that the run of a day read, or `only` one of them, by what the cleaning steps left.
+
+    Memory grows with those rows, without what the filters alone need of them.
+    """
+    rows, facts = steps.kept_rows(storage, steps.LAST, run)
+    first, last = (only, only) if only else (date.fromisoformat(facts["first_day"]), run)
+    events = (
+        rows.filter(pl.col("recorded_at").dt.date() == only if only else True)
+        .select("recorded_at", *(name for name in history.SCHEMA if name != "day"))
+        .collect(engine="streaming")
+    )
+    version = history.replace_days(storage, events, first, last, facts={**facts, "day": str(run), "run": run_id})
+    return {"rows": events.height, "first_day": str(first), "history_version": version}
+
+
+def replay(storage: Storage, first: date, last: date, settings: CleaningSettings) -> dict[date, dict[str, Any]]:
+    """Clean the days first … last anew from raw, with the contract and the lists of now, and replace them in the history.
+
+    A day's rows are those of the latest run that read it, because late and corrected rows reached only that one; the other days
+    of that run stay as they are. Returns for each day its run and its rows in the history, and the steps' figures of that run.
+
+    Raises DataError when no run whose raw object is still there has read a day, before anything is changed.
+    """
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    runs = _latest_runs(storage, days)
+    figures = {run: {step: steps.clean(storage, step, run, settings) for step in steps.STEPS} for run in sorted({*runs.values()})}
+    return {
+        day: {"run": run, "rows": commit(storage, run, f"replay of {day}", only=day)["rows"], "steps": figures[run]}
+        for day, run in runs.items()
+    }
+
+
+def _latest_runs(storage: Storage, days: list[date]) -> dict[date, date]:
+    there = sorted(date.fromisoformat(path.split("/")[1].removeprefix("day=")) for path in storage.list("raw"))
+    near = [run for run in there if days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK)]
+    read_from = {run: date.fromisoformat(storage.scan_parquet(paths.raw(run))[1]["first_day"]) for run in near}
+    found = {day: max((run for run in near if read_from[run] <= day <= run), default=None) for day in days}
+    if gone := [str(day) for day, run in found.items() if run is None]:
+        raise DataError(f"no raw object holds {', '.join(gone)}: expired or never extracted; run recsys_ingest for it instead")
+    return {day: run for day, run in found.items() if run is not None}

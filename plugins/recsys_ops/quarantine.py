@@ -1,0 +1,31 @@
+"""What the cleaning steps of a run rejected, and why."""
+
+from datetime import date
+
+import polars as pl
+
+from recsys_ops import paths, steps
+from recsys_ops.storage import Storage
+
+
+def summary(storage: Storage, day: date) -> pl.DataFrame:
+    """The run of a day: ``step``, ``reason``, ``column``, ``rows``, and one rejected row's ``row_id`` and ``value``."""
+    reasons = ["step", "reason", "column"]
+    return (
+        pl.concat(_rejected(storage, step, day).with_columns(step=pl.lit(step)) for step in steps.STEPS)
+        .group_by(reasons, maintain_order=True)
+        .agg(pl.len().alias("rows"), pl.first("row_id"), pl.first("value"))
+        .collect()
+    )
+
+
+def rejected(storage: Storage, step: str, day: date, reason: str | None, limit: int) -> pl.DataFrame:
+    """The first `limit` rows that a step rejected, for one reason or for any."""
+    rows = _rejected(storage, step, day)
+    return (rows if reason is None else rows.filter(reason=reason)).head(limit).collect()
+
+
+def _rejected(storage: Storage, step: str, day: date) -> pl.LazyFrame:
+    rows = storage.scan_parquet(paths.quarantine(step, day))[0]
+    row_id = pl.col("row_id") if "row_id" in rows.collect_schema() else pl.col("row")
+    return rows.select(row_id.cast(pl.String).alias("row_id"), "reason", "column", "value")

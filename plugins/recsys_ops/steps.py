@@ -1,0 +1,164 @@
+"""A day's rows on their way through the cleaning steps, from the raw object to what goes into the history.
+
+`align_schema` and `fix_types` write the rows they keep. The steps after them only judge the rows of `fix_types`: each writes the
+numbers of the rows that it and the judges before it took out, tied to the object they judged by its SHA-256. The rejected rows
+themselves, with their reasons, lie in quarantine.
+"""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys_ops import cleaning, paths
+from recsys_ops.cleaning import Cleaned
+from recsys_ops.cleaning.cleaned import among
+from recsys_ops.errors import DataError, StorageError
+from recsys_ops.settings import CleaningSettings, include_dir
+from recsys_ops.storage import Storage
+
+log = logging.getLogger(__name__)
+
+STEPS: dict[str, Callable[[pl.LazyFrame, CleaningSettings], Cleaned]] = {
+    "align_schema": lambda rows, settings: cleaning.align_schema(rows, _contract(settings)),
+    "fix_types": lambda rows, settings: cleaning.fix_types(rows, _contract(settings)),
+    "deduplicate": lambda rows, settings: cleaning.deduplicate(rows),
+    "filter_crawlers": lambda rows, settings: cleaning.filter_crawlers(rows, settings.crawlers),
+    "filter_bots": lambda rows, settings: cleaning.filter_bots(rows, settings.bots),
+    "filter_staff": lambda rows, settings: cleaning.filter_staff(rows, settings.staff),
+}
+_ORDER = list(STEPS)
+LAST = _ORDER[-1]
+_WRITES_ROWS = ("align_schema", "fix_types")
+_FAST: Any = {"compression": "zstd", "compression_level": 1, "statistics": False}
+# what a message may show of a rejected row: it goes into logs and alerts
+_IMPERSONAL = ("recorded_at", "event_id", "item_id", "event_type", "event_time", "quantity", "value")
+
+
+def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) -> dict[str, Any]:
+    """Apply a step to what the one before it left of the day, and return the step's figures.
+
+    Memory grows with the compressed rows of the day and with what the step's function says.
+    Raises DataError when a larger share of the rows than `max_quarantine_share` is rejected; they are in quarantine by then.
+    """
+    before = _ORDER[_ORDER.index(step) - 1] if step != _ORDER[0] else None
+    rows, facts = kept_rows(storage, before, day) if before else storage.scan_parquet(paths.raw(day))
+    cleaned = STEPS[step](rows, settings)
+    # versions of lists and of the contract travel with the rows
+    facts |= {name: note for name, note in cleaned.notes.items() if isinstance(note, str)}
+    with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+        kept, rejected = Path(folder, "kept.parquet"), Path(folder, "rejected.parquet")
+        try:
+            # one sink after the other: Polars would hold in memory what two have in common
+            if step in _WRITES_ROWS:
+                cleaned.kept.sink_parquet(kept, metadata=facts, **_FAST)
+            refused = cleaned.rejected.filter(_left_out(rows, kept)) if step == "fix_types" else cleaned.rejected
+            refused.sink_parquet(rejected, metadata=facts, **_FAST)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise StorageError(f"{step} {day}: cannot read its rows or write to {folder}: {error}") from error
+        storage.put(paths.quarantine(step, day), rejected)
+        quarantined = pl.scan_parquet(rejected)
+        figures = _figures(rows, quarantined, cleaned.notes)
+        if figures["rejected"] > settings.max_quarantine_share * figures["rows_in"]:
+            storage.delete(paths.step(step, day))  # an earlier run's rows must not pass for this one's
+            raise DataError(_too_many(storage, step, day, figures, quarantined, settings.max_quarantine_share))
+        if step in _WRITES_ROWS:
+            storage.put(paths.step(step, day), kept)
+            figures["kept"] = _count(pl.scan_parquet(kept))
+        else:
+            _take_out(storage, step, str(before), day, quarantined, facts)
+            figures["kept"] = _count(kept_rows(storage, step, day)[0])
+    exploded = figures["kept"] + figures["rejected"] - figures["rows_in"]
+    if exploded < 0 or (exploded and step != "align_schema"):
+        raise DataError(f"{step} {day}: {figures} do not add up: rows in must be rows kept and rejected")
+    return figures | ({"exploded": exploded, "drift": _drift(storage, day)} if step == "align_schema" else {})
+
+
+def kept_rows(storage: Storage, step: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The rows that a step left of the day, in the order of delivery, and the facts that travel with them.
+
+    Raises StorageError when the step's object is missing, or when the rows it judged have been written anew since.
+    """
+    rows, facts = storage.scan_parquet(paths.step(step, day))
+    if step in _WRITES_ROWS:
+        return rows, facts
+    judged, digest = _judged(storage, day)
+    if digest != facts["judged"]:
+        raise StorageError(f"{step} of {day} judged other rows than fix_types left since: run the steps after fix_types again")
+    return judged.filter(~among(rows.collect()["row"])), facts
+
+
+def _judged(storage: Storage, day: date) -> tuple[pl.LazyFrame, str]:
+    """The rows of `fix_types`, which the later steps judge, and the SHA-256 of their object."""
+    data = storage.get(paths.step("fix_types", day))
+    # row groups would be tried against their statistics, which `among` cannot answer
+    return pl.scan_parquet(data, use_statistics=False), hashlib.sha256(data).hexdigest()
+
+
+def _take_out(storage: Storage, step: str, before: str, day: date, quarantined: pl.LazyFrame, facts: dict[str, str]) -> None:
+    """Write the numbers of all rows taken out so far, ascending."""
+    taken = [quarantined.select("row")]
+    if before not in _WRITES_ROWS:
+        taken.append(storage.scan_parquet(paths.step(before, day))[0])
+    storage.write_parquet(
+        paths.step(step, day), pl.concat(taken).sort("row").collect(), {**facts, "judged": _judged(storage, day)[1]}
+    )
+
+
+def _contract(settings: CleaningSettings) -> cleaning.Contract:
+    return cleaning.load_contract(include_dir() / settings.contract)
+
+
+def _left_out(rows: pl.LazyFrame, kept: Path) -> pl.Expr:
+    """Which rows are not among the kept, so that only those are judged once more for their reasons."""
+    came, went = (frame.select("row").collect()["row"].to_numpy() for frame in (rows, pl.scan_parquet(kept)))
+    return among(pl.Series(np.setdiff1d(came, went, assume_unique=True)))
+
+
+def _count(rows: pl.LazyFrame) -> int:
+    return int(rows.select(pl.len()).collect(engine="streaming").item())
+
+
+def _figures(rows: pl.LazyFrame, quarantined: pl.LazyFrame, notes: dict[str, object]) -> dict[str, Any]:
+    reasons = dict(quarantined.group_by("reason").len().sort("reason").collect(engine="streaming").iter_rows())
+    return {"rows_in": _count(rows), "kept": 0, "rejected": sum(reasons.values()), "reasons": reasons, **notes}
+
+
+def _too_many(
+    storage: Storage, step: str, day: date, figures: dict[str, Any], quarantined: pl.LazyFrame, max_share: float
+) -> str:
+    """What the failed task says: how much, why most often, a row of each, and where all of them lie."""
+    top = sorted(figures["reasons"].items(), key=lambda found: -found[1])[:5]
+    samples = quarantined.group_by("reason", maintain_order=True).first().collect(engine="streaming")
+    seen = {row["reason"]: _sample(row) for row in samples.iter_rows(named=True)}
+    said = "; ".join(f"{reason} {count:,}, such as {seen[reason]}" for reason, count in top)
+    return (
+        f"{step} {day}: {figures['rejected']:,} of {figures['rows_in']:,} rows rejected, more than "
+        f"cleaning.max_quarantine_share = {max_share}. {said}. The rows: {storage.url(paths.quarantine(step, day))}. "
+        "Mend the source, include/contract.yaml or the settings"
+    )
+
+
+def _sample(row: dict[str, Any]) -> str:
+    """A rejected row as a message may show it: by its id, with the value only where no person stands in it."""
+    where = f"row_id {row['row_id']}" if row.get("row_id") is not None else f"row {row['row']}"
+    value = str(row["value"])
+    shown = f" = {value[:40]!r}" if row["column"] in _IMPERSONAL and "@" not in value else ""
+    return f"{where}, {row['column']}{shown}" if row["column"] else where
+
+
+def _drift(storage: Storage, day: date) -> dict[str, object] | None:
+    """How the delivery's columns differ from the day before's, null where that was not delivered."""
+    if not storage.exists(paths.raw(day - timedelta(days=1))):
+        return None
+    today, before = (storage.scan_parquet(paths.raw(d))[0].collect_schema() for d in (day, day - timedelta(days=1)))
+    found = cleaning.drift(today, before)
+    if found:
+        log.warning("the delivery of %s differs from the day before's: %s", day, found)
+    return found

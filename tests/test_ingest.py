@@ -1,0 +1,59 @@
+"""Days into the history, and cleaned anew from raw after the contract or a list was mended."""
+
+from datetime import date, datetime, timedelta
+
+import polars as pl
+import pytest
+from test_steps import DAY, GOOD, SETTINGS
+
+from recsys_ops import history, ingest, paths, quarantine, steps
+from recsys_ops.errors import DataError
+from recsys_ops.settings import CleaningSettings
+from recsys_ops.storage import Storage
+
+STRICT = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_quarantine_share": 1})
+BEFORE = DAY - timedelta(days=1)
+
+
+def ingested(storage: Storage, run: date, events: dict[str, date], *, lookback: int) -> None:
+    """The run of a day, which reads events (event id: the day on which it was recorded) through all steps into the history."""
+    good = GOOD | {"event_time": "2026-03-01T11:59:58Z"}
+    rows = [
+        {"row_id": event, "event_id": event} | good | {"recorded_at": datetime.combine(day, GOOD["recorded_at"].timetz())}
+        for event, day in events.items()
+    ]
+    storage.write_parquet(paths.raw(run), pl.DataFrame(rows), {"first_day": str(run - timedelta(days=lookback))})
+    for step in steps.STEPS:
+        steps.clean(storage, step, run, STRICT)
+    ingest.commit(storage, run, "scheduled")
+
+
+def held(storage: Storage) -> dict[date, list[str]]:
+    rows = history.read(storage, date.min, date.max, version=history.version(storage))
+    return {day[0]: sorted(found["event_id"]) for day, found in rows.partition_by("day", as_dict=True).items()}
+
+
+def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the_other_days(storage: Storage) -> None:
+    ingested(storage, BEFORE, {"a": BEFORE}, lookback=0)
+    ingested(storage, DAY, {"a": BEFORE, "late": BEFORE, "b": DAY}, lookback=1)
+    assert held(storage) == {}
+    replayed = ingest.replay(storage, BEFORE, BEFORE, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "late"]}
+    assert (replayed[BEFORE]["run"], replayed[BEFORE]["rows"]) == (DAY, 2)
+    assert replayed[BEFORE]["steps"]["filter_staff"]["rejected"] == 0
+    ingest.replay(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
+
+
+def test_a_day_whose_raw_rows_are_gone_is_named_and_nothing_is_changed(storage: Storage) -> None:
+    ingested(storage, DAY, {"b": DAY}, lookback=0)
+    with pytest.raises(DataError, match=f"no raw object holds {BEFORE}: .* run recsys_ingest for it instead"):
+        ingest.replay(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {}
+
+
+def test_the_summary_of_a_quarantine_counts_reasons_and_shows_a_row_of_each(storage: Storage) -> None:
+    ingested(storage, DAY, {"a": DAY, "b": DAY, "c": DAY}, lookback=0)
+    assert quarantine.summary(storage, DAY).rows() == [("filter_staff", "staff_account", "user_id", 3, "a", "u1")]
+    assert quarantine.rejected(storage, "filter_staff", DAY, "staff_account", 2)["row_id"].to_list() == ["a", "b"]
+    assert quarantine.rejected(storage, "filter_staff", DAY, "staff_role", 2).is_empty()

@@ -1,0 +1,120 @@
+"""A day through all cleaning steps, from the raw object to the rows for the history."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys_ops import paths, steps
+from recsys_ops.errors import DataError, StorageError
+from recsys_ops.settings import CleaningSettings
+from recsys_ops.storage import Storage
+
+DAY = date(2026, 3, 2)
+SETTINGS = CleaningSettings.model_validate({"staff": {"email_domains": ["shop.example"]}})
+GOOD = {
+    "recorded_at": datetime(2026, 3, 2, 12, tzinfo=UTC),
+    "event_time": "2026-03-02T11:59:58Z",
+    "user_id": "u1",
+    "product_id": "p1",
+    "action": "view",
+    "quantity": "1",
+    "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "email": "anna@customer.example",
+}
+# what is delivered, and the step and reason of its end
+DELIVERY: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "kept", ""),
+    ({"customer_ref": "u2"}, "align_schema", "alias_conflict"),
+    ({"quantity": "1_000"}, "fix_types", "not_an_integer"),
+    ({"event_id": "e0", "quantity": "2"}, "deduplicate", "superseded"),
+    ({"event_id": "e0", "quantity": "1", "recorded_at": GOOD["recorded_at"] + timedelta(minutes=1)}, "kept", ""),
+    ({"user_agent": "Googlebot/2.1"}, "filter_crawlers", "crawler"),
+    ({"email": "boss@shop.example"}, "filter_staff", "staff_email"),
+    ({"product_id": "p2", "event_id": "e0"}, "kept", ""),
+]
+
+
+def deliver(storage: Storage, rows: list[dict[str, Any]], day: date = DAY) -> None:
+    frame = pl.DataFrame(
+        [{"row_id": str(i), "event_id": f"e{i}", "customer_ref": None} | GOOD | row for i, row in enumerate(rows)]
+    )
+    storage.write_parquet(paths.raw(day), frame, {"first_day": str(day)})
+
+
+def clean(storage: Storage, *names: str, settings: CleaningSettings = SETTINGS) -> dict[str, dict[str, Any]]:
+    return {name: steps.clean(storage, name, DAY, settings) for name in names or steps.STEPS}
+
+
+def test_every_row_ends_in_the_history_or_in_the_quarantine_of_its_step_with_its_reason(storage: Storage) -> None:
+    delivery = [({"event_id": "e0"}, "deduplicate", "duplicate"), *DELIVERY[1:]]
+    deliver(storage, [row for row, _, _ in delivery])
+    figures = clean(storage)
+    kept, facts = steps.kept_rows(storage, steps.LAST, DAY)
+    ends = dict.fromkeys(kept.collect()["row_id"], ("kept", ""))
+    for step in steps.STEPS:
+        rejected = storage.read_parquet(paths.quarantine(step, DAY)).select("row_id", "reason")
+        ends |= {row_id: (step, reason) for row_id, reason in rejected.iter_rows()}
+        assert figures[step]["rows_in"] == figures[step]["kept"] + figures[step]["rejected"]
+    assert [ends[str(i)] for i in range(len(delivery))] == [(step, reason) for _, step, reason in delivery]
+    assert facts["first_day"] == str(DAY)
+    assert {"crawler_user_agents", "is_bot"} <= set(facts), "the lists' versions travel with the rows"
+
+
+def test_a_day_cleaned_twice_leaves_the_same_bytes(storage: Storage) -> None:
+    deliver(storage, [row for row, _, _ in DELIVERY])
+    written = []
+    for _ in range(2):
+        clean(storage)
+        written.append({path: storage.get(path) for path in storage.list("cleaning") + storage.list("quarantine")})
+    assert written[0] == written[1]
+
+
+def test_a_mended_staff_list_is_applied_to_a_past_day_from_what_is_there(storage: Storage) -> None:
+    deliver(storage, [row for row, _, _ in DELIVERY])
+    clean(storage)
+    mended = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_quarantine_share": 1})
+    assert clean(storage, "filter_staff", settings=mended)["filter_staff"]["kept"] == 0
+    assert steps.kept_rows(storage, steps.LAST, DAY)[0].collect().is_empty()
+
+
+def test_rows_written_anew_are_not_mixed_with_an_earlier_judgement(storage: Storage) -> None:
+    deliver(storage, [{}, {"user_agent": "Googlebot/2.1"}])
+    clean(storage)
+    deliver(storage, [{"user_agent": "Googlebot/2.1"}, {}])
+    clean(storage, "align_schema", "fix_types")
+    with pytest.raises(StorageError, match=r"filter_staff of 2026-03-02 judged other rows .* run the steps after fix_types"):
+        steps.kept_rows(storage, steps.LAST, DAY)
+
+
+def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(storage: Storage) -> None:
+    deliver(storage, [{}, {"quantity": "1_000"}, {"quantity": "x"}, {"user_id": "null", "email": "eve@private.example"}])
+    clean(storage, "align_schema")
+    with pytest.raises(DataError) as caught:
+        clean(storage, "fix_types")
+    said = str(caught.value)
+    assert said.startswith("fix_types 2026-03-02: 3 of 4 rows rejected, more than cleaning.max_quarantine_share = 0.5. ")
+    assert "not_an_integer 2, such as row_id 1, quantity = '1_000'; bad_id 1, such as row_id 3, user_id. The rows: " in said
+    assert "eve" not in said
+    assert storage.read_parquet(paths.quarantine("fix_types", DAY)).height == 3
+    with pytest.raises(StorageError, match="is not there"):
+        steps.kept_rows(storage, "fix_types", DAY)
+
+
+def test_new_missing_and_retyped_columns_are_in_the_report_against_the_day_before(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver(storage, [{"colour": "red", "quantity": 1}])
+    assert clean(storage, "align_schema")["align_schema"]["drift"] is None
+    deliver(storage, [{"size": "L"}], DAY - timedelta(days=1))
+    drift = clean(storage, "align_schema")["align_schema"]["drift"]
+    assert drift == {"new": ["colour"], "missing": ["size"], "retyped": {"quantity": "String → Int64"}}
+    assert "the delivery of 2026-03-02 differs from the day before's" in caplog.text
+
+
+def test_an_empty_day_passes_all_steps(storage: Storage) -> None:
+    deliver(storage, [{}])
+    storage.write_parquet(paths.raw(DAY), storage.read_parquet(paths.raw(DAY)).clear(), {"first_day": str(DAY)})
+    assert {name: found["kept"] for name, found in clean(storage).items()} == dict.fromkeys(steps.STEPS, 0)
+    assert steps.kept_rows(storage, steps.LAST, DAY)[0].collect().is_empty()

@@ -3,6 +3,7 @@
 Each run is about one **day**, 24 h UTC, the last complete one before its date. It reads that day and the few before it
 from the production database, passes them through the cleaning steps and replaces those days in the history, in one commit.
 Every rejected row lies in `quarantine/day=…` with its reason; each task's figures lie in `reports/day=…`.
+What has had its time (`raw_retention_days`, `retention_days`) is deleted at the end.
 
 Days can be run in any order, again, and four at once: backfill with `make backfill FROM=… TO=…`.
 A backfilled day reads only itself and starts no retraining.
@@ -19,6 +20,7 @@ from recsys_ops.operators.alerts import alert
 from recsys_ops.operators.announce_day import AnnounceDayOperator
 from recsys_ops.operators.cleaning_step import CleaningStepOperator
 from recsys_ops.operators.commit_history import CommitHistoryOperator
+from recsys_ops.operators.expire import ExpireOperator
 from recsys_ops.operators.extract_delta import ExtractDeltaOperator
 from recsys_ops.settings import include_dir
 
@@ -48,13 +50,16 @@ with DAG(
         extract_delta = ExtractDeltaOperator(task_id="extract_delta", sql="extract_events.sql")
 
     with TaskGroup("clean", prefix_group_id=False):
-        align_schema = CleaningStepOperator(task_id="align_schema", reads="raw")
-        fix_types = CleaningStepOperator(task_id="fix_types", reads="align_schema")
-        filter_crawlers = CleaningStepOperator(task_id="filter_crawlers", reads="fix_types")
-        filter_bots = CleaningStepOperator(task_id="filter_bots", reads="filter_crawlers")
-        filter_staff = CleaningStepOperator(task_id="filter_staff", reads="filter_bots")
+        align_schema = CleaningStepOperator(task_id="align_schema")
+        fix_types = CleaningStepOperator(task_id="fix_types")
+        deduplicate = CleaningStepOperator(task_id="deduplicate")
+        filter_crawlers = CleaningStepOperator(task_id="filter_crawlers")
+        filter_bots = CleaningStepOperator(task_id="filter_bots")
+        filter_staff = CleaningStepOperator(task_id="filter_staff")
 
-    commit_history = CommitHistoryOperator(task_id="commit_history", reads="filter_staff")
+    commit_history = CommitHistoryOperator(task_id="commit_history")
+    expire = ExpireOperator(task_id="expire")
     announce_day = AnnounceDayOperator(task_id="announce_day", outlets=[Asset("recsys_history")])
 
-    extract_delta >> align_schema >> fix_types >> filter_crawlers >> filter_bots >> filter_staff >> commit_history >> announce_day
+    extract_delta >> align_schema >> fix_types >> deduplicate >> filter_crawlers >> filter_bots >> filter_staff
+    filter_staff >> commit_history >> [announce_day, expire]

@@ -2,13 +2,17 @@
 
 import itertools
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import redis
 import sqlalchemy as sa
+from azurite.server import Azurite, azurite
 
 from recsys_ops.demo import services
 from recsys_ops.storage import Storage
@@ -40,6 +44,29 @@ def database_url(postgres_server: sa.URL) -> str:
 
 
 @pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+    """A MariaDB; the system's package is installed where the suite may do that."""
+    if not shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin") and os.getuid() == 0 and shutil.which("apt-get"):
+        for command in ("update", "install -y --no-install-recommends mariadb-server"):
+            subprocess.run(["apt-get", "-qq", *command.split()], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(services.mariadb(tmp_path_factory.mktemp("mariadb")))
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        yield url
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: sa.URL) -> sa.URL:
+    """A fresh, empty MariaDB database."""
+    name = f"shop{next(_numbers)}"
+    with sa.create_engine(mariadb_server, poolclass=sa.NullPool).connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    return mariadb_server.set(database=name)
+
+
+@pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with services.redis_server(tmp_path_factory.mktemp("redis")) as port:
         yield f"redis://127.0.0.1:{port}/0"
@@ -53,6 +80,18 @@ def redis_client(redis_url: str) -> redis.Redis:
     return client
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return Storage(f"file://{tmp_path}/blob")
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", pytest.param("azurite", marks=pytest.mark.azurite)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An empty storage: a folder, and once more Azure's blob storage, whose account is in the environment as for a worker."""
+    if request.param == "folder":
+        return Storage(f"file://{tmp_path}/blob")
+    server: Azurite = request.getfixturevalue("azurite_server")
+    for name, value in server.options.items():
+        monkeypatch.setenv(f"AZURE_STORAGE_{name.upper()}", value)
+    return Storage(f"{server.container()}/shop", server.options)

@@ -1,19 +1,28 @@
 """The history table: days are replaced whole, at once or not at all."""
 
 import multiprocessing
+import os
+import random
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 
-from recsys_ops import history
+from recsys_ops import history, paths
 from recsys_ops.errors import DataError, StorageError
+from recsys_ops.settings import HistorySettings
 from recsys_ops.storage import Storage
 
-FIRST = date(2026, 1, 1)
+FIRST = date(2026, 1, 1)  # a Thursday
+SUNDAY = date(2026, 1, 4)
+# children are forked from a process that has imported everything and started no thread
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pytest", "recsys_ops.history"])
 
 
 def events(day: date, count: int) -> pl.DataFrame:
@@ -25,8 +34,8 @@ def events(day: date, count: int) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def counts(storage: Storage) -> dict[date, int]:
-    frame = history.read(storage, FIRST, date(2026, 12, 31), version=history.version(storage))
+def counts(storage: Storage, first: date = FIRST) -> dict[date, int]:
+    frame = history.read(storage, first, date(2026, 12, 31), version=history.version(storage))
     return dict(frame.group_by("day").len().sort("day").iter_rows())
 
 
@@ -80,25 +89,139 @@ def test_a_missing_history_says_what_to_run(storage: Storage) -> None:
         history.version(storage)
 
 
-def commit(root: str, day: date, count: int) -> int:
-    return history.replace_days(Storage(root), events(day, count), day, day)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("quantity", 0), ("value", -0.01), ("value", float("nan")), ("event_type", "login"), ("user_id", None), ("quantity", None)],
+)
+def test_a_row_that_no_model_could_learn_from_is_refused_without_being_shown(storage: Storage, column: str, value: Any) -> None:
+    history.replace_days(storage, events(FIRST, 2), FIRST, FIRST)
+    wrong = events(FIRST, 3).with_columns(pl.lit(value).alias(column), event_id=pl.lit("secret"))
+    with pytest.raises(DataError, match="quantity >= 1") as refused:
+        history.replace_days(storage, wrong, FIRST, FIRST)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert counts(storage) == {FIRST: 2}
 
 
-def test_four_days_can_be_committed_at_once(tmp_path: Path) -> None:
+def test_the_table_says_which_run_and_which_contract_wrote_last(storage: Storage) -> None:
+    facts = {"run": "scheduled__1", "contract_version": "3", "is_bot": "0.8.7"}
+    version = history.replace_days(storage, events(FIRST, 3), FIRST, FIRST, facts=facts)
+    last = history.status(storage, FIRST).last
+    assert last is not None
+    assert (last.version, last.facts) == (version, facts)
+
+
+def test_status_names_missing_days_and_compares_with_the_median_without_reading_data(storage: Storage) -> None:
+    for number, count in [(0, 4), (1, 6), (2, 8), (4, 3)]:
+        day = FIRST + timedelta(number)
+        history.replace_days(storage, events(day, count), day, day)
+    for path in storage.list(paths.HISTORY):
+        if path.endswith(".parquet"):
+            storage.delete(path)
+    status = history.status(storage, FIRST + timedelta(5))
+    assert status.missing == [FIRST + timedelta(3), FIRST + timedelta(5)]
+    assert status.days["rows"].to_list() == [4, 6, 8, None, 3, None]
+    assert status.days["of_median"].to_list() == [None, 1.5, 1.6, None, 0.5, None]
+
+
+def test_days_beyond_the_retention_are_dropped_and_the_others_stay(storage: Storage) -> None:
+    days = [SUNDAY - timedelta(number) for number in (12, 11, 10, 0)]
+    for day in days:
+        history.replace_days(storage, events(day, 2), day, day)
+    friday = SUNDAY - timedelta(2)
+    assert history.tidy(storage, friday, HistorySettings(retention_days=9)) == {"days_dropped": 1}
+    assert list(counts(storage, days[0])) == days[1:]
+    assert history.tidy(storage, friday, HistorySettings(retention_days=9)) == {"days_dropped": 0}
+
+
+def test_a_sunday_puts_small_files_together_and_keeps_pinned_versions_readable(storage: Storage) -> None:
+    version = history.replace_days(storage, events(FIRST, 3), FIRST, FIRST)
+    rows = history.read(storage, FIRST, FIRST, version=version)
+    for _ in range(2):
+        write_deltalake(
+            storage.url(paths.HISTORY),
+            rows.with_columns(pl.format("{}-{}", "event_id", pl.lit(random.random())), day=pl.lit(FIRST)),
+            mode="append",
+            storage_options=storage.options,
+        )
+    assert history.tidy(storage, SUNDAY, HistorySettings()) == {"days_dropped": 0, "files_compacted": 3, "files_removed": 0}
+    assert counts(storage) == {FIRST: 9}
+    assert history.read(storage, FIRST, FIRST, version=version).equals(rows)
+
+
+def test_what_a_killed_writer_left_is_removed_after_a_week_and_not_before(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    history.replace_days(storage, events(FIRST, 3), FIRST, FIRST)
+    folder = tmp_path / paths.HISTORY / f"day={FIRST}"
+    old, young = folder / "part-old.parquet", folder / "part-young.parquet"
+    for file, age in ((old, 8), (young, 6)):
+        file.write_bytes(b"half a fi")
+        os.utime(file, (time.time() - age * 86_400,) * 2)
+    assert history.tidy(storage, SUNDAY, HistorySettings())["files_removed"] == 1
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    for _ in range(35):
+        history.replace_days(storage, events(FIRST, 1), FIRST, FIRST)
+    log = tmp_path / paths.HISTORY / "_delta_log"
+    for file in log.iterdir():
+        os.utime(file, (time.time() - 40 * 86_400,) * 2)
+    history.tidy(storage, SUNDAY, HistorySettings())
+    assert len(list(log.iterdir())) < 10
+    assert counts(storage) == {FIRST: 1}
+
+
+def commit(root: str, account: dict[str, str], day: date, count: int, start: float = 0) -> int:
+    time.sleep(max(0, start - time.time()))
+    return history.replace_days(Storage(root, account), events(day, count), day, day)
+
+
+def commit_at_once(storage: Storage, days: list[date], row_counts: list[int]) -> None:
+    """Four processes, each beginning its first commit at the same moment."""
+    many = len(days)
+    start = time.time() + 1.5
+    with ProcessPoolExecutor(4, mp_context=PROCESSES) as pool:
+        list(pool.map(commit, [storage.root] * many, [storage.account] * many, days, row_counts, [start] * many))
+
+
+def test_four_days_can_be_committed_at_once(storage: Storage) -> None:
     days = [FIRST + timedelta(n) for n in range(8)]
-    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(commit, [f"file://{tmp_path}"] * 8, days, range(1, 9)))
-    assert counts(Storage(f"file://{tmp_path}")) == dict(zip(days, range(1, 9), strict=True))
+    commit_at_once(storage, days, list(range(1, 9)))
+    assert counts(storage) == dict(zip(days, range(1, 9), strict=True))
 
 
-def test_a_killed_writer_leaves_the_old_day_and_can_run_again(storage: Storage) -> None:
-    commit(storage.root, FIRST, 3)
-    for delay in (0.9, 1.1, 1.3, 1.5):
-        writer = multiprocessing.get_context("spawn").Process(target=commit, args=(storage.root, FIRST, 100_000))
+def test_the_same_day_committed_by_several_at_once_holds_one_of_them_whole(storage: Storage) -> None:
+    commit_at_once(storage, [FIRST] * 8, [500, 501] * 4)
+    assert counts(storage)[FIRST] in (500, 501)
+    commit_at_once(storage, [FIRST] * 8, [700] * 8)
+    rows = history.read(storage, FIRST, FIRST, version=history.version(storage))
+    assert sorted(rows["event_id"]) == sorted(events(FIRST, 700)["event_id"])
+
+
+def test_a_commit_killed_at_any_moment_leaves_the_old_day_or_the_new_one_and_can_run_again(storage: Storage) -> None:
+    second = FIRST + timedelta(1)
+    for day in (FIRST, second):
+        commit(storage.root, storage.account, day, 3)
+    chance, killed, seconds = random.Random(1), 0, 2.0
+    for number in range(20):
+        count = 20_000 + number
+        before = counts(storage)
+        writer = PROCESSES.Process(target=commit, args=(storage.root, storage.account, FIRST, count))
         writer.start()
-        time.sleep(delay)
+        begun = time.monotonic()
+        writer.join(None if number == 0 else chance.random() * seconds)
+        seconds = time.monotonic() - begun if number == 0 else seconds
         writer.kill()
         writer.join()
-        assert counts(storage)[FIRST] in (3, 100_000)
-    commit(storage.root, FIRST, 7)
-    assert counts(storage) == {FIRST: 7}
+        killed += writer.exitcode != 0
+        assert counts(storage) in (before, {FIRST: count, second: 3})
+    assert killed >= 5, "too few kills came before the commit's end to prove anything"
+    commit(storage.root, storage.account, FIRST, 7)
+    rows = history.read(storage, FIRST, second, version=history.version(storage))
+    undisturbed = Storage(f"{storage.root}/undisturbed", storage.account)
+    for day, count in ((FIRST, 7), (second, 3)):
+        commit(undisturbed.root, undisturbed.account, day, count)
+    expected = history.read(undisturbed, FIRST, second, version=history.version(undisturbed))
+    assert rows.sort("event_id").equals(expected.sort("event_id"))

@@ -39,6 +39,11 @@ A506401,B,Adjust bad debt,1,2009-12-01 10:34:00,-53594.36,,United Kingdom
 
 
 @pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(f"file://{tmp_path}/blob")
+
+
+@pytest.fixture
 def tutorial_settings(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> Iterator[Settings]:
     monkeypatch.setenv("RECSYS_INCLUDE", str(INCLUDE))
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", storage.root)

@@ -7,10 +7,10 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSettings
 
@@ -47,11 +47,18 @@ class Section(BaseModel):
 class StorageSettings(Section):
     root: Annotated[str, Field(pattern=r"^(file:///|(abfs|abfss|az)://)[\w.~/+:@-]+$")]
     conn_id: str = "recsys_blob"
+    raw_retention_days: Positive = 90
+
+
+class HistorySettings(Section):
+    retention_days: Positive = 400
 
 
 class SourceSettings(Section):
     conn_id: str = "recsys_db"
     lookback_days: Annotated[int, Field(ge=0, le=30)] = 3
+    slice_hours: Annotated[int, Field(ge=1, le=24)] = 1
+    connections: Annotated[int, Field(ge=1, le=8)] = 2
     statement_timeout_s: Positive = 600
 
 
@@ -59,19 +66,38 @@ class CrawlerSettings(Section):
     allow: tuple[Pattern, ...] = ()
 
 
+BotSignal = Literal["rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions"]
+
+
+class WindowBotSettings(Section):
+    min_days: Annotated[int, Field(ge=2)] = 14
+    min_events: Positive = 500
+    max_items: Positive = 5000
+    max_active_days: Share = 0.9
+    min_daily_variation: Annotated[float, Field(gt=0)] = 0.25
+    min_signals: Annotated[int, Field(ge=1, le=3)] = 2
+    pseudo_user_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
 class BotSettings(Section):
     min_events: Positive = 100
-    max_events_per_minute: Annotated[float, Field(gt=0)] = 12.0
+    max_acts_per_minute: Positive = 20
+    max_acts_per_day: Positive = 1000
     max_items: Positive = 250
-    max_hours_active: Annotated[int, Field(ge=1, le=24)] = 20
-    max_gap_variation: Annotated[float, Field(gt=0)] = 0.25
-    min_signals: Annotated[int, Field(ge=1, le=5)] = 2
+    max_hours_active: Annotated[int, Field(ge=1, le=24)] = 18
+    max_visit_hours: Annotated[float, Field(gt=0, le=24)] = 8.0
+    max_gap_spread: Annotated[float, Field(gt=0)] = 0.6
+    min_signals: Annotated[int, Field(ge=1, le=6)] = 2
+    pseudo_user_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    pseudo_user_events: Positive = 500
+    shadow: tuple[BotSignal | Literal["pseudo_user"], ...] = ()
+    window: WindowBotSettings = WindowBotSettings()
 
 
 class StaffSettings(Section):
     user_ids: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("admin", "staff")
-    email_domains: tuple[str, ...] = ()
+    email_domains: tuple[Annotated[str, Field(pattern=r"^[^@\s]+$")], ...] = ()
     networks: tuple[IPvAnyNetwork, ...] = ()
     test_account_pattern: Pattern | None = None
 
@@ -133,6 +159,7 @@ class Settings(BaseSettings):
     )
 
     storage: StorageSettings
+    history: HistorySettings = HistorySettings()
     source: SourceSettings = SourceSettings()
     cleaning: CleaningSettings = CleaningSettings()
     confidence: ConfidenceSettings
@@ -141,6 +168,16 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
     alerts: AlertSettings = AlertSettings()
+
+    @model_validator(mode="after")
+    def _history_covers_the_window(self) -> Self:
+        needed = self.confidence.window_days + self.source.lookback_days
+        if self.history.retention_days < needed:
+            raise ValueError(
+                f"history.retention_days = {self.history.retention_days} is less than confidence.window_days + "
+                f"source.lookback_days = {needed}: models would learn from days that are gone"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -185,7 +222,8 @@ def load_settings() -> Settings:
         raise SettingsError(f"{settings_file()} is not YAML: {error}") from error
     except ValidationError as error:
         lines = "\n".join(
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" + ("" if e["type"] == "missing" else f" (found {e['input']!r})")
+            f"  {'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}"
+            + ("" if e["type"] == "missing" or not e["loc"] else f" (found {e['input']!r})")
             for e in error.errors()
         )
         raise SettingsError(f"{settings_file()} or its RECSYS_… overrides are wrong:\n{lines}") from error

@@ -2,9 +2,14 @@
 
 import io
 import json
-from collections.abc import Mapping
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import obstore
 import polars as pl
@@ -13,13 +18,30 @@ from obstore.store import ObjectStore, from_url
 
 from recsys_ops.errors import StorageError
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_ATTEMPTS = 20
+# Throttling, cut connections and server errors are retried by object_store itself: 10 times within 3 minutes, the pause
+# doubling from 0.1 s. Its 30 s for one request are too few for a large block on a slow line.
+_REQUEST_TIMEOUT = "300s"
+
 
 class Storage:
-    """The objects below a root URL. `options` are object_store's keys (``account_name``, ``account_key``, …)."""
+    """The objects below a root URL.
+
+    `options` are object_store's keys of the account (``account_name``, ``account_key``, …); what is not among them comes from
+    the environment (``AZURE_STORAGE_ACCOUNT_NAME``, …). Plain HTTP is spoken only where ``endpoint`` says so.
+    """
 
     def __init__(self, root: str, options: Mapping[str, str] | None = None) -> None:
         self.root = root.rstrip("/")
-        self.options = dict(options or {})
+        self.account = {} if self.root.startswith("file:") else dict(options or {})
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The account and the client's manners as Delta and Polars take them."""
+        return {} if self.root.startswith("file:") else {**self.account, "allow_http": "true", "timeout": _REQUEST_TIMEOUT}
 
     def url(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -29,16 +51,19 @@ class Storage:
         try:
             if self.root.startswith("file:"):
                 return from_url(self.root, mkdir=True)
-            return from_url(self.root, **self.options)  # type: ignore[call-overload, no-any-return]
+            client = {"allow_http": True, "timeout": _REQUEST_TIMEOUT}
+            return from_url(self.root, client_options=client, **self.account)  # type: ignore[call-overload, no-any-return]
         except (BaseError, ValueError, OSError) as error:
-            raise StorageError(f"cannot open storage {self.root}: {error}; check storage.root and its connection") from error
+            raise StorageError(
+                f"cannot open storage {self.root}: {reason(error)}; check storage.root and its connection"
+            ) from error
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write a whole object; a reader sees the old bytes or the new ones, never a part."""
+    def put(self, path: str, data: bytes | Path) -> None:
+        """Write a whole object, from bytes or a local file; a reader sees the old bytes or the new ones, never a part."""
         try:
             obstore.put(self._store, path, data)
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot write {self.url(path)}: {error}") from error
+            raise StorageError(f"cannot write {self.url(path)}: {reason(error)}") from error
 
     def get(self, path: str) -> bytes:
         try:
@@ -46,16 +71,16 @@ class Storage:
         except FileNotFoundError as error:
             raise StorageError(f"{self.url(path)} is not there: run the task that writes it first") from error
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot read {self.url(path)}: {error}") from error
+            raise StorageError(f"cannot read {self.url(path)}: {reason(error)}") from error
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is not there is no error."""
         try:
-            obstore.delete(self._store, path)
+            insist(lambda: obstore.delete(self._store, path))
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot delete {self.url(path)}: {error}") from error
+            raise StorageError(f"cannot delete {self.url(path)}: {reason(error)}") from error
 
     def exists(self, path: str) -> bool:
         try:
@@ -63,15 +88,15 @@ class Storage:
         except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot read {self.url(path)}: {error}") from error
+            raise StorageError(f"cannot read {self.url(path)}: {reason(error)}") from error
         return True
 
     def list(self, prefix: str) -> list[str]:
         """The paths below a prefix, sorted."""
         try:
-            return sorted(str(found["path"]) for found in obstore.list(self._store, prefix).collect())
+            return sorted(str(found["path"]) for found in insist(lambda: obstore.list(self._store, prefix).collect()))
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot list {self.url(prefix)}: {error}") from error
+            raise StorageError(f"cannot list {self.url(prefix)}: {reason(error)}") from error
 
     def write_json(self, path: str, value: Any) -> None:
         self.put(path, json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False).encode())
@@ -88,6 +113,25 @@ class Storage:
         frame.write_parquet(buffer, compression="zstd", metadata=dict(metadata or {}))
         self.put(path, buffer.getvalue())
 
+    def sink_parquet(self, path: str, frame: pl.LazyFrame, metadata: Mapping[str, str] | None = None) -> None:
+        """Write a lazy frame while it is computed; memory does not grow with its rows, the disk holds it once meanwhile."""
+        with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+            file = Path(folder) / "object.parquet"
+            try:
+                frame.sink_parquet(file, compression="zstd", metadata=dict(metadata or {}), maintain_order=True)
+                obstore.put(self._store, path, file)
+            except (BaseError, OSError, pl.exceptions.PolarsError) as error:
+                raise StorageError(f"cannot write {self.url(path)}: {reason(error)}") from error
+
+    def scan_parquet(self, path: str) -> tuple[pl.LazyFrame, dict[str, str]]:
+        """The object as a lazy frame over its compressed bytes, and its metadata."""
+        data = self.get(path)
+        try:
+            facts = {name: fact for name, fact in pl.read_parquet_metadata(data).items() if name != "ARROW:schema"}
+            return pl.scan_parquet(data, use_statistics=False), facts
+        except pl.exceptions.PolarsError as error:
+            raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
+
     def read_parquet(self, path: str) -> pl.DataFrame:
         """The whole object as a frame; memory grows with its rows."""
         return self.read_parquet_with_metadata(path)[0]
@@ -97,4 +141,27 @@ class Storage:
         try:
             return pl.read_parquet(data), pl.read_parquet_metadata(data)
         except pl.exceptions.PolarsError as error:
-            raise StorageError(f"{self.url(path)} is no Parquet ({error}): run the task that writes it again") from error
+            raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
+
+
+def reason(error: Exception) -> str:
+    """What a store or its client says, on one line, without the client's internals and without a signature."""
+    said = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).partition("Debug source:")[0].split())
+    return re.sub(r"\bsig=[^&\s\"')]+", "sig=…", said)
+
+
+def insist(action: Callable[[], T], *races: type[Exception]) -> T:
+    """Do what may be done twice again, a little later each time, when an answer broke off in its middle or a race was lost.
+
+    Everything else that a retry can mend is retried by the clients themselves.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return action()
+        except Exception as error:
+            broken_off = "error reading a body" in str(error) or "response body error" in str(error)
+            if not broken_off and not isinstance(error, races):
+                raise
+            log.info("attempt %d of %d: %s", attempt, _ATTEMPTS, reason(error))
+            time.sleep(0.1 * attempt)
+    return action()

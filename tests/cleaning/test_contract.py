@@ -33,7 +33,7 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ("event_time", {"timezone": "Middle/Earth"}, "columns.event_time.timezone: is not a time zone"),
         ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0"),
         ("price_paid", {"type": "decimal"}, "price_paid"),
-        ("recorded_at", {"timezone": "Europe/Berlin"}, "columns.recorded_at.timezone: must not be set"),
+        ("recorded_at", {"timezone": "Europe/Berlin"}, "columns.recorded_at.timezone: must be UTC or not be set"),
         ("recorded_at", {"max_ahead_minutes": 5}, "columns.recorded_at.max_ahead_minutes: must not be set"),
         ("user_id", {"split": ","}, "columns.user_id.split: only item_id"),
         ("item_id", {"split": ""}, "columns.item_id.split"),

@@ -20,7 +20,7 @@ from recsys_ops.storage import Storage
 ROOT = Path(__file__).parents[2]
 INGEST = [
     *("extract_delta", "align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff"),
-    *("commit_history", "announce_day"),
+    *("commit_history", "announce_day", "expire"),
 ]
 RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]
 
@@ -110,7 +110,7 @@ def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_
     windows = []
     for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5):
         tasks = site.airflow.wait("recsys_ingest", run["dag_run_id"])
-        assert tasks["announce_day"]["state"] == "skipped"
+        assert {tasks[name]["state"] for name in ("announce_day", "expire")} == {"skipped"}
         fields = rendered(site, run["dag_run_id"])
         windows.append((fields["first_day"], fields["day"]))
     assert sorted(windows) == [(day, day) for day in (str(first + timedelta(days=n)) for n in range(5))]

@@ -1,7 +1,7 @@
 """The production database is away, refuses, or is not what the SQL expects: a clear error, and nothing has changed."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_an_account_without_rights_is_said(pipeline: Pipeline, nights: Nights, s
         outcome = pipeline.run(
             task, SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url, login="outsider")}
         )
-    assert outcome.error == "SourceError"
+    assert outcome.message.startswith("DataError")
     assert f"permission denied for table {table}" in outcome.message
     assert differing(pipeline.state(), before) == []
 
@@ -70,7 +70,7 @@ def test_a_missing_table_or_column_is_named(
     before = restored(pipeline, nights, task)
     with changed_shop(shop_url, change) as connection:
         outcome = pipeline.run(task, SECOND_NIGHT, env=connection)
-    assert outcome.error == "SourceError"
+    assert outcome.message.startswith("DataError")  # which is not retried: it would be the same again
     assert named in outcome.message
     assert "check include/sql" in outcome.message
     assert differing(pipeline.state(), before) == []
@@ -83,6 +83,38 @@ def test_a_query_that_takes_too_long_is_ended(pipeline: Pipeline, nights: Nights
     assert outcome.error == "SourceError"
     assert "statement timeout" in outcome.message
     assert differing(pipeline.state(), before) == []
+
+
+def test_a_database_that_is_cut_between_the_slices_leaves_the_old_rows_and_the_next_try_succeeds(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, tmp_path: Path
+) -> None:
+    before = restored(pipeline, nights, "extract_delta")
+    # slow enough to be met in the second half of its window
+    env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(0.05)) slow, events e")
+
+    def cut(pid: int, over: Callable[[], bool]) -> None:
+        reading = f"datname = '{shop_url.database}' AND query LIKE 'COPY%' AND query LIKE '%{SECOND_NIGHT}%'"
+        with administration(shop_url) as server:
+            kill = sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reading}")
+            while not over() and not server.execute(kill).all():
+                pass
+
+    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env=env, disturb=cut)
+    assert outcome.error == "SourceError"
+    assert "'faults'" in outcome.message and "is away or gave up" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.succeed(("extract_delta",), SECOND_NIGHT)
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
+
+
+def test_an_extract_without_an_index_says_so_and_goes_on(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
+    restored(pipeline, nights, "extract_delta")
+    more = """DROP INDEX events_recorded_at_idx;
+              INSERT INTO events (recorded_at) SELECT '2020-01-01' FROM generate_series(1, 150000); ANALYZE events"""
+    with changed_shop(shop_url, more) as connection:
+        outcome = pipeline.succeed(("extract_delta",), SECOND_NIGHT, env=connection)
+    assert outcome.figures["full_scan"] == ["events"]
+    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
 
 
 def test_a_delivery_without_a_required_column_names_it_and_stops_at_the_contract(
@@ -101,7 +133,7 @@ def test_a_delivery_without_a_required_column_names_it_and_stops_at_the_contract
 def test_a_delivery_without_the_time_of_recording_is_refused(pipeline: Pipeline, nights: Nights, tmp_path: Path) -> None:
     before = restored(pipeline, nights, "extract_delta")
     outcome = pipeline.run("extract_delta", SECOND_NIGHT, env=own_sql(tmp_path, "e.recorded_at, e.event_id", "e.event_id"))
-    assert outcome.error == "SourceError"
+    assert outcome.message.startswith("DataError")
     assert "no column recorded_at" in outcome.message
     assert differing(pipeline.state(), before) == []
 

@@ -1,19 +1,39 @@
-"""Reading a real PostgreSQL: rows as delivered, errors that say what to check."""
+"""Reading real databases: rows as delivered, errors that say what to check."""
 
-from datetime import UTC, datetime
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
 
+import polars as pl
 import pytest
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, SourceError
 from recsys_ops.source import catalogue, database
 
+DAY = {"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 3, tzinfo=UTC)}
 
-def make(url: str, *statements: str) -> sa.URL:
+
+def make(url: str | sa.URL, *statements: str) -> sa.URL:
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
         for statement in statements:
-            connection.execute(sa.text(statement))
+            connection.execution_options(no_parameters=True).exec_driver_sql(statement)
     return sa.make_url(url)
+
+
+def read(url: str | sa.URL, sql: str, timeout_s: int = 30, **parameters: datetime) -> pl.DataFrame:
+    return database.read(sa.make_url(url), sql, parameters, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> sa.URL:
+    """A SQLite file with a name that a careless URL breaks at."""
+    file = tmp_path / "the shop #1?.db"
+    file.touch()
+    return database.url("sqlite", host=str(file))
 
 
 def test_rows_arrive_as_delivered_within_the_window(database_url: str) -> None:
@@ -23,59 +43,257 @@ def test_rows_arrive_as_delivered_within_the_window(database_url: str) -> None:
         "INSERT INTO events VALUES (9007199254740993, '2026-01-01 23:30-01', 'x', 1.10)",
         "INSERT INTO events VALUES (2, '2026-01-02Z', NULL, NULL), (3, '2026-01-03Z', '', 0)",
     )
-    window = {"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 3, tzinfo=UTC)}
-    frame = database.read(url, "SELECT * FROM events WHERE at >= :start AND at < :end ORDER BY at", window, timeout_s=5)
+    frame = read(url, "SELECT * FROM events WHERE at >= :start AND at < :end ORDER BY at", **DAY)
     assert frame["id"].to_list() == [2, 9007199254740993]
     assert frame["at"].to_list()[1] == datetime(2026, 1, 2, 0, 30, tzinfo=UTC)
     assert frame["price"].to_list() == [None, "1.10"]
 
 
-def test_types_that_have_no_exact_like_arrive_as_the_database_writes_them(database_url: str) -> None:
-    sql = """SELECT 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid AS id, '10.0.0.5'::inet AS ip, '{"a": 1}'::jsonb AS j, n
-             FROM (VALUES (12345.5::numeric), (0.00000000000000000033::numeric), ('NaN'::numeric)) AS v(n)"""
-    frame = database.read(sa.make_url(database_url), sql, {}, timeout_s=5)
-    assert frame["n"].to_list() == ["12345.5", "0.00000000000000000033", "NaN"]
-    assert frame.row(0)[:3] == ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "10.0.0.5", '{"a": 1}')
+POSTGRESQL_VALUES = {
+    "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+    "'10.0.0.5'::inet": "10.0.0.5",
+    "'10.0.0.5/8'::inet": "10.0.0.5/8",
+    "'10.0.0.0/8'::cidr": "10.0.0.0/8",
+    "'{\"b\":  1}'::json": '{"b":  1}',
+    "'{\"a\": 1}'::jsonb": '{"a": 1}',
+    "'{1,NULL}'::int[]": "{1,NULL}",
+    "interval '1 day 2 hours'": "1 day 02:00:00",
+    "'\\x00ff'::bytea": "\\x00ff",
+    "12345.50::numeric": "12345.50",
+    "0.00000000000000000033::numeric": "0.00000000000000000033",
+    "'NaN'::numeric": "NaN",
+    "9223372036854775807::bigint": 9223372036854775807,
+    "1.1::real": 1.1,
+    "0.1::float8": 0.1,
+    "true": True,
+    "'x'::char(3)": "x  ",
+    "''::text": "",
+    "NULL::inet": None,
+    "NULL": None,
+    "E'100% \"a\"\\n,😀'": '100% "a"\n,😀',
+    "date '2026-01-02'": date(2026, 1, 2),
+    "timestamptz '2026-01-02 01:00:00.000001+01'": datetime(2026, 1, 2, 0, 0, 0, 1, tzinfo=UTC),
+    "timestamp '2026-03-29 02:30:00.123456'": datetime.fromisoformat("2026-03-29 02:30:00.123456"),
+    "'infinity'::timestamptz::text": "infinity",
+}
+
+
+def test_no_value_of_postgresql_is_changed(database_url: str) -> None:
+    columns = ", ".join(f'{written} AS "{number}"' for number, written in enumerate(POSTGRESQL_VALUES))
+    frame = read(database_url, f"SELECT {columns};")
+    assert list(frame.row(0)) == list(POSTGRESQL_VALUES.values())
+
+
+def test_own_types_of_a_shop_arrive_as_text_and_its_domains_as_what_they_are(database_url: str) -> None:
+    url = make(
+        database_url,
+        "CREATE TYPE step AS ENUM ('view', 'cart')",
+        "CREATE DOMAIN number AS bigint",
+        'CREATE TABLE e ("my ""Step""" step, n number)',
+        "INSERT INTO e VALUES ('cart', 7)",
+    )
+    assert read(url, "SELECT * FROM e").to_dicts() == [{'my "Step"': "cart", "n": 7}]
+
+
+def test_an_infinite_time_is_refused_with_its_column(database_url: str) -> None:
+    with pytest.raises(DataError, match="column until holds an infinite time"):
+        read(database_url, "SELECT 'infinity'::timestamptz AS until")
+
+
+MARIADB_TABLE = """CREATE TABLE odd (id int, big bigint unsigned, flag tinyint(1), price decimal(30,10), ratio double,
+    at datetime(6), stamp timestamp(6) NULL, day date, span time, raw binary(2), kind enum('a','b'),
+    name varchar(20) CHARSET latin1, note text)"""
+MARIADB_ROW = r"""INSERT INTO odd VALUES (1, 18446744073709551615, 1, 12345678901234567890.0123456789, 0.1,
+    '2026-03-29 02:30:00.123456', '2026-03-29 02:30:00.123456', '2026-01-02', '-100:00:01', x'00ff', 'a', 'café',
+    'a\0"b",\n😀')"""
+
+
+def test_no_value_of_mariadb_is_changed(mariadb_url: sa.URL) -> None:
+    url = make(
+        mariadb_url,
+        "SET time_zone = '+00:00'",
+        MARIADB_TABLE,
+        MARIADB_ROW,
+        "INSERT INTO odd (id, note, name) VALUES (2, '', NULL)",
+    )
+    one, two = read(url, "SELECT * FROM odd ORDER BY id DESC").rows()[::-1]
+    assert one[:5] == (1, 18446744073709551615, 1, "12345678901234567890.0123456789", 0.1)
+    assert one[5:9] == ("2026-03-29 02:30:00.123456", "2026-03-29 02:30:00.123456+00:00", "2026-01-02", "-100:00:01")
+    assert one[9:] == ("00ff", "a", "café", 'a\0"b",\n😀')
+    assert two == (2, *[None] * 11, "")
+
+
+def test_mariadbs_zero_dates_are_not_taken_for_nothing(mariadb_url: sa.URL) -> None:
+    url = make(mariadb_url, "SET sql_mode = ''", MARIADB_TABLE, "INSERT INTO odd (at, day) VALUES (0, 0)")
+    assert read(url, "SELECT at, day FROM odd").row(0) == ("0000-00-00 00:00:00.000000", "0000-00-00")
+
+
+def test_mariadbs_window_is_cut_in_utc_whatever_the_servers_zone(mariadb_url: sa.URL) -> None:
+    url = make(
+        mariadb_url,
+        "SET GLOBAL time_zone = '-08:00'",
+        "SET time_zone = '+00:00'",
+        "CREATE TABLE e (id int, at timestamp(6))",
+        "INSERT INTO e VALUES (1, '2026-01-01 23:59:59.999999'), (2, '2026-01-02'), (3, '2026-01-03')",
+    )
+    assert read(url, "SELECT * FROM e WHERE at >= :start AND at < :end", **DAY).rows() == [
+        (2, "2026-01-02 00:00:00.000000+00:00")
+    ]
+    make(url, "SET GLOBAL time_zone = 'SYSTEM'")
+
+
+def test_sqlites_mixed_columns_arrive_as_text_with_nothing_lost(sqlite_url: sa.URL) -> None:
+    url = make(sqlite_url, "CREATE TABLE e (id, n)", "INSERT INTO e VALUES (1, 1), ('x7', NULL), (2.5, 2), (NULL, 3)")
+    frame = read(url, "SELECT * FROM e")
+    assert frame["id"].to_list() == ["1", "x7", "2.5", None]
+    assert frame["n"].to_list() == [1, None, 2, 3]
+
+
+def test_sqlite_cuts_the_window_by_text(sqlite_url: sa.URL) -> None:
+    url = make(sqlite_url, "CREATE TABLE e (at)", "INSERT INTO e VALUES ('2026-01-01 23:59:59'), ('2026-01-02 00:00:00')")
+    assert read(url, "SELECT * FROM e WHERE at >= :start AND at < :end", **DAY).rows() == [("2026-01-02 00:00:00",)]
 
 
 def test_more_rows_than_the_driver_holds_at_once_arrive_in_order(database_url: str) -> None:
-    sql = "SELECT n, CASE WHEN n > 60000 THEN 'late' END AS note FROM generate_series(1, 120000) AS n ORDER BY n"
-    frame = database.read(sa.make_url(database_url), sql, {}, timeout_s=30)
-    assert frame["n"].to_list() == list(range(1, 120_001))
+    frame = read(
+        database_url, "SELECT n, CASE WHEN n > 60000 THEN 'late' END AS note FROM generate_series(1, 500000) AS n ORDER BY n"
+    )
+    assert frame["n"].to_list() == list(range(1, 500_001))
     assert frame["note"].null_count() == 60_000
 
 
-def test_a_connection_of_an_unknown_type_says_so() -> None:
-    with pytest.raises(SourceError, match="driver that is not installed"):
-        database.read(database.url("oracle", host="db"), "SELECT 1", {}, timeout_s=5)
+def test_more_rows_than_mariadbs_driver_holds_at_once_arrive_in_order(mariadb_url: sa.URL) -> None:
+    frame = read(mariadb_url, "SELECT seq AS n, CASE WHEN seq > 60000 THEN 'late' END AS note FROM seq_1_to_100000 ORDER BY seq")
+    assert frame["n"].to_list() == list(range(1, 100_001))
+    assert frame["note"].null_count() == 60_000
 
 
-def test_an_empty_window_keeps_the_columns(database_url: str) -> None:
-    url = make(database_url, "CREATE TABLE events (id bigint, at timestamptz)")
-    assert database.read(url, "SELECT * FROM events", {}, timeout_s=5).columns == ["id", "at"]
+def test_an_empty_window_keeps_the_columns(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+    for empty in (database_url, mariadb_url, sqlite_url):
+        url = make(empty, "CREATE TABLE events (id bigint, note varchar(9))")
+        assert read(url, "SELECT * FROM events").columns == ["id", "note"]
 
 
-def test_the_database_cannot_be_written_to(database_url: str) -> None:
-    url = make(database_url, "CREATE SEQUENCE numbers")
-    with pytest.raises(SourceError, match="read-only transaction"):
-        database.read(url, "SELECT nextval('numbers')", {}, timeout_s=5)
+def test_two_columns_of_one_name_are_refused(database_url: str, mariadb_url: sa.URL) -> None:
+    for url in (database_url, mariadb_url):
+        with pytest.raises(DataError, match="two columns named a"):
+            read(url, "SELECT 1 AS a, 2 AS a")
 
 
-def test_a_query_that_takes_too_long_is_cancelled(database_url: str) -> None:
-    with pytest.raises(SourceError, match="statement timeout"):
-        database.read(sa.make_url(database_url), "SELECT pg_sleep(30)", {}, timeout_s=1)
+def test_the_database_cannot_be_written_to(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+    make(database_url, "CREATE SEQUENCE numbers")
+    make(mariadb_url, "CREATE SEQUENCE numbers")
+    for url in (database_url, mariadb_url):
+        with pytest.raises(DataError, match=r"(?i)read.only transaction"):
+            read(url, "SELECT nextval(numbers)" if url is mariadb_url else "SELECT nextval('numbers')")
+    make(sqlite_url, "CREATE TABLE e (a)")
+    with pytest.raises(DataError, match="readonly database"):
+        read(sqlite_url, "INSERT INTO e VALUES (1) RETURNING a")
 
 
-def test_a_missing_table_names_it_and_the_sql_folder(database_url: str) -> None:
-    with pytest.raises(SourceError, match=r'relation "events" does not exist; check include/sql'):
-        database.read(sa.make_url(database_url), "SELECT * FROM events", {}, timeout_s=5)
+def test_a_query_that_takes_too_long_is_cancelled(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+    slow = {
+        database_url: ("SELECT pg_sleep(30)", "statement timeout"),
+        mariadb_url: ("SELECT count(*) FROM seq_1_to_9999999 a, seq_1_to_9999999 b", "max_statement_time"),
+        sqlite_url: (endless, "interrupted"),
+    }
+    for url, (sql, said) in slow.items():
+        with pytest.raises(SourceError, match=said):
+            read(url, sql, timeout_s=1)
+
+
+def test_a_missing_table_or_column_is_named_and_no_outage(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+    for url in (database_url, mariadb_url, sqlite_url):
+        with pytest.raises(DataError, match=r"events.*check include/sql"):
+            read(url, "SELECT * FROM events")
+        with pytest.raises(DataError, match=r"prize.*check include/sql"):
+            read(url, "SELECT prize FROM (SELECT 1 AS price) AS e")
+
+
+def test_a_parameter_that_nothing_binds_is_named(database_url: str, mariadb_url: sa.URL) -> None:
+    for url in (database_url, mariadb_url):
+        with pytest.raises(DataError, match="since"):
+            read(url, "SELECT :since AS a")
 
 
 def test_an_unreachable_database_is_named_without_its_password() -> None:
-    url = database.url("postgres", username="shop", password="hunter2", host="127.0.0.1", port=1, database="shop")
-    with pytest.raises(SourceError, match=r"'shop' on 127\.0\.0\.1 is away") as error:
-        database.read(url, "SELECT 1", {}, timeout_s=5)
-    assert "hunter2" not in str(error.value)
+    for kind in ("postgres", "mysql", "mariadb"):
+        url = database.url(kind, username="shop", password="hunt/er@2", host="127.0.0.1", port=1, database="shop")
+        with pytest.raises(SourceError, match=r"'shop' on 127\.0\.0\.1 is away") as error:
+            read(url, "SELECT 1")
+        assert "hunt" not in str(error.value)
+
+
+def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="unable to open database file"):
+        read(database.url("sqlite", host=f"{tmp_path}/shop.db"), "SELECT 1")
+    assert not (tmp_path / "shop.db").exists()
+
+
+def test_a_connection_of_an_unknown_type_says_so() -> None:
+    with pytest.raises(DataError, match="driver that is not installed"):
+        read(database.url("oracle", host="db"), "SELECT 1")
+
+
+def test_a_password_of_any_characters_opens_both_servers(database_url: str, mariadb_url: sa.URL) -> None:
+    password = "p'a\\s /@:%#? ü"
+    make(
+        mariadb_url,
+        "CREATE USER odd@localhost IDENTIFIED BY 'p\\'a\\\\s /@:%#? ü'",
+        f"GRANT SELECT ON {mariadb_url.database}.* TO odd@localhost",
+    )
+    parts = {"username": "odd", "password": password, "host": "127.0.0.1", "port": mariadb_url.port}
+    assert read(database.url("mysql", **parts, database=mariadb_url.database), "SELECT 1 AS a").rows() == [(1,)]
+    make(database_url, "CREATE ROLE odd LOGIN PASSWORD 'p''a\\s /@:%#? ü'")
+    url = sa.make_url(database_url)
+    socket = {"username": "odd", "password": password, "host": url.query["host"], "database": url.database}
+    assert read(database.url("postgres", **socket, extra={"sslmode": "prefer"}), "SELECT 1 AS a").rows() == [(1,)]
+
+
+def test_tls_is_asked_for_by_the_connections_extra(database_url: str, mariadb_url: sa.URL) -> None:
+    for url, extra in (sa.make_url(database_url), {"sslmode": "require"}), (mariadb_url, {"ssl_ca": "/nowhere.pem"}):
+        parts = {"username": url.username, "password": "hunter2", "host": url.host or "127.0.0.1", "port": url.port or 1}
+        with pytest.raises(SourceError) as error:
+            read(database.url(url.get_backend_name(), **parts, database=url.database, extra=extra), "SELECT 1")
+        assert "hunter2" not in str(error.value)
+
+
+def test_no_value_of_a_row_is_in_an_error(database_url: str) -> None:
+    make(database_url, "CREATE TABLE users (email text)", "INSERT INTO users VALUES ('ann@example.com')")
+    with pytest.raises(SourceError, match="invalid input syntax for type integer: …") as error:
+        read(database_url, "SELECT CAST(email AS integer) AS a FROM users")
+    assert "ann@" not in "".join(traceback.format_exception(error.value))
+
+
+def cut(url: sa.URL, kill: str, sql: str, running: Callable[[sa.Connection], list[int]]) -> SourceError:
+    """Run a query whose connection is killed on the server once its first rows have come; returns the error."""
+    arrived = threading.Event()
+
+    def killer() -> None:
+        arrived.wait(20)
+        with sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:
+            for process in running(connection):
+                connection.exec_driver_sql(kill.format(process))
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    with pytest.raises(SourceError, match="is away or gave up") as error, database.opened(url, sql, timeout_s=60) as query:
+        for frame in query({}):
+            if frame.height:
+                arrived.set()
+                time.sleep(0.2)
+    thread.join()
+    return error.value
+
+
+def test_a_connection_that_is_cut_while_rows_arrive_is_an_outage_and_no_end(database_url: str, mariadb_url: sa.URL) -> None:
+    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    rows = "SELECT n, repeat('x', 100) AS note FROM generate_series(1, 3000000) AS n"
+    cut(sa.make_url(database_url), "SELECT pg_terminate_backend({})", rows, lambda c: list(c.exec_driver_sql(others).scalars()))
+    mine = "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
+    rows = "SELECT seq, repeat('x', 100) AS note FROM seq_1_to_3000000"
+    cut(mariadb_url, "KILL {}", rows, lambda c: list(c.exec_driver_sql(mine).scalars()))
 
 
 def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_url: str) -> None:
@@ -85,7 +303,7 @@ def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_u
         "INSERT INTO products VALUES ('c','C','x',1.5,3,'draft'), ('b','B','x',2.5,0,'published')",
         "INSERT INTO products VALUES ('a','A',NULL,9.9,1,'published')",
     )
-    products = catalogue.canonical(database.read(url, "SELECT * FROM products", {}, timeout_s=5))
+    products = catalogue.canonical(read(url, "SELECT * FROM products"))
     assert products["item_id"].to_list() == ["a", "b", "c"]
     assert products["price"].to_list() == [9.9, 2.5, 1.5]
     assert catalogue.eligible(products)["item_id"].to_list() == ["a"]
@@ -94,7 +312,7 @@ def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_u
 def test_a_catalogue_with_an_item_twice_or_a_column_missing_is_refused(database_url: str) -> None:
     url = make(database_url, "CREATE TABLE p (item_id text)")
     with pytest.raises(DataError, match="delivers no title, category"):
-        catalogue.canonical(database.read(url, "SELECT * FROM p", {}, timeout_s=5))
+        catalogue.canonical(read(url, "SELECT * FROM p"))
     twice = "SELECT 'a' item_id, 't' title, 'c' category, 1 price, 1 stock, 's' status UNION ALL SELECT 'a', 't', 'c', 1, 1, 's'"
     with pytest.raises(DataError, match="share an item_id"):
-        catalogue.canonical(database.read(url, twice, {}, timeout_s=5))
+        catalogue.canonical(read(url, twice))

@@ -153,10 +153,10 @@ class Contract(_Strict):
                 if rule.default is not None and not rule.min <= rule.default <= rule.max:
                     raise ValueError(f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}")
         recorded_at = self.columns["recorded_at"]
-        if isinstance(recorded_at, TimeRule) and recorded_at.timezone is not None:
+        if isinstance(recorded_at, TimeRule) and recorded_at.timezone not in (None, "UTC"):
             raise ValueError(
-                "columns.recorded_at.timezone: must not be set. The database cuts the days by this column and needs its zone: "
-                "use timestamptz, or convert it to UTC in include/sql"
+                "columns.recorded_at.timezone: must be UTC or not be set. The database cuts the days by this column, in UTC: "
+                "use a type with a zone, or convert it to UTC in include/sql"
             )
         if isinstance(recorded_at, TimeRule) and recorded_at.max_ahead_minutes is not None:
             raise ValueError("columns.recorded_at.max_ahead_minutes: must not be set, other times are measured by this one")

@@ -1,16 +1,18 @@
 """What every operator shares: the day, the stores behind the connections, and which errors are worth a retry."""
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import BaseOperator, Connection
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from recsys_ops import paths, windows
-from recsys_ops.errors import RecsysError, ServingError, SourceError, StorageError
+from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceError, StorageError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -78,12 +80,59 @@ def storage(settings: Settings) -> "Storage":
 
 
 def storage_options(settings: Settings) -> dict[str, str]:
-    """object_store's keys for the storage account: the connection's login and password, none for a folder."""
+    """object_store's keys for the storage account out of a `wasb` connection, none for a folder.
+
+    The account is the login, or the host where that is a service principal's id; a host is also the endpoint. The first of
+    these is used: extra ``sas_token``; password and extra ``tenant_id`` (service principal); password (the account's key);
+    extra ``workload_identity_tenant_id``; managed identity. Raises SettingsError for what none of our clients can do.
+    """
     if settings.storage.root.startswith("file:"):
         return {}
-    connection = Connection.get(settings.storage.conn_id)
-    keys = {"account_name": connection.login, "account_key": connection.password}
+    try:
+        connection = Connection.get(settings.storage.conn_id)
+    except AirflowNotFoundException as error:
+        raise SettingsError(
+            f"Airflow has no connection {settings.storage.conn_id}: add it, type wasb, or name another in storage.conn_id"
+        ) from error
+    extra = {name: value for name, value in connection.extra_dejson.items() if value}
+    if unknown := extra.keys() - _WASB_EXTRAS:
+        raise SettingsError(
+            f"connection {connection.conn_id}: extra {', '.join(sorted(unknown))} cannot be used; give login and password "
+            f"(account and key) or one of {', '.join(_WASB_EXTRAS)}"
+        )
+    host = (connection.host or "").rstrip("/")
+    endpoint = host if not host or "://" in host else f"https://{host}"
+    if endpoint and connection.port:
+        endpoint = f"{endpoint}:{connection.port}"
+    principal = "tenant_id" in extra
+    account = urlsplit(endpoint).netloc.partition(".")[0] if principal else connection.login
+    if not account:
+        where = "host (https://<account>.blob.core.windows.net)" if principal else "login"
+        raise SettingsError(f"connection {connection.conn_id} names no storage account: put it into its {where}")
+    keys = {"account_name": account, "endpoint": endpoint, **_credentials(connection, extra)}
     return {name: value for name, value in keys.items() if value}
+
+
+_WASB_EXTRAS = ("sas_token", "tenant_id", "workload_identity_tenant_id", "managed_identity_client_id")
+
+
+def _credentials(connection: Connection, extra: dict[str, str]) -> dict[str, str | None]:
+    if "sas_token" in extra:
+        return {"sas_token": extra["sas_token"].lstrip("?")}
+    if "tenant_id" in extra:
+        return {"client_id": connection.login, "client_secret": connection.password, "tenant_id": extra["tenant_id"]}
+    if connection.password:
+        return {"account_key": connection.password}
+    identity = {"client_id": extra.get("managed_identity_client_id")}
+    if "workload_identity_tenant_id" in extra:
+        token = os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
+        if not token:
+            raise SettingsError(
+                f"connection {connection.conn_id}: workload identity needs AZURE_FEDERATED_TOKEN_FILE in the environment; "
+                "label the pod azure.workload.identity/use"
+            )
+        return {**identity, "tenant_id": extra["workload_identity_tenant_id"], "federated_token_file": token}
+    return identity
 
 
 def database_url(settings: Settings) -> "sqlalchemy.URL":
@@ -97,6 +146,7 @@ def database_url(settings: Settings) -> "sqlalchemy.URL":
         host=connection.host,
         port=connection.port,
         database=connection.schema,
+        extra=connection.extra_dejson,
     )
 
 

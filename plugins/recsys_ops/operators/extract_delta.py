@@ -1,22 +1,27 @@
 """From the production database to the raw day, as delivered."""
 
+import logging
+import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops import paths, windows
-from recsys_ops.errors import SourceError
 from recsys_ops.operators.base import DayOperator, database_url, storage
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+log = logging.getLogger(__name__)
+
 
 class ExtractDeltaOperator(DayOperator):
     """Read the events recorded from `first_day` to the end of `day` and keep them whole as the day's raw object.
 
-    `sql` selects them between the bound parameters ``:start`` and ``:end``; it must deliver the column `recorded_at`.
+    `sql` selects them between the bound parameters ``:start`` and ``:end``; it must deliver the column `recorded_at`. It runs
+    once for every `source.slice_hours` of the window. The raw object is replaced when all slices are there, never before.
     """
 
     template_fields: Sequence[str] = ("day", "first_day", "sql")
@@ -31,12 +36,26 @@ class ExtractDeltaOperator(DayOperator):
         )
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.source import database
+        from recsys_ops.source import plans, slices
 
+        database, source = database_url(settings), settings.source
         first = date.fromisoformat(self.first_day)
-        window = {"start": windows.midnight(first), "end": windows.midnight(day + timedelta(days=1))}
-        frame = database.read(database_url(settings), self.sql, window, timeout_s=settings.source.statement_timeout_s)
-        if "recorded_at" not in frame.columns:
-            raise SourceError("the events query delivers no column recorded_at, by which days are cut; name one in its SQL")
-        storage(settings).write_parquet(paths.raw(day), frame, {"first_day": str(first)})
-        return {"rows": frame.height, "first_day": str(first), "columns": len(frame.columns)}
+        start, end = windows.midnight(first), windows.midnight(day + timedelta(days=1))
+        slice_ = {"start": start, "end": min(end, start + timedelta(hours=source.slice_hours))}
+        scans = plans.full_scans(database, self.sql, slice_, timeout_s=source.statement_timeout_s)
+        for scan in scans:
+            log.warning("each slice reads all of %s, about %s rows; %s", scan.table, f"{scan.rows:,}", scan.advice)
+        with tempfile.TemporaryDirectory(prefix="recsys-extract-") as folder:
+            frame, rows = slices.delivered(
+                database,
+                self.sql,
+                start,
+                end,
+                hours=source.slice_hours,
+                connections=source.connections,
+                timeout_s=source.statement_timeout_s,
+                folder=Path(folder),
+            )
+            storage(settings).sink_parquet(paths.raw(day), frame, {"first_day": str(first)})
+            columns = len(frame.collect_schema())
+        return {"rows": rows, "first_day": str(first), "columns": columns, "full_scan": [scan.table for scan in scans]}

@@ -1,0 +1,87 @@
+"""A window of events in slices of some hours: short queries, small memory, one frame."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from queue import SimpleQueue
+
+import polars as pl
+import sqlalchemy as sa
+
+from recsys_ops.errors import DataError, StorageError
+from recsys_ops.source import database
+
+log = logging.getLogger(__name__)
+
+
+def delivered(
+    url: sa.URL, sql: str, start: datetime, end: datetime, *, hours: int, connections: int, timeout_s: int, folder: Path
+) -> tuple[pl.LazyFrame, int]:
+    """Run the query for each slice of `hours` from `start` up to, not including, `end`, `connections` slices at a time.
+
+    sql : selects between ``:start`` and ``:end`` and delivers the column `recorded_at`.
+    folder : empty, on the local disk; what arrives is kept there as Parquet while it is needed.
+    Returns the rows of all slices in order, lazily, and their number; a column has one type, text where the slices' types differ,
+    and is null in slices that lack it. Memory holds one batch of the driver for each connection, whatever the window.
+
+    Each slice is a transaction of its own, so that none is long; together they are no snapshot, and need not be: rows are only
+    ever added at the end of `recorded_at`, past a window that is over, and what is corrected meanwhile the next run reads again.
+
+    Raises SourceError and DataError as `database.opened` does, DataError when `recorded_at` is missing, and StorageError when
+    `folder` is full.
+    """
+    files: list[tuple[Path, pl.Schema]] = []
+    schemas: list[pl.Schema] = []
+    rows = 0
+    with ExitStack() as stack:
+        free: SimpleQueue[database.Query] = SimpleQueue()
+        for _ in range(connections):
+            free.put(stack.enter_context(database.opened(url, sql, timeout_s=timeout_s)))
+        pool = stack.enter_context(ThreadPoolExecutor(connections))
+        windows = list(cut(start, end, hours))
+        for (_, last), kept in zip(windows, pool.map(partial(_keep, free, folder), windows), strict=True):
+            files += [(file, schema) for file, schema, height in kept if height]
+            schemas += [schema for _, schema, _ in kept if schema not in schemas]
+            rows += sum(height for _, _, height in kept)
+            if last == end or last.hour < hours:
+                log.info("read to %s, rows=%s", f"{last:%Y-%m-%d %H:%M}", f"{rows:,}")
+    common = database.common_schema(schemas)
+    parts = [
+        pl.scan_parquet([file for file, _ in alike]).select(database.as_common(schema, common))
+        for schema, alike in groupby(files, key=itemgetter(1))
+    ]
+    return pl.concat([pl.LazyFrame(schema=common), *parts]), rows
+
+
+def _keep(
+    free: "SimpleQueue[database.Query]", folder: Path, window: tuple[datetime, datetime]
+) -> list[tuple[Path, pl.Schema, int]]:
+    """Read a slice over a free connection; returns the file, the schema and the rows of each batch."""
+    kept = []
+    query = free.get()
+    try:
+        for number, frame in enumerate(query(dict(zip(("start", "end"), window, strict=True)))):
+            if "recorded_at" not in frame.columns:
+                raise DataError("the events query delivers no column recorded_at, by which days are cut; name one in its SQL")
+            file = folder / f"{window[0]:%Y%m%dT%H}-{number}.parquet"
+            kept.append((file, frame.schema, frame.height))
+            if frame.height:
+                frame.write_parquet(file, compression="lz4")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StorageError(f"cannot keep a slice in {folder}: {error}; make room there or set TMPDIR") from error
+    finally:
+        free.put(query)
+    return kept
+
+
+def cut(start: datetime, end: datetime, hours: int) -> Iterator[tuple[datetime, datetime]]:
+    """The slices' bounds, each the next one's beginning; the last may be shorter."""
+    while start < end:
+        first, start = start, min(start + timedelta(hours=hours), end)
+        yield first, start

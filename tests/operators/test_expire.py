@@ -1,0 +1,78 @@
+"""What is deleted at the end of a night, and what is not."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+from test_history import counts, events
+
+from recsys_ops import history, paths
+from recsys_ops.operators.expire import ExpireOperator, expire
+from recsys_ops.settings import load_settings
+from recsys_ops.storage import Storage
+
+NEWEST = date(2026, 6, 30)
+
+
+def write(storage: Storage, day: date) -> dict[str, list[str]]:
+    """A day's objects, by whether they hold personal data or explain a decision."""
+    personal = [paths.raw(day), paths.step("fix_types", day), paths.quarantine("fix_types", day), paths.job(day, "train.npz")]
+    kept = [paths.report("gate", day), paths.catalogue(day), paths.model(f"{day}-v", "verdict.json")]
+    for path in [*personal, *kept]:
+        storage.put(path, b"1")
+    return {"personal": personal, "kept": kept}
+
+
+def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storage: Storage) -> None:
+    old, kept = write(storage, NEWEST - timedelta(days=91)), write(storage, NEWEST - timedelta(days=90))
+    assert expire(storage, NEWEST - timedelta(days=90)) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
+    assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
+
+
+@pytest.fixture
+def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run the task `expire` of a day, in a run of a type."""
+    monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}")
+    load_settings.cache_clear()
+
+    def run(day: date, run_type: str = "scheduled") -> dict[str, Any]:
+        after = datetime(2026, 7, 1, 2, tzinfo=UTC)
+        dag_run = SimpleNamespace(run_id="x", run_type=run_type, logical_date=after, run_after=after)
+        return ExpireOperator(task_id="expire", day=str(day)).execute({"dag_run": dag_run})  # type: ignore[typeddict-item]
+
+    yield run
+    load_settings.cache_clear()
+
+
+def test_a_night_drops_days_that_no_model_learns_from(night: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    gone, kept = NEWEST - timedelta(days=401), NEWEST - timedelta(days=400)
+    for day in (gone, kept, NEWEST):
+        history.replace_days(storage, events(day, 1), day, day)
+        write(storage, day)
+    assert night(NEWEST) == {"expired": {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2}, "days_dropped": 1}
+    assert list(counts(storage, gone)) == [kept, NEWEST]
+    assert storage.exists(paths.raw(NEWEST))
+
+
+def test_a_run_of_an_old_day_deletes_nothing_newer_and_nothing_of_its_own(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    old = NEWEST - timedelta(days=300)
+    for day in (old, NEWEST):
+        history.replace_days(storage, events(day, 1), day, day)
+        write(storage, day)
+    before = storage.list("raw")
+    assert night(old, "manual")["expired"]["raw"] == 0
+    assert storage.list("raw") == before
+    assert list(counts(storage, old)) == [old, NEWEST]
+
+
+def test_a_backfilled_day_deletes_nothing(night: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(AirflowSkipException, match="was backfilled"):
+        night(NEWEST, "backfill")

@@ -1,0 +1,84 @@
+"""The command line, as a person at a terminal meets it."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from azurite.server import Azurite
+from test_history import events
+
+import recsys_ops
+from recsys_ops import history
+from recsys_ops.storage import Storage
+
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def run(root: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recsys_ops", *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1]), "RECSYS_STORAGE__ROOT": root, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fill(storage: Storage) -> None:
+    for ago, count in [(4, 1000), (3, 1200), (1, 550)]:
+        day = YESTERDAY - timedelta(days=ago - 1)
+        history.replace_days(storage, events(day, count), day, day, facts={"run": "scheduled__x", "contract_version": "2"})
+
+
+def test_history_status_shows_days_missing_days_medians_and_the_last_run(tmp_path: Path) -> None:
+    fill(Storage(f"file://{tmp_path}"))
+    done = run(f"file://{tmp_path}", "history", "status")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    missing = YESTERDAY - timedelta(days=1)
+    assert "2,750 rows" in lines[0]
+    assert lines[1] == f"days missing: {missing}"
+    assert "run scheduled__x, contract_version 2" in lines[2] or "contract_version 2, run scheduled__x" in lines[2]
+    assert lines[-1].split()[:3] == [str(YESTERDAY), "550", "50%"]
+    assert lines[-2].split() == [str(missing), "missing"]
+
+
+def test_history_status_as_json_can_be_read_by_machines(tmp_path: Path) -> None:
+    fill(Storage(f"file://{tmp_path}"))
+    answer = json.loads(run(f"file://{tmp_path}", "history", "status", "--json", "--days", "1").stdout)
+    assert [day["rows"] for day in answer["days"]] == [550]
+    assert answer["missing"] == [str(YESTERDAY - timedelta(days=1))]
+
+
+@pytest.mark.azurite
+def test_history_status_reads_the_storage_account_of_airflows_connection(azurite_server: Azurite) -> None:
+    storage = Storage(f"{azurite_server.container()}/shop", azurite_server.options)
+    fill(storage)
+    connection = {"conn_type": "wasb", "login": azurite_server.options["account_name"], "password": azurite_server.key}
+    done = run(
+        storage.root, "history", "status", AIRFLOW_CONN_RECSYS_BLOB=json.dumps(connection), AZURE_STORAGE_USE_EMULATOR="true"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "550" in done.stdout
+
+
+def test_an_error_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    done = run(f"file://{tmp_path}", "history", "status")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("StorageError: no history at")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_connection_that_is_not_there_is_named() -> None:
+    done = run("abfs://shop/recsys", "history", "status", RECSYS_STORAGE__CONN_ID="nowhere")
+    assert done.returncode == 1
+    assert "SettingsError: Airflow has no connection nowhere" in done.stderr.splitlines()[-1]
+
+
+def test_a_wrong_call_shows_how_to_call(tmp_path: Path) -> None:
+    done = run(f"file://{tmp_path}", "history", "statuses")
+    assert (done.returncode, "usage: recsys_ops" in done.stderr) == (2, True)

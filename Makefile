@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-ui test lint lock lock-check task-test backfill clean
+.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean clean
 
 demo: .venv/installed           ## the main job on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo.run
@@ -38,6 +38,9 @@ task-test: .venv/installed      ## one task of one day, alone: DAG=recsys_ingest
 backfill: .venv/installed       ## ingest the days FROM … TO again, four at once: FROM=2026-01-01 TO=2026-01-31
 	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
 	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
+
+bench-clean: .venv/installed    ## the cleaning steps against plain pandas, ROWS=1000000 by default
+	@$(BIN)/python benchmarks/clean.py $(ROWS)
 
 clean:                          ## forget the demo and the environment
 	@rm -rf .demo .venv

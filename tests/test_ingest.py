@@ -15,16 +15,16 @@ STRICT = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_qu
 BEFORE = DAY - timedelta(days=1)
 
 
-def ingested(storage: Storage, run: date, events: dict[str, date], *, lookback: int) -> None:
+def ingested(storage: Storage, run: date, events: dict[str, date], *, lookback: int, settings: CleaningSettings = STRICT) -> None:
     """The run of a day, which reads events (event id: the day on which it was recorded) through all steps into the history."""
-    good = GOOD | {"event_time": "2026-03-01T11:59:58Z"}
+    good = GOOD | {"event_time": "2026-02-01T11:59:58Z"}
     rows = [
         {"row_id": event, "event_id": event} | good | {"recorded_at": datetime.combine(day, GOOD["recorded_at"].timetz())}
         for event, day in events.items()
     ]
     storage.write_parquet(paths.raw(run), pl.DataFrame(rows), {"first_day": str(run - timedelta(days=lookback))})
     for step in steps.STEPS:
-        steps.clean(storage, step, run, STRICT)
+        steps.clean(storage, step, run, settings)
     ingest.commit(storage, run, "scheduled")
 
 
@@ -43,6 +43,15 @@ def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the
     assert replayed[BEFORE]["steps"]["filter_staff"]["rejected"] == 0
     ingest.replay(storage, BEFORE, DAY, SETTINGS)
     assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
+
+
+def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(storage: Storage) -> None:
+    days = [DAY - timedelta(days=ago) for ago in range(15)]
+    lines = {f"{day}-{n}": day for day in days for n in range(3)}
+    for run, first in ((days[3], days[14]), (days[0], days[11])):
+        delivered = {line: day for line, day in lines.items() if first <= day <= run}
+        ingested(storage, run, delivered, lookback=(run - first).days, settings=SETTINGS)
+    assert held(storage) == {day: [f"{day}-{n}" for n in range(3)] for day in days}
 
 
 def test_a_day_whose_raw_rows_are_gone_is_named_and_nothing_is_changed(storage: Storage) -> None:

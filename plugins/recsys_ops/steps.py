@@ -61,7 +61,7 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
             refused = cleaned.rejected.filter(_left_out(rows, kept)) if step == "fix_types" else cleaned.rejected
             refused.sink_parquet(rejected, metadata=facts, **_FAST)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise StorageError(f"{step} {day}: cannot read its rows or write to {folder}: {error}") from error
+            raise StorageError(f"{step} {day}: cannot write to {folder}, or read its rows: {error}") from error
         storage.put(paths.quarantine(step, day), rejected)
         quarantined = pl.scan_parquet(rejected)
         figures = _figures(rows, quarantined, cleaned.notes)

@@ -80,7 +80,7 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
     assert {name: dag["order"] for name, dag in bag["dags"].items()} == {
         "recsys_ingest": [
             *("extract_delta", "align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff"),
-            *("commit_history", "announce_day"),
+            *("commit_history", "expire", "announce_day"),
         ],
         "recsys_retrain": ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"],
     }

@@ -54,9 +54,9 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
     rejected = read.filter(broken).select(
         *as_they_came(dtypes.names(), ("row", *MARKS)),
         row=" row",
-        reason=pl.coalesce(None, *(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults)),
-        column=pl.coalesce(None, *(pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults)),
-        value=pl.coalesce(None, *(pl.when(fault.holds).then(fault.value) for fault in faults)),
+        reason=pl.coalesce(*(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults), pl.lit(None, pl.String)),
+        column=pl.coalesce(*(pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults), pl.lit(None, pl.String)),
+        value=pl.coalesce(*(pl.when(fault.holds).then(fault.value) for fault in faults), pl.lit(None, pl.String)),
     )
     known = {source.partition(".")[0] if source in paths else source for found in sources.values() for source in found}
     return Cleaned(kept, rejected, {"unknown_columns": sorted(set(dtypes) - known), **contract.facts})

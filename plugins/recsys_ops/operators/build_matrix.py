@@ -22,6 +22,7 @@ class BuildMatrixOperator(DayOperator):
         from recsys_ops.worker.spec import write_job
 
         store = storage(settings)
+        eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         window_start = matrix.window_start(day, settings.confidence)
         version = history.version(store)
         columns = ["day", "user_id", "item_id", "event_type"]
@@ -30,7 +31,6 @@ class BuildMatrixOperator(DayOperator):
         store.write_parquet(paths.quarantine(self.name, day), left_out)
         people = events.filter(~events["user_id"].is_in(left_out["user_id"].implode()))
         interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
-        eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         before = champion(store, day)
         spec = write_job(
             store,

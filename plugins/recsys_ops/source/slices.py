@@ -74,7 +74,7 @@ def _keep(
             if frame.height:
                 frame.write_parquet(file, compression="lz4")
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"cannot keep a slice in {folder}: {error}; make room there or set TMPDIR") from error
+        raise StorageError(f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR") from error
     finally:
         free.put(query)
     return kept

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from azurite.server import Azurite
 from test_history import events
+from test_steps import DAY, deliver
 
 import recsys_ops
-from recsys_ops import history
+from recsys_ops import history, steps
+from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import Storage
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -82,3 +84,20 @@ def test_a_connection_that_is_not_there_is_named() -> None:
 def test_a_wrong_call_shows_how_to_call(tmp_path: Path) -> None:
     done = run(f"file://{tmp_path}", "history", "statuses")
     assert (done.returncode, "usage: recsys_ops" in done.stderr) == (2, True)
+
+
+def test_quarantine_shows_why_rows_were_rejected_and_a_replay_says_what_is_in_the_history_now(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    deliver(storage, [{}, {"quantity": "1_000"}, {"quantity": "many"}, {"user_id": "u3"}])
+    for step in steps.STEPS:
+        steps.clean(storage, step, DAY, CleaningSettings())
+    header, line = run(storage.root, "quarantine", "show", str(DAY)).stdout.splitlines()
+    assert header.split() == ["step", "reason", "column", "rows", "row_id", "value"]
+    assert line.split() == ["fix_types", "not_an_integer", "quantity", "2", "1", "1_000"]
+    rows = run(storage.root, "quarantine", "show", str(DAY), "--step", "fix_types", "--reason", "not_an_integer", "--rows", "1")
+    assert [row.split()[0] for row in rows.stdout.splitlines()] == ["row_id", "1"]
+    replayed = run(storage.root, "quarantine", "replay", str(DAY))
+    assert replayed.stdout.splitlines() == [f"the run of {DAY} rejects not_an_integer 2", f"{DAY}: 2 rows in the history"]
+    gone = run(storage.root, "quarantine", "replay", "2020-01-01")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr.startswith("DataError: no raw object holds 2020-01-01")

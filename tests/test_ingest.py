@@ -39,8 +39,8 @@ def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the
     assert held(storage) == {}
     replayed = ingest.replay(storage, BEFORE, BEFORE, SETTINGS)
     assert held(storage) == {BEFORE: ["a", "late"]}
-    assert (replayed[BEFORE]["run"], replayed[BEFORE]["rows"]) == (DAY, 2)
-    assert replayed[BEFORE]["steps"]["filter_staff"]["rejected"] == 0
+    assert replayed["rows"] == {BEFORE: 2}
+    assert {run: figures["filter_staff"]["rejected"] for run, figures in replayed["runs"].items()} == {DAY: 0}
     ingest.replay(storage, BEFORE, DAY, SETTINGS)
     assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
 

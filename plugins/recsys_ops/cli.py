@@ -88,16 +88,16 @@ def quarantine_show(arguments: argparse.Namespace) -> None:
 
 
 def quarantine_replay(arguments: argparse.Namespace) -> None:
-    """Each day's rows in the history, and what the steps of its run rejected."""
+    """What the steps of each run reject now, and each day's rows in the history."""
     from recsys_ops import ingest
 
     settings = load_settings()
     replayed = ingest.replay(_storage(settings), arguments.first, arguments.last or arguments.first, settings.cleaning)
-    for day, found in replayed.items():
-        reasons = (f"{reason} {count:,}" for step in found["steps"].values() for reason, count in step["reasons"].items())
-        print(
-            f"{day}: {found['rows']:,} rows in the history; the run of {found['run']} rejected {', '.join(reasons) or 'nothing'}"
-        )
+    for run, found in replayed["runs"].items():
+        reasons = (f"{reason} {count:,}" for step in found.values() for reason, count in step["reasons"].items())
+        print(f"the run of {run} rejects {', '.join(reasons) or 'nothing'}")
+    for day, rows in replayed["rows"].items():
+        print(f"{day}: {rows:,} rows in the history")
 
 
 def _table(rows: "pl.DataFrame") -> str:

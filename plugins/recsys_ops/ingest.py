@@ -26,15 +26,16 @@ def commit(storage: Storage, run: date, run_id: str, only: date | None = None) -
         .select("recorded_at", *(name for name in history.SCHEMA if name != "day"))
         .collect(engine="streaming")
     )
-    version = history.replace_days(storage, events, first, last, facts={**facts, "day": str(run), "run": run_id})
+    about = {name: fact for name, fact in facts.items() if name != "judged"}
+    version = history.replace_days(storage, events, first, last, facts={**about, "day": str(run), "run": run_id})
     return {"rows": events.height, "first_day": str(first), "history_version": version}
 
 
-def replay(storage: Storage, first: date, last: date, settings: CleaningSettings) -> dict[date, dict[str, Any]]:
+def replay(storage: Storage, first: date, last: date, settings: CleaningSettings) -> dict[str, dict[date, Any]]:
     """Clean the days first … last anew from raw, with the contract and the lists of now, and replace them in the history.
 
     A day's rows are those of the latest run that read it, because late and corrected rows reached only that one; the other days
-    of that run stay as they are. Returns for each day its run and its rows in the history, and the steps' figures of that run.
+    of that run stay as they are. Returns ``runs``, run → the figures of its steps, and ``rows``, day → its rows in the history.
 
     Raises DataError when no run whose raw object is still there has read a day, before anything is changed.
     """
@@ -42,8 +43,8 @@ def replay(storage: Storage, first: date, last: date, settings: CleaningSettings
     runs = _latest_runs(storage, days)
     figures = {run: {step: steps.clean(storage, step, run, settings) for step in steps.STEPS} for run in sorted({*runs.values()})}
     return {
-        day: {"run": run, "rows": commit(storage, run, f"replay of {day}", only=day)["rows"], "steps": figures[run]}
-        for day, run in runs.items()
+        "runs": figures,
+        "rows": {day: commit(storage, run, f"replay of {day}", only=day)["rows"] for day, run in runs.items()},
     }
 
 

@@ -77,11 +77,11 @@ def ui() -> None:
     if not (HOME / "summary.json").is_file():
         main()
     with servers() as running, airflow_site.standalone(env := environment(running, services.free_port(UI_PORT))) as site:
-        ours = {name: value for name, value in env.items() if name.startswith(("AIRFLOW", "RECSYS"))}
+        ours = {name: value for name, value in env.items() if name.startswith(("AIRFLOW", "RECSYS", "PATH", "PYTHONPATH"))}
         (HOME / "env").write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()))
         user, password = site.login
         print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}")
-        print(f"For make task-test and make backfill in another shell: source {HOME}/env")
+        print(f"For make task-test, make backfill and python -m recsys_ops in another shell: source {HOME}/env")
         print("Ctrl-C stops it all.", flush=True)
         try:
             while True:

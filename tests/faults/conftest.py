@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
+from azurite.server import Azurite
 
 from faults.pipeline import INGEST, RETRAIN, Pipeline, Runner, Snapshot, State, files
 from recsys_ops.demo import load, services, shop
+from recsys_ops.storage import Storage
 
 OPENS = date(2026, 5, 1)
 FIRST_NIGHT, SECOND_NIGHT = OPENS + timedelta(days=8), OPENS + timedelta(days=9)
@@ -95,6 +97,20 @@ def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_fa
 def pipeline(runner: Runner, settings: dict[str, str], redis_client: redis.Redis, tmp_path: Path) -> Pipeline:
     """The pipeline with stores of its own; `restore` fills them."""
     return Pipeline(runner, tmp_path / "blob", redis_client, settings)
+
+
+@pytest.fixture(params=["folder", pytest.param("azurite", marks=pytest.mark.azurite)])
+def empty_pipeline(request: pytest.FixtureRequest, pipeline: Pipeline) -> Pipeline:
+    """The pipeline with nothing in its storage, a folder, and once more Azure's blob storage."""
+    if request.param == "folder":
+        pipeline.folder.mkdir()
+        return pipeline
+    server: Azurite = request.getfixturevalue("azurite_server")
+    storage = Storage(f"{server.container()}/shop", server.options)
+    account = {"conn_type": "wasb", "login": server.options["account_name"], "password": server.key}
+    emulator = {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": server.url}
+    env = {**request.getfixturevalue("settings"), **emulator, "AIRFLOW_CONN_RECSYS_BLOB": json.dumps(account)}
+    return Pipeline(request.getfixturevalue("runner"), pipeline.folder, pipeline.redis, env, storage)
 
 
 def params(night: date, task: str) -> dict[str, int]:

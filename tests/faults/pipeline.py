@@ -92,11 +92,13 @@ class Runner:
 
 
 class Pipeline:
-    """The tasks of one shop. `env` are the settings and connections that they get; storage lies in `folder`."""
+    """The tasks of one shop. `env` are the settings and connections that they get; storage lies in `folder` if nowhere else."""
 
-    def __init__(self, runner: Runner, folder: Path, client: redis.Redis, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, runner: Runner, folder: Path, client: redis.Redis, env: Mapping[str, str], storage: Storage | None = None
+    ) -> None:
         self.folder, self.redis = folder, client
-        self.storage = Storage(f"file://{folder}")
+        self.storage = storage or Storage(f"file://{folder}")
         self._runner, self._env, self._groups = runner, {**env, "RECSYS_STORAGE__ROOT": self.storage.root}, []
 
     def run(
@@ -152,7 +154,7 @@ class Pipeline:
 
     def history(self) -> State:
         """The rows of each day in history."""
-        if not list(self.folder.glob(f"{paths.HISTORY}/_delta_log/*.json")):
+        if not self.storage.list(f"{paths.HISTORY}/_delta_log"):
             return {}
         frame = history.read(self.storage, date.min, date.max, version=history.version(self.storage))
         return {

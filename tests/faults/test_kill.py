@@ -58,22 +58,21 @@ def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nigh
         assert differing(pipeline.state(), nights.after[night, task]) == []
 
 
-def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(pipeline: Pipeline, nights: Nights) -> None:
-    pipeline.folder.mkdir()
+def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(empty_pipeline: Pipeline, nights: Nights) -> None:
     chance = random.Random(50)
     days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
     killed = 0
-    for task in INGEST:
+    for number, task in enumerate(INGEST, 1):
         for day in chance.sample(days, len(days)):
-            while killed < 50 * (INGEST.index(task) + 1) // len(INGEST):
+            while killed < 50 * number // len(INGEST):
                 attempt = killed_after(chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task])
-                killed += pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
+                killed += empty_pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
                 if chance.random() < 0.3:
                     break
-            pipeline.succeed((task,), day, **BACKFILL)
+            empty_pipeline.succeed((task,), day, **BACKFILL)
     assert killed >= 40
     undisturbed = pick(nights.after[SECOND_NIGHT, "commit_history"], "history ")
-    assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
+    assert empty_pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
 
 def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:

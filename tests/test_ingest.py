@@ -1,5 +1,6 @@
 """Days into the history, and cleaned anew from raw after the contract or a list was mended."""
 
+import time
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -43,6 +44,14 @@ def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the
     assert {run: figures["filter_staff"]["rejected"] for run, figures in replayed["runs"].items()} == {DAY: 0}
     ingest.replay(storage, BEFORE, DAY, SETTINGS)
     assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
+
+
+def test_a_replay_takes_a_backfill_that_read_the_day_later_than_the_next_nights(storage: Storage) -> None:
+    ingested(storage, DAY, {"a": BEFORE, "erased": BEFORE, "b": DAY}, lookback=1, settings=SETTINGS)
+    time.sleep(1.1 if storage.root.startswith("abfs") else 0.01)  # Azure's times are whole seconds
+    ingested(storage, BEFORE, {"a": BEFORE, "very late": BEFORE}, lookback=0, settings=SETTINGS)
+    ingest.replay(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "very late"], DAY: ["b"]}
 
 
 def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(storage: Storage) -> None:

@@ -1,14 +1,15 @@
 """A day through all cleaning steps, from the raw object to the rows for the history."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from recsys_ops import paths, steps
-from recsys_ops.errors import DataError, StorageError
-from recsys_ops.settings import CleaningSettings
+from recsys_ops import paths, quarantine, steps
+from recsys_ops.errors import ContractError, DataError, StorageError
+from recsys_ops.settings import CleaningSettings, include_dir
 from recsys_ops.storage import Storage
 
 DAY = date(2026, 3, 2)
@@ -86,6 +87,54 @@ def test_rows_written_anew_are_not_mixed_with_an_earlier_judgement(storage: Stor
     clean(storage, "align_schema", "fix_types")
     with pytest.raises(StorageError, match=r"filter_staff of 2026-03-02 judged other rows .* run the steps after fix_types"):
         steps.kept_rows(storage, steps.LAST, DAY)
+
+
+def test_a_run_of_the_same_day_beside_this_one_cannot_lend_its_rows_to_this_ones_judgement(storage: Storage) -> None:
+    deliver(storage, [{}, {}, {"user_agent": "Googlebot/2.1"}])
+    clean(storage)
+    earlier = {path: storage.get(path) for path in (paths.step("filter_crawlers", DAY), paths.step("filter_bots", DAY))}
+    deliver(storage, [{"user_agent": "Googlebot/2.1"}, {}, {}])
+    clean(storage, "align_schema", "fix_types", "deduplicate")
+    for path, data in earlier.items():
+        storage.put(path, data)
+    with pytest.raises(StorageError, match="filter_bots of 2026-03-02 judged other rows"):
+        clean(storage, "filter_staff")
+
+
+def test_the_contract_that_read_the_values_is_the_one_that_travels_with_the_rows(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(storage, [{}])
+    clean(storage, "align_schema")
+    text = (include_dir() / "contract.yaml").read_text()
+    (tmp_path / "contract.yaml").write_text(text.replace("version: 1\n", "version: 2\n"))
+    monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
+    clean(storage, "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff")
+    assert steps.kept_rows(storage, steps.LAST, DAY)[1]["contract_version"] == "2"
+
+
+def test_after_a_failed_step_the_quarantine_holds_nothing_of_an_earlier_run(storage: Storage) -> None:
+    deliver(storage, [{}, {}, {"user_agent": "Googlebot/2.1"}])
+    clean(storage)
+    deliver(storage, [{"quantity": "x"}])
+    clean(storage, "align_schema")
+    with pytest.raises(DataError):
+        clean(storage, "fix_types")
+    assert quarantine.summary(storage, DAY)["reason"].to_list() == ["not_an_integer"]
+
+
+def test_a_delivery_that_uses_our_names_is_told_to_take_others(storage: Storage) -> None:
+    deliver(storage, [{"row": 7, "delivered_row": 8}])
+    with pytest.raises(ContractError, match="delivered_row, a name of our own: give it another in include/sql"):
+        clean(storage, "align_schema")
+
+
+@pytest.mark.parametrize("value", ["+49 171 234567", "203.0.113.7", "Anna Muster", "anna@private.example"])
+def test_a_message_about_mixed_up_columns_shows_no_person(storage: Storage, value: str) -> None:
+    deliver(storage, [{"quantity": value}])
+    clean(storage, "align_schema")
+    with pytest.raises(DataError, match=r"not_an_integer 1, such as row_id 0, quantity\. The rows"):
+        clean(storage, "fix_types")
 
 
 def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(storage: Storage) -> None:

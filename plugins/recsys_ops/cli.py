@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from recsys_ops.errors import RecsysError
+from recsys_ops.errors import DataError, RecsysError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def quarantine_show(arguments: argparse.Namespace) -> None:
     from recsys_ops import quarantine
 
     storage = _storage(load_settings())
+    if arguments.step is None and arguments.reason is not None:
+        raise DataError("--reason needs --step")
     if arguments.step is None:
         rows = quarantine.summary(storage, arguments.day)
     else:
@@ -102,9 +104,15 @@ def quarantine_replay(arguments: argparse.Namespace) -> None:
 
 def _table(rows: "pl.DataFrame") -> str:
     """As columns of text, the last one cut where a terminal ends."""
-    texts = [rows.columns, *([("" if value is None else str(value)) for value in row] for row in rows.iter_rows())]
+    texts = [rows.columns, *([_printable(value) for value in row] for row in rows.iter_rows())]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip()[:200] for row in texts)
+
+
+def _printable(value: object) -> str:
+    """What a visitor wrote may hold a terminal's commands."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else ascii(text)
 
 
 def _in_words(commit: "Commit | None") -> str:

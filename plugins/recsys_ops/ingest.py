@@ -34,11 +34,13 @@ def commit(storage: Storage, run: date, run_id: str, only: date | None = None) -
 def replay(storage: Storage, first: date, last: date, settings: CleaningSettings) -> dict[str, dict[date, Any]]:
     """Clean the days first … last anew from raw, with the contract and the lists of now, and replace them in the history.
 
-    A day's rows are those of the latest run that read it, because late and corrected rows reached only that one; the other days
+    A day's rows are those of the run that read it last, because late and corrected rows reached only that one; the other days
     of that run stay as they are. Returns ``runs``, run → the figures of its steps, and ``rows``, day → its rows in the history.
 
     Raises DataError when no run whose raw object is still there has read a day, before anything is changed.
     """
+    if last < first:
+        raise DataError(f"{first} … {last} are no days: the first comes first")
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     runs = _latest_runs(storage, days)
     figures = {run: {step: steps.clean(storage, step, run, settings) for step in steps.STEPS} for run in sorted({*runs.values()})}
@@ -49,10 +51,13 @@ def replay(storage: Storage, first: date, last: date, settings: CleaningSettings
 
 
 def _latest_runs(storage: Storage, days: list[date]) -> dict[date, date]:
-    there = sorted(date.fromisoformat(path.split("/")[1].removeprefix("day=")) for path in storage.list("raw"))
-    near = [run for run in there if days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK)]
-    read_from = {run: date.fromisoformat(storage.scan_parquet(paths.raw(run))[1]["first_day"]) for run in near}
-    found = {day: max((run for run in near if read_from[run] <= day <= run), default=None) for day in days}
-    if gone := [str(day) for day, run in found.items() if run is None]:
+    """For each day the run that read it last, by the time at which its raw object was written."""
+    written = {date.fromisoformat(path.split("/")[1].removeprefix("day=")): at for path, at in storage.written("raw").items()}
+    found: dict[date, date] = {}
+    for run in sorted(written, key=lambda run: (written[run], run), reverse=True):
+        if days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK) and len(found) < len(days):
+            read_from = date.fromisoformat(storage.scan_parquet(paths.raw(run))[1]["first_day"])
+            found |= {day: run for day in days if read_from <= day <= run and day not in found}
+    if gone := [str(day) for day in days if day not in found]:
         raise DataError(f"no raw object holds {', '.join(gone)}: expired or never extracted; run recsys_ingest for it instead")
-    return {day: run for day, run in found.items() if run is not None}
+    return {day: found[day] for day in days}

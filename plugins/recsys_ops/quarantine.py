@@ -5,14 +5,17 @@ from datetime import date
 import polars as pl
 
 from recsys_ops import paths, steps
+from recsys_ops.errors import DataError
 from recsys_ops.storage import Storage
 
 
 def summary(storage: Storage, day: date) -> pl.DataFrame:
     """The run of a day: ``step``, ``reason``, ``column``, ``rows``, and one rejected row's ``row_id`` and ``value``."""
     reasons = ["step", "reason", "column"]
+    # the first step always leaves an object, those after a failed one do not
+    there = [step for step in steps.STEPS if step == "align_schema" or storage.exists(paths.quarantine(step, day))]
     return (
-        pl.concat(_rejected(storage, step, day).with_columns(step=pl.lit(step)) for step in steps.STEPS)
+        pl.concat(_rejected(storage, step, day).with_columns(step=pl.lit(step)) for step in there)
         .group_by(reasons, maintain_order=True)
         .agg(pl.len().alias("rows"), pl.first("row_id"), pl.first("value"))
         .collect()
@@ -20,7 +23,9 @@ def summary(storage: Storage, day: date) -> pl.DataFrame:
 
 
 def rejected(storage: Storage, step: str, day: date, reason: str | None, limit: int) -> pl.DataFrame:
-    """The first `limit` rows that a step rejected, for one reason or for any."""
+    """The first `limit` rows that a step rejected, for one reason or for any. Raises DataError for a step that there is not."""
+    if step not in steps.STEPS:
+        raise DataError(f"no cleaning step is named {step}: {', '.join(steps.STEPS)}")
     rows = _rejected(storage, step, day)
     return (rows if reason is None else rows.filter(reason=reason)).head(limit).collect()
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,8 +94,13 @@ class Storage:
 
     def list(self, prefix: str) -> list[str]:
         """The paths below a prefix, sorted."""
+        return sorted(self.written(prefix))
+
+    def written(self, prefix: str) -> dict[str, datetime]:
+        """The paths below a prefix, each with the time at which the store got the object."""
         try:
-            return sorted(str(found["path"]) for found in insist(lambda: obstore.list(self._store, prefix).collect()))
+            found = insist(lambda: obstore.list(self._store, prefix).collect())
+            return {str(entry["path"]): entry["last_modified"] for entry in found}
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot list {self.url(prefix)}: {reason(error)}") from error
 

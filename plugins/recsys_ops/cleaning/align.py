@@ -29,10 +29,13 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
     ``bad_id`` (an id that a float has lost, beside a name of another type), ``alias_conflict`` (two names whose values differ
     after trimming).
 
-    The note ``unknown_columns`` lists the delivered columns that the contract does not name; they are dropped.
+    The note ``unknown_columns`` lists the delivered columns that the contract does not name; they are dropped. The note ``split``
+    lists the columns of which a row may have become several rows.
     Raises ContractError when a required column is absent under all its names, or a column holds no single values.
     """
     dtypes = delivered.collect_schema()
+    if clash := [name for name in dtypes if name == " row" or name in {f"delivered_{own}" for own in ("row", *MARKS)}]:
+        raise ContractError(f"the delivery has the column {', '.join(clash)}, a name of our own: give it another in include/sql")
     sources = {name: _sources(name, rule, dtypes) for name, rule in contract.columns.items()}
     if absent := [name for name, rule in contract.columns.items() if rule.required and not sources[name]]:
         wanted = "; ".join(" or ".join((name, *contract.columns[name].aliases)) for name in absent)
@@ -59,7 +62,7 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
         value=pl.coalesce(*(pl.when(fault.holds).then(fault.value) for fault in faults), pl.lit(None, pl.String)),
     )
     known = {source.partition(".")[0] if source in paths else source for found in sources.values() for source in found}
-    return Cleaned(kept, rejected, {"unknown_columns": sorted(set(dtypes) - known), **contract.facts})
+    return Cleaned(kept, rejected, {"unknown_columns": sorted(set(dtypes) - known), "split": several, **contract.facts})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
     conditions = [condition for found in refused.values() for condition in found.values()]
     marked = read.with_columns(broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions))
     kept = marked.filter(~pl.col("broken")).select("row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA))
-    return Cleaned(kept, _with_reasons(marked.filter("broken"), refused, dtypes))
+    return Cleaned(kept, _with_reasons(marked.filter("broken"), refused, dtypes), dict(contract.facts))
 
 
 def _future(name: str, contract: Contract) -> dict[str, pl.Expr]:

@@ -54,6 +54,14 @@ def test_a_replay_takes_a_backfill_that_read_the_day_later_than_the_next_nights(
     assert held(storage) == {BEFORE: ["a", "very late"], DAY: ["b"]}
 
 
+def test_a_late_commit_leaves_the_days_that_a_later_run_has_read_since(storage: Storage) -> None:
+    ingested(storage, BEFORE, {"x": BEFORE - timedelta(days=1), "a": BEFORE}, lookback=1, settings=SETTINGS)
+    time.sleep(1.1 if storage.root.startswith("abfs") else 0.01)
+    ingested(storage, DAY, {"a": BEFORE, "late": BEFORE, "b": DAY}, lookback=1, settings=SETTINGS)
+    assert ingest.commit(storage, BEFORE, "cleared")["days"] == 1
+    assert held(storage) == {BEFORE - timedelta(days=1): ["x"], BEFORE: ["a", "late"], DAY: ["b"]}
+
+
 def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(storage: Storage) -> None:
     days = [DAY - timedelta(days=ago) for ago in range(15)]
     lines = {f"{day}-{n}": day for day in days for n in range(3)}

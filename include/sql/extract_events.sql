@@ -1,4 +1,4 @@
--- The events that the database recorded from :start up to, not including, :end.
+-- The events that the database recorded from `start` up to, not including, `end`.
 -- It runs once for every source.slice_hours: give recorded_at an index (CREATE INDEX ON events (recorded_at)), or each slice
 -- reads the whole table, of which the task's log warns. Compare the column itself with the bounds, not a function of it.
 -- Name the columns as include/contract.yaml knows them; it casts and checks, so cast nothing here.

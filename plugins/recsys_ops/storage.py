@@ -138,6 +138,18 @@ class Storage:
         except pl.exceptions.PolarsError as error:
             raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
 
+    def facts(self, path: str) -> dict[str, str]:
+        """The metadata of a Parquet object, of which only the footer is fetched."""
+        try:
+            end = obstore.head(self._store, path)["size"]
+            length = int.from_bytes(bytes(obstore.get_range(self._store, path, start=end - 8, length=4)), "little") + 8
+            footer = bytes(obstore.get_range(self._store, path, start=end - length, length=length))
+            return pl.read_parquet_metadata(footer)
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.url(path)} is not there: run the task that writes it first") from error
+        except (BaseError, OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
+
     def read_parquet(self, path: str) -> pl.DataFrame:
         """The whole object as a frame; memory grows with its rows."""
         return self.read_parquet_with_metadata(path)[0]

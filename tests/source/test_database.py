@@ -1,5 +1,6 @@
 """Reading real databases: rows as delivered, errors that say what to check."""
 
+import sqlite3
 import threading
 import time
 import traceback
@@ -316,3 +317,17 @@ def test_a_catalogue_with_an_item_twice_or_a_column_missing_is_refused(database_
     twice = "SELECT 'a' item_id, 't' title, 'c' category, 1 price, 1 stock, 's' status UNION ALL SELECT 'a', 't', 'c', 1, 1, 's'"
     with pytest.raises(DataError, match="share an item_id"):
         catalogue.canonical(read(url, twice))
+
+
+def test_the_shipped_events_query_runs_on_the_smallest_start(tmp_path: Path) -> None:
+    columns = "line_id, recorded_at, event_id, event_time, user_id, customer_ref, product_id, sku, action, quantity, price"
+    file = tmp_path / "shop.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"CREATE TABLE events ({columns}, user_agent, ip, app_version)")
+        connection.execute("CREATE TABLE users (user_id, email, role)")
+        connection.execute(
+            "INSERT INTO events (line_id, recorded_at) VALUES (1, '2026-03-02 00:00:00'), (2, '2026-03-02 01:00:00')"
+        )
+    sql = (Path(database.__file__).parents[3] / "include" / "sql" / "extract_events.sql").read_text()
+    window = {"start": datetime(2026, 3, 2, tzinfo=UTC), "end": datetime(2026, 3, 2, 1, tzinfo=UTC)}
+    assert database.read(database.url("sqlite", host=str(file)), sql, window, timeout_s=5)["row_id"].to_list() == [1]

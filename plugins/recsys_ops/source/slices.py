@@ -3,11 +3,9 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -51,12 +49,12 @@ def delivered(
             rows += sum(height for _, _, height in kept)
             if last == end or last.hour < hours:
                 log.info("read to %s, rows=%s", f"{last:%Y-%m-%d %H:%M}", f"{rows:,}")
-    common = database.common_schema(schemas)
-    parts = [
-        pl.scan_parquet([file for file, _ in alike]).select(database.as_common(schema, common))
-        for schema, alike in groupby(files, key=itemgetter(1))
-    ]
-    return pl.concat([pl.LazyFrame(schema=common), *parts]), rows
+    common = pl.Schema(database.common_schema(schemas))
+    for file, schema in files:
+        if schema != common:
+            with _room(folder):
+                pl.read_parquet(file).select(database.as_common(schema, common)).write_parquet(file, compression="lz4")
+    return pl.scan_parquet([file for file, _ in files]) if files else pl.LazyFrame(schema=common), rows
 
 
 def _keep(
@@ -72,12 +70,19 @@ def _keep(
             file = folder / f"{window[0]:%Y%m%dT%H}-{number}.parquet"
             kept.append((file, frame.schema, frame.height))
             if frame.height:
-                frame.write_parquet(file, compression="lz4")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR") from error
+                with _room(folder):
+                    frame.write_parquet(file, compression="lz4")
     finally:
         free.put(query)
     return kept
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StorageError(f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR") from error
 
 
 def cut(start: datetime, end: datetime, hours: int) -> Iterator[tuple[datetime, datetime]]:

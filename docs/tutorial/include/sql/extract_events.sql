@@ -1,4 +1,4 @@
--- The invoice lines recorded from :start up to, not including, :end. "InvoiceDate" is the shop's wall clock, the bounds are UTC:
+-- The invoice lines recorded from `start` up to, not including, `end`. "InvoiceDate" is the shop's wall clock, the bounds are UTC:
 -- they are turned into the shop's time, not the column into UTC, so that the index on "InvoiceDate" serves.
 SELECT line_id                                        AS row_id,
        "InvoiceDate" AT TIME ZONE 'Europe/London'     AS recorded_at,

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from recsys_ops import history, paths
 from recsys_ops.errors import DataError, StorageError
@@ -109,6 +109,15 @@ def test_the_table_says_which_run_and_which_contract_wrote_last(storage: Storage
     last = history.status(storage, FIRST).last
     assert last is not None
     assert (last.version, last.facts) == (version, facts)
+
+
+def test_status_passes_over_what_somebody_else_wrote_to_the_table(storage: Storage) -> None:
+    version = history.replace_days(storage, events(FIRST, 3), FIRST, FIRST, facts={"run": "scheduled__1"})
+    table = DeltaTable(storage.url(paths.HISTORY), storage_options=storage.options)
+    table.delete("quantity > 9", commit_properties=CommitProperties(custom_metadata={"userMetadata": "by hand"}))
+    last = history.status(storage, FIRST).last
+    assert last is not None
+    assert (last.version, last.facts) == (version, {"run": "scheduled__1"})
 
 
 def test_status_names_missing_days_and_compares_with_the_median_without_reading_data(storage: Storage) -> None:

@@ -181,7 +181,11 @@ def status(storage: Storage, through: date) -> Status:
 
 def _commit_of(entry: Mapping[str, Any]) -> Commit:
     at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
-    return Commit(entry["version"], at, entry["operation"], json.loads(entry.get("userMetadata", "{}")))
+    try:
+        facts = json.loads(entry.get("userMetadata", "{}"))
+    except ValueError:  # somebody else's commit
+        facts = {}
+    return Commit(entry["version"], at, entry["operation"], facts if isinstance(facts, dict) else {})
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:

@@ -142,7 +142,10 @@ class Storage:
         """The metadata of a Parquet object, of which only the footer is fetched."""
         try:
             end = obstore.head(self._store, path)["size"]
-            length = int.from_bytes(bytes(obstore.get_range(self._store, path, start=end - 8, length=4)), "little") + 8
+            last = bytes(obstore.get_range(self._store, path, start=max(end - 8, 0), length=min(end, 8)))
+            length = int.from_bytes(last[:4], "little") + 8
+            if last[4:] != b"PAR1" or length > end:
+                raise ValueError("its end is missing")
             footer = bytes(obstore.get_range(self._store, path, start=end - length, length=length))
             return pl.read_parquet_metadata(footer)
         except FileNotFoundError as error:

@@ -46,6 +46,7 @@ class BuildMatrixOperator(DayOperator):
         )
         return {
             "events": events.height,
+            "first_day": str(events["day"].min()),
             "events_left_out": events.height - people.height,
             "users_left_out": dict(left_out["reason"].value_counts(sort=True).iter_rows()),
             "users": interactions.full.shape[0],

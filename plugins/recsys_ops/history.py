@@ -51,7 +51,6 @@ class Commit:
 
     version: int
     at: datetime
-    operation: str
     facts: Mapping[str, Any]
 
 
@@ -185,7 +184,7 @@ def _commit_of(entry: Mapping[str, Any]) -> Commit:
         facts = json.loads(entry.get("userMetadata", "{}"))
     except ValueError:  # somebody else's commit
         facts = {}
-    return Commit(entry["version"], at, entry["operation"], facts if isinstance(facts, dict) else {})
+    return Commit(entry["version"], at, facts if isinstance(facts, dict) else {})
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:

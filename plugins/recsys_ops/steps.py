@@ -81,7 +81,9 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
             storage.put(paths.step(step, day), kept)
         else:
             _take_out(storage, step, str(before), day, quarantined, facts)
-    return figures | ({"exploded": exploded, "drift": _drift(storage, day)} if step == "align_schema" else {})
+    return figures | (
+        {"exploded": exploded, "drift": _drift(storage, day, rows.collect_schema())} if step == "align_schema" else {}
+    )
 
 
 def kept_rows(storage: Storage, step: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
@@ -89,17 +91,18 @@ def kept_rows(storage: Storage, step: str, day: date) -> tuple[pl.LazyFrame, dic
 
     Raises StorageError when the step's object is missing, or when the rows it judged have been written anew since.
     """
-    rows, facts = storage.scan_parquet(paths.step(step, day))
+    path = paths.step(step, day)
     if step == "align_schema":
-        return rows, facts
+        return storage.scan_parquet(path)
     data = storage.get(paths.step("fix_types", day))
     digest = hashlib.sha256(data).hexdigest()
     # row groups would be tried against their statistics, which `among` cannot answer
     judged = pl.scan_parquet(data, use_statistics=False)
     if step == "fix_types":
-        return judged, {**facts, "judged": digest}
+        return judged, {**storage.facts(path), "judged": digest}
+    taken, facts = storage.scan_parquet(path)
     _same(step, day, facts, digest)
-    return judged.filter(~among(rows.collect()["row"])), facts
+    return judged.filter(~among(taken.collect()["row"])), facts
 
 
 def _same(step: str, day: date, facts: dict[str, str], digest: str) -> None:
@@ -159,12 +162,12 @@ def _sample(row: dict[str, Any]) -> str:
     return f"{where}, {row['column']}{shown}" if row["column"] else where
 
 
-def _drift(storage: Storage, day: date) -> dict[str, object] | None:
+def _drift(storage: Storage, day: date, today: pl.Schema) -> dict[str, object] | None:
     """How the delivery's columns differ from the day before's, null where that was not delivered."""
-    if not storage.exists(paths.raw(day - timedelta(days=1))):
+    earlier = paths.raw(day - timedelta(days=1))
+    if not storage.exists(earlier):
         return None
-    today, before = (storage.scan_parquet(paths.raw(d))[0].collect_schema() for d in (day, day - timedelta(days=1)))
-    found = cleaning.drift(today, before)
+    found = cleaning.drift(today, storage.scan_parquet(earlier)[0].collect_schema())
     if found:
         log.warning("the delivery of %s differs from the day before's: %s", day, found)
     return found

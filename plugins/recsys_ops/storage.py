@@ -133,8 +133,8 @@ class Storage:
         """The object as a lazy frame over its compressed bytes, and its metadata."""
         data = self.get(path)
         try:
-            facts = {name: fact for name, fact in pl.read_parquet_metadata(data).items() if name != "ARROW:schema"}
-            return pl.scan_parquet(data, use_statistics=False), facts
+            # row groups would be tried against their statistics, which a function of ours cannot answer
+            return pl.scan_parquet(data, use_statistics=False), _facts(data)
         except pl.exceptions.PolarsError as error:
             raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
 
@@ -147,7 +147,7 @@ class Storage:
             if last[4:] != b"PAR1" or length > end:
                 raise ValueError("its end is missing")
             footer = bytes(obstore.get_range(self._store, path, start=end - length, length=length))
-            return pl.read_parquet_metadata(footer)
+            return _facts(footer)
         except FileNotFoundError as error:
             raise StorageError(f"{self.url(path)} is not there: run the task that writes it first") from error
         except (BaseError, OSError, ValueError, pl.exceptions.PolarsError) as error:
@@ -155,14 +155,16 @@ class Storage:
 
     def read_parquet(self, path: str) -> pl.DataFrame:
         """The whole object as a frame; memory grows with its rows."""
-        return self.read_parquet_with_metadata(path)[0]
-
-    def read_parquet_with_metadata(self, path: str) -> tuple[pl.DataFrame, dict[str, str]]:
         data = self.get(path)
         try:
-            return pl.read_parquet(data), pl.read_parquet_metadata(data)
+            return pl.read_parquet(data)
         except pl.exceptions.PolarsError as error:
             raise StorageError(f"{self.url(path)} is no Parquet ({reason(error)}): run the task that writes it again") from error
+
+
+def _facts(data: bytes) -> dict[str, str]:
+    """What was written as metadata, without what Polars adds."""
+    return {name: fact for name, fact in pl.read_parquet_metadata(data).items() if name != "ARROW:schema"}
 
 
 def reason(error: Exception) -> str:

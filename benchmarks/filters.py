@@ -31,7 +31,8 @@ from scipy import sparse
 from scipy.stats import spearmanr
 
 from recsys_ops import cleaning, matrix
-from recsys_ops.als.fitting import Factors, fit
+from recsys_ops.als.factors import Factors
+from recsys_ops.als.fitting import fit
 from recsys_ops.cleaning.window_bots import judge_window
 from recsys_ops.demo import events, shop
 from recsys_ops.evaluation.metrics import ranking_metrics

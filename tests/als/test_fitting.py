@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_ops.als.fitting import Factors, fit
+from recsys_ops.als.factors import Factors
+from recsys_ops.als.fitting import fit
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 

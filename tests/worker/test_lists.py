@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_ops.als.fitting import Factors
+from recsys_ops.als.factors import Factors
 from recsys_ops.worker.lists import evaluation_lists, match, popular_items, popularity, recommendations
 
 USERS = pl.Series(["ann", "bob", "cleo"])

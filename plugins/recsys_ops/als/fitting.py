@@ -1,24 +1,13 @@
 """Implicit-feedback ALS (Hu, Koren & Volinsky 2008) on the CPU, with the solver of the package `implicit`."""
 
-from dataclasses import dataclass
-
-import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.recommender_base import ModelFitError
-from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from recsys_ops.als.factors import Factors, small_random
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
-
-
-@dataclass(frozen=True)
-class Factors:
-    """user : float32, (n_users, factors) · item : float32, (n_items, factors). A row never trained is all zeros."""
-
-    user: NDArray[np.float32]
-    item: NDArray[np.float32]
 
 
 def fit(
@@ -35,7 +24,7 @@ def fit(
     """
     if not (user_items.data >= 1).all():
         raise ModelError(f"a stored confidence is below 1 (smallest {user_items.data.min()}): build the matrix again")
-    start = factors0 or _cold_start(user_items.shape, settings)
+    start = factors0 or small_random(user_items.shape, settings.factors, settings.seed)
     # OpenBLAS threads beside the solver's own slow it down many times, and their number changes the last bits of a sum
     with threadpool_limits(1, user_api="blas"):
         model = AlternatingLeastSquares(
@@ -50,11 +39,3 @@ def fit(
             ) from error
     return Factors(model.user_factors, model.item_factors)
 
-
-def _cold_start(shape: tuple[int, int], settings: TrainingSettings) -> Factors:
-    users, items = np.random.SeedSequence(settings.seed).spawn(2)
-    return Factors(_small(shape[0], settings.factors, users), _small(shape[1], settings.factors, items))
-
-
-def _small(rows: int, factors: int, seed: np.random.SeedSequence) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((rows, factors), dtype=np.float32) * np.float32(0.01)

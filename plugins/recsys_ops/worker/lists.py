@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_ops.als.fitting import Factors
+from recsys_ops.als.factors import Factors
 from recsys_ops.als.recommend import top_n
 from recsys_ops.evaluation.compare import Evaluation
 

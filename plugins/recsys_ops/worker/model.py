@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
 from recsys_ops import paths
-from recsys_ops.als.fitting import Factors
+from recsys_ops.als.factors import Factors
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.compare import Evaluation, compare
 from recsys_ops.storage import Storage

@@ -152,6 +152,12 @@ def read(storage: Storage, first: date, last: date, *, version: int, columns: Se
         raise StorageError(f"cannot read {storage.url(paths.HISTORY)} version {version}: {reason(error)}") from error
 
 
+def files(storage: Storage, version: int) -> dict[date, list[str]]:
+    """The data files of each day as of a table version, by their sorted names, from the log: what is never the same again."""
+    named = _files(_open(storage, version)).group_by("day").agg(pl.col("file").sort())
+    return dict(named.iter_rows())
+
+
 def status(storage: Storage, through: date) -> Status:
     """What is there and what is missing from the first day in history to `through`; no data file is read."""
     table = _open(storage)
@@ -188,8 +194,9 @@ def _commit_of(entry: Mapping[str, Any]) -> Commit:
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:
-    """The files of the table: ``day, rows, written`` (UTC), from its log."""
+    """The files of the table: ``file, day, rows, written`` (UTC), from its log."""
     return pl.DataFrame(table.get_add_actions(flatten=True)).select(
+        file="path",
         day=pl.col("partition.day").cast(pl.Date),
         rows="num_records",
         written=pl.from_epoch("modification_time", "ms").dt.replace_time_zone("UTC"),

@@ -1,15 +1,19 @@
 """From the history window to confidence-weighted user × item matrices and their id maps."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_ops.errors import DataError
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType
 
+_KINDS = get_args(EventType)
 _UNIT = 2.0**32  # weights are summed as whole multiples of 1/_UNIT: integer sums do not depend on the order of the rows
 
 
@@ -17,7 +21,7 @@ _UNIT = 2.0**32  # weights are summed as whole multiples of 1/_UNIT: integer sum
 class Interactions:
     """What people did, as matrices of one shape (n_users, n_items); row and column order is that of the sorted ids.
 
-    users, items : String series, sorted, unique
+    users, items : String series, sorted, unique: those with a cell in `full` or in `holdout`
     train : csr_matrix, float32, confidence > 1, the days before the held-out day
     full : csr_matrix, float32, confidence > 1, the same through the held-out day
     holdout : csr_matrix, bool, what each user liked on the held-out day
@@ -38,54 +42,159 @@ def window_start(day: date, confidence: ConfidenceSettings) -> date:
 def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evaluation: EvaluationSettings) -> Interactions:
     """Weigh the window's events and hold out `day`.
 
-    A pair's confidence is ``1 + alpha * log1p(sum of weight * 0.5 ** (age_days / half_life_days))`` (Hu, Koren & Volinsky
-    2008, eq. 6, with the weight in place of the count); the age runs from the history day to `day`. Events of a type without
-    a weight teach nothing, but may be held out. The order of the rows does not matter.
+    A pair's confidence is ``1 + alpha * log1p(w)`` (Hu, Koren & Volinsky 2008, eq. 6, with the weight in place of the count),
+    where ``w`` sums ``weight * 0.5 ** (age / half_life_days) * repeat_decay ** (n - 1)`` over its events: the age runs from the
+    history day to `day`, and the event is the n-th of its type, counted from the newest. With `bm25` it is
+    ``1 + alpha * bm25(w)``, the items taken as documents and the users as terms. Events of a type without a weight teach
+    nothing, but may be held out.
 
-    events : history rows (day, user_id, item_id, event_type, …); days outside the window are left out
+    `buyers_only`, then `min_user_events` and `min_item_events` leave users and items out of what is learned, and BM25 counts
+    what is left: for `train` on the days before `day`, for `full` through it. What is held out does not depend on them.
+    The order of the rows does not matter. Memory grows with the events of the window, some 60 bytes each beside `events`.
 
-    Raises DataError when no weighted event lies before `day`: there is nothing to train on.
+    events : history rows (day, user_id, item_id, event_type, …), the ids as String or as Enum of ascending ids; days outside
+        the window are left out
+
+    Raises DataError when nothing is learned from the days before `day`: there is nothing to train on.
     """
-    start = window_start(day, confidence)
-    is_weighted = pl.col("event_type").is_in(list(confidence.weights))
-    is_liked = (pl.col("day") == day) & pl.col("event_type").is_in(list(evaluation.events))
-    rows = events.filter(pl.col("day").is_between(start, day) & (is_weighted | is_liked))
-
-    users, items = rows["user_id"].unique().sort(), rows["item_id"].unique().sort()
-    age = (pl.lit(day) - pl.col("day")).dt.total_days()
-    weight = pl.col("event_type").replace_strict(confidence.weights, default=0.0, return_dtype=pl.Float64)
-    coded = rows.select(
-        user=pl.col("user_id").cast(pl.Enum(users)).to_physical(),
-        item=pl.col("item_id").cast(pl.Enum(items)).to_physical(),
-        weight=(weight * 0.5 ** (age / confidence.half_life_days) * _UNIT).round().cast(pl.Int64),
-        weighted=is_weighted,
-        liked=is_liked,
-        before=pl.col("day") < day,
-    )
+    users, items = _ids(events["user_id"]), _ids(events["item_id"])
     shape = (len(users), len(items))
-    train = _confidence(coded.filter("weighted", "before"), shape, confidence.alpha)
-    if train.nnz == 0:
+    start = window_start(day, confidence)
+    kind, age = pl.col("kind"), pl.col("age")
+    rows = (
+        events.lazy()
+        .filter(pl.col("day").is_between(start, day))
+        .select(
+            user=pl.col("user_id").cast(pl.Enum(users)).to_physical().cast(pl.Int64),
+            item=pl.col("item_id").cast(pl.Enum(items)).to_physical(),
+            kind=pl.col("event_type").cast(pl.Enum(_KINDS), strict=False).to_physical().cast(pl.Int64),
+            age=(pl.lit(day) - pl.col("day")).dt.total_days().cast(pl.Int32),
+        )
+    )
+    weights = _weights(confidence)
+    # one number holds pair, type and age, in this order: sorted, it has the events of each together, the newest first
+    cell = pl.col("user") * len(items) + pl.col("item")
+    key = cell * 2 ** _bits(weights) + kind * confidence.window_days + age
+    weighted = rows.filter(kind.is_in(_codes(confidence.weights))).select(key.sort()).collect().to_series().to_numpy()
+    is_before = (np.arange(weights.size) % confidence.window_days > 0)[weighted & 2 ** _bits(weights) - 1]
+    before = weighted[is_before]
+    bought = rows.filter(kind.is_in(_codes(["purchase"])))
+
+    def learned(sums: sparse.csr_matrix, buys: pl.LazyFrame) -> sparse.csr_matrix:
+        buyers = buys.select("user").collect().to_series().to_numpy() if confidence.buyers_only else None
+        return _confidence(_supported(sums, buyers, confidence), confidence)
+
+    met = _sums(before, weights, shape, confidence.repeat_decay)
+    if met.nnz == 0:
         raise DataError(
             f"nothing to train on: history holds no {', '.join(confidence.weights)} events of "
             f"{start} … {day - timedelta(days=1)} ({events.height:,} rows read); run recsys_ingest for those days first"
         )
-    holdout = _summed(coded.filter("liked").with_columns(weight=1), shape).astype(bool)
+    train = learned(met, bought.filter(age > 0))
+    if train.nnz == 0:
+        raise DataError(
+            f"nothing to train on: {met.nnz:,} pairs of user and item of {start} … {day - timedelta(days=1)}, none of which "
+            "passes confidence.buyers_only, min_user_events and min_item_events: lower them"
+        )
+    liked = rows.filter(age == 0, kind.is_in(_codes(evaluation.events))).select(cell.unique().sort()).collect().to_series()
+    holdout = _matrix(liked.to_numpy(), np.ones(len(liked), dtype=bool), shape)
     if evaluation.exclude_seen:
-        holdout = (holdout > train.astype(bool)).tocsr()
-    return Interactions(users, items, train, _confidence(coded.filter("weighted"), shape, confidence.alpha), holdout)
+        holdout = (holdout > met.astype(bool)).tocsr()
+    full = learned(_sums(weighted, weights, shape, confidence.repeat_decay), bought)
+    return _without_empty(Interactions(users, items, train, full, holdout))
 
 
-def _confidence(coded: pl.DataFrame, shape: tuple[int, int], alpha: float) -> sparse.csr_matrix:
-    matrix = _summed(coded, shape)
-    data = (1 + alpha * np.log1p(matrix.data / _UNIT)).astype(np.float32)
-    # very old events weigh less than float32 can add to 1, and a stored 1 would be the same as no event
-    matrix.data = np.maximum(data, np.nextafter(np.float32(1), np.float32(2)))
-    return matrix
+def _ids(column: pl.Series) -> pl.Series:
+    return column.dtype.categories if isinstance(column.dtype, pl.Enum) else column.unique().sort()
 
 
-def _summed(coded: pl.DataFrame, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Repeats summed, column indices sorted."""
-    triple = (coded["weight"].to_numpy(), (coded["user"].to_numpy(), coded["item"].to_numpy()))
-    matrix = sparse.coo_matrix(triple, shape=shape).tocsr()
-    matrix.sort_indices()
-    return matrix
+def _codes(kinds: Iterable[EventType]) -> list[int]:
+    return [_KINDS.index(kind) for kind in kinds]
+
+
+def _weights(confidence: ConfidenceSettings) -> NDArray[np.float64]:
+    """(n_kinds, window_days): what the newest event of a kind and an age weighs."""
+    of_kind = np.array([confidence.weights.get(kind, 0.0) for kind in _KINDS])
+    age = np.arange(confidence.window_days)
+    decay = 0.5 ** (age / confidence.half_life_days) if confidence.half_life_days else np.ones(len(age))
+    return of_kind[:, None] * decay
+
+
+def _sums(
+    keys: NDArray[np.int64], weights: NDArray[np.float64], shape: tuple[int, int], repeat_decay: float
+) -> sparse.csr_matrix:
+    """int64, multiples of 1/_UNIT: the weights of each pair's events, summed. Keys are sorted."""
+    bits = _bits(weights)
+    exact = weights.ravel()[keys & 2**bits - 1]
+    if repeat_decay < 1:
+        of_one_type = keys - (keys & 2**bits - 1) % weights.shape[1]  # the key without the age
+        places = np.arange(len(keys))
+        newest = np.maximum.accumulate(np.where(np.diff(of_one_type, prepend=-1), places, 0))
+        exact *= repeat_decay ** (places - newest)
+    # however old and often repeated, an event is more than none
+    whole = np.maximum((exact * _UNIT).round().astype(np.int64), 1)
+    cells = keys >> bits
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    return _matrix(cells[starts], np.add.reduceat(whole, starts), shape)
+
+
+def _bits(weights: NDArray[np.float64]) -> int:
+    """So many of a key's lowest bits hold type and age."""
+    return weights.size.bit_length()
+
+
+def _matrix(cells: NDArray[np.int64], data: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """The matrix with `data` in its `cells`, numbered row by row, ascending."""
+    rows, columns = np.divmod(cells, max(shape[1], 1))
+    ends = np.cumsum(np.bincount(rows, minlength=shape[0]))
+    return sparse.csr_matrix((data, columns.astype(np.int32), np.append(0, ends).astype(np.int32)), shape=shape)
+
+
+def _supported(sums: sparse.csr_matrix, buyers: NDArray[np.int64] | None, confidence: ConfidenceSettings) -> sparse.csr_matrix:
+    """Without the cells of users and items that have too few; both are counted before either is left out."""
+    if buyers is not None:
+        sums = _where(sums, np.bincount(buyers, minlength=sums.shape[0]) > 0, np.ones(sums.shape[1], dtype=bool))
+    per_user, per_item = np.diff(sums.indptr), np.bincount(sums.indices, minlength=sums.shape[1])
+    return _where(sums, per_user >= confidence.min_user_events, per_item >= confidence.min_item_events)
+
+
+def _where(matrix: sparse.csr_matrix, users: NDArray[np.bool_], items: NDArray[np.bool_]) -> sparse.csr_matrix:
+    if users.all() and items.all():
+        return matrix
+    kept = np.repeat(users, np.diff(matrix.indptr)) & items[matrix.indices]
+    ends = np.append(0, np.cumsum(kept))[matrix.indptr].astype(matrix.indptr.dtype)
+    return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], ends), shape=matrix.shape)
+
+
+def _confidence(sums: sparse.csr_matrix, confidence: ConfidenceSettings) -> sparse.csr_matrix:
+    """float32, above 1: a stored 1 would be the same as no event, and less would count against the item."""
+    weight = sums.data / _UNIT
+    extra = np.log1p(weight) if confidence.bm25 is None else _bm25(sums, weight, confidence.bm25.k1, confidence.bm25.b)
+    data = np.maximum((1 + confidence.alpha * extra).astype(np.float32), np.nextafter(np.float32(1), np.float32(2)))
+    return sparse.csr_matrix((data, sums.indices, sums.indptr), shape=sums.shape)
+
+
+def _bm25(sums: sparse.csr_matrix, weight: NDArray[np.float64], k1: float, b: float) -> NDArray[np.float64]:
+    """`weight` as implicit weighs it; ids without a cell, which may be the held-out day's alone, do not count."""
+    from implicit.nearest_neighbours import bm25_weight
+
+    items, of_cell = np.unique(sums.indices, return_inverse=True)
+    users = np.repeat(np.arange(sums.shape[0]), np.diff(sums.indptr))
+    by_item = sparse.coo_matrix((weight, (of_cell, users)), shape=(len(items), sums.shape[0]))
+    data: NDArray[np.float64] = bm25_weight(by_item, K1=k1, B=b).data
+    return data
+
+
+def _without_empty(found: Interactions) -> Interactions:
+    """The same without the ids that have a cell neither in `full`, which has all of `train`, nor in `holdout`."""
+    users = (np.diff(found.full.indptr) + np.diff(found.holdout.indptr)) > 0
+    items = np.zeros(found.full.shape[1], dtype=bool)
+    items[found.full.indices] = items[found.holdout.indices] = True
+    place = (np.cumsum(items) - 1).astype(np.int32)
+
+    def closed(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        ends = np.append(0, matrix.indptr[1:][users]).astype(matrix.indptr.dtype)
+        return sparse.csr_matrix((matrix.data, place[matrix.indices], ends), shape=(int(users.sum()), int(items.sum())))
+
+    matrices = (closed(matrix) for matrix in (found.train, found.full, found.holdout))
+    return Interactions(found.users.filter(pl.Series(users)), found.items.filter(pl.Series(items)), *matrices)

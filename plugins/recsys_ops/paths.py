@@ -24,6 +24,11 @@ def quarantine(name: str, day: date) -> str:
     return f"quarantine/day={day}/{name}.parquet"
 
 
+def coded(day: date) -> str:
+    """The day's events as integer codes: a cache, made again where it is missing."""
+    return f"coded/day={day}/events.parquet"
+
+
 def report(name: str, day: date) -> str:
     """A task's figures of the day."""
     return f"reports/day={day}/{name}.json"

@@ -3,11 +3,12 @@
 Every key is explained in the YAML file. No secret is ever here: those live in Airflow connections.
 """
 
+import math
 import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
@@ -110,11 +111,46 @@ class CleaningSettings(Section):
     staff: StaffSettings = StaffSettings()
 
 
+class Bm25Settings(Section):
+    k1: Annotated[float, Field(gt=0)]
+    b: Share
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "retail_demo_store": {"weights": {"view": 1, "wishlist": 2, "cart": 3, "checkout": 4, "purchase": 5}},
+    "pa": {
+        "weights": {"view": 0.1, "wishlist": 0.3, "cart": 0.5, "checkout": 0.7, "purchase": 1},
+        "half_life_days": 25 * math.log(2),  # exp(-days / 25)
+        "repeat_decay": 0.8,
+        "bm25": {"k1": 1.2, "b": 0.3},
+        "min_user_events": 3,
+        "min_item_events": 5,
+    },
+}
+
+
 class ConfidenceSettings(Section):
+    preset: Literal["retail_demo_store", "pa"] | None = None
     window_days: Positive = 365
-    weights: dict[EventType, Annotated[float, Field(gt=0)]]
-    half_life_days: Annotated[float, Field(gt=0)] = 90.0
+    weights: Annotated[dict[EventType, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {
+        "view": 1, "wishlist": 2, "cart": 3, "checkout": 3, "purchase": 5
+    }  # fmt: skip
+    half_life_days: Annotated[float, Field(gt=0)] | None = 90.0
+    repeat_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bm25: Bm25Settings | None = None
     alpha: Annotated[float, Field(gt=0)] = 16.0
+    min_user_events: Positive = 1
+    min_item_events: Positive = 1
+    buyers_only: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, given: Any) -> Any:
+        """The preset's value of each key that is not given."""
+        preset = _PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
+        if preset and not any(given.get(key, value) == value for key, value in preset.items()):
+            raise ValueError(f"preset {given['preset']} changes nothing: leave out some of {', '.join(preset)}")
+        return preset | given if preset else given
 
 
 class TrainingSettings(Section):

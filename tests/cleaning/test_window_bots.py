@@ -78,3 +78,11 @@ def test_order_of_the_rows_does_not_matter() -> None:
 
 def test_no_events_leave_nobody_out() -> None:
     assert judge_window(PEOPLE.clear(), SETTINGS).is_empty()
+
+
+def test_ids_may_be_codes() -> None:
+    events = pl.concat([PEOPLE, history("r", STEADY), history("0", [700] * 14)])
+    codes = events.with_columns(pl.col(name).cast(pl.Enum(events[name].unique().sort())) for name in ("user_id", "item_id"))
+    found = judge_window(codes, SETTINGS)
+    assert found["user_id"].to_list() == ["0", "r"]
+    assert found.equals(judge_window(events, SETTINGS))

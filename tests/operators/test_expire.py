@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from test_history import counts, events
 
 from recsys_ops import history, paths
-from recsys_ops.operators.expire import ExpireOperator, expire
+from recsys_ops.operators.expire import PERSONAL, ExpireOperator, expire
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import Storage
 
@@ -29,7 +29,7 @@ def write(storage: Storage, day: date) -> dict[str, list[str]]:
 
 def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storage: Storage) -> None:
     old, kept = write(storage, NEWEST - timedelta(days=91)), write(storage, NEWEST - timedelta(days=90))
-    assert expire(storage, NEWEST - timedelta(days=90)) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
+    assert expire(storage, NEWEST - timedelta(days=90), PERSONAL) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
     assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
 
 
@@ -54,8 +54,11 @@ def test_a_night_drops_days_that_no_model_learns_from(night: Callable[..., dict[
     for day in (gone, kept, NEWEST):
         history.replace_days(storage, events(day, 1), day, day)
         write(storage, day)
-    assert night(NEWEST) == {"expired": {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2}, "days_dropped": 1}
+        storage.put(paths.coded(day), b"1")
+    expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "coded": 1}
+    assert night(NEWEST) == {"expired": expired, "days_dropped": 1}
     assert list(counts(storage, gone)) == [kept, NEWEST]
+    assert storage.list("coded") == [paths.coded(kept), paths.coded(NEWEST)]
     assert storage.exists(paths.raw(NEWEST))
 
 

@@ -13,8 +13,8 @@ USERS = 50
 def judge_window(events: pl.DataFrame, settings: WindowBotSettings) -> pl.DataFrame:
     """The users to leave out of a window of the history.
 
-    events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``). Memory grows with the users and
-    their days, and with the rows of the few who are judged as robots.
+    events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``), the ids as String or as Enum. Memory
+    grows with the users and their days, and with the rows of the few who are judged as robots.
     Judged are users with events on at least `min_days` days. ``slow_bot``: never put anything into a cart, checked out or bought,
     has at least `min_events` events, and shows at least `min_signals` of three signs, listed in ``value``: ``breadth`` (distinct
     items), ``every_day`` (share of the days from the first to the last with events), ``steady`` (standard deviation over mean of
@@ -66,4 +66,4 @@ def judge_window(events: pl.DataFrame, settings: WindowBotSettings) -> pl.DataFr
         column=pl.lit(None, pl.String),
         value=pl.concat_str([pl.when(name).then(pl.lit(name)) for name in SIGNALS], separator=" ", ignore_nulls=True),
     )
-    return pl.concat([pseudo_users, bots]).sort("user_id")
+    return pl.concat([pseudo_users, bots]).with_columns(pl.col("user_id").cast(pl.String)).sort("user_id")

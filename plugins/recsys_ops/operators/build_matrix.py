@@ -15,7 +15,7 @@ class BuildMatrixOperator(DayOperator):
     """Pin the history's version, turn its window into matrices and write the job spec that names the model version."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops import history, matrix
+        from recsys_ops import coded, history, matrix
         from recsys_ops.cleaning.window_bots import judge_window
         from recsys_ops.serving.deployments import champion
         from recsys_ops.source import catalogue
@@ -25,11 +25,10 @@ class BuildMatrixOperator(DayOperator):
         eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         window_start = matrix.window_start(day, settings.confidence)
         version = history.version(store)
-        columns = ["day", "user_id", "item_id", "event_type"]
-        events = history.read(store, window_start, day, version=version, columns=columns)
+        events = coded.read(store, window_start, day, version=version)
         left_out = judge_window(events, settings.cleaning.bots.window)
         store.write_parquet(paths.quarantine(self.name, day), left_out)
-        people = events.filter(~events["user_id"].is_in(left_out["user_id"].implode()))
+        people = events.filter(~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode()))
         interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
         before = champion(store, day)
         spec = write_job(
@@ -37,6 +36,7 @@ class BuildMatrixOperator(DayOperator):
             day,
             interactions,
             interactions.items.is_in(eligible["item_id"].implode()).to_numpy(),
+            confidence=settings.confidence,
             training=settings.training,
             evaluation=settings.evaluation,
             serving=settings.serving,

@@ -1,0 +1,114 @@
+"""The history once more as integer codes, an object a day, from which the matrix is built fast and in little memory.
+
+A cache: each object is made from one day's data files and from nothing else, so that the order of the days does not matter, and
+any object may be deleted at any time.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from itertools import accumulate
+from typing import get_args
+
+import polars as pl
+
+from recsys_ops import history, paths
+from recsys_ops.errors import StorageError
+from recsys_ops.settings import EventType
+from recsys_ops.storage import Storage
+
+log = logging.getLogger(__name__)
+
+_READERS = 4
+_KINDS = pl.Enum(get_args(EventType))
+_IDS = ("user_id", "item_id")
+
+
+def read(storage: Storage, first: date, last: date, *, version: int) -> pl.DataFrame:
+    """The events of the days first … last as of a version of the history: ``day, user_id, item_id, event_type``.
+
+    The events of `history.read`, told apart by a hash of 64 bits, with the ids as Enum of the window's ascending ids. Days whose
+    objects are missing, damaged or made from other data files are read from the history, and their objects written. Memory
+    grows with the events, some 60 bytes each, with the ids, once for each day they occur on, and with the rows of four days.
+    """
+    files = {day: names for day, names in sorted(history.files(storage, version).items()) if first <= day <= last}
+    with ThreadPoolExecutor(_READERS) as pool:
+        days = list(pool.map(lambda day: _parts(_day(storage, day, files[day], version), day), files))
+    if not days:
+        return pl.DataFrame(schema={"day": pl.Date, "user_id": pl.Enum([]), "item_id": pl.Enum([]), "event_type": _KINDS})
+    rows, users, items = zip(*days, strict=True)
+    ids = (
+        _ids(users, [of_day["user"] for of_day in rows]).alias("user_id"),
+        _ids(items, [of_day["item"] for of_day in rows]).alias("item_id"),
+    )
+    return _newest(pl.concat(rows).drop("user", "item").with_columns(ids)).select("day", *_IDS, "event_type")
+
+
+def code(events: pl.DataFrame) -> pl.DataFrame:
+    """A day's events (``event_id, item_id, user_id, event_type``) as its object holds them.
+
+    Returns a DataFrame, (n_rows, 6): ``event``, a hash of event id and item id, ``user`` and ``item``, the ids' places among the
+    day's own, and ``event_type``, sorted; beside them, filled up with nulls, the day's ids in ascending order.
+    """
+    users, items = (events[name].unique().sort() for name in _IDS)
+    rows = events.select(
+        event=events.select("event_id", "item_id").hash_rows(),
+        user=pl.col("user_id").cast(pl.Enum(users)).to_physical().cast(pl.UInt32),
+        item=pl.col("item_id").cast(pl.Enum(items)).to_physical().cast(pl.UInt32),
+        event_type=pl.col("event_type").cast(_KINDS),
+    ).sort("user", "item", "event_type", "event")
+    return rows.with_columns(ids.extend_constant(None, rows.height - len(ids)) for ids in (users, items))
+
+
+def _day(storage: Storage, day: date, files: Sequence[str], version: int) -> pl.DataFrame:
+    """The day's object, made again where it is not what was made of these files."""
+    path = paths.coded(day)
+    # the hashes of another Polars may be others
+    made_of = {"files": " ".join(files), "polars": pl.__version__}
+    try:
+        rows, facts = storage.scan_parquet(path)
+        if facts.items() >= made_of.items():
+            found = rows.collect()
+            if facts.get("digest") == _digest(found):
+                return found
+    except (StorageError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pass  # missing or damaged
+    log.info("coding %s from the history", day)
+    columns = ["event_id", *_IDS, "event_type"]
+    made = code(history.read(storage, day, day, version=version, columns=columns))
+    storage.write_parquet(path, made, {**made_of, "digest": _digest(made)})
+    return made
+
+
+def _digest(coded: pl.DataFrame) -> str:
+    return f"{coded.height} {coded.hash_rows().sum()}"
+
+
+def _parts(coded: pl.DataFrame, day: date) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """A day's rows and ids, without the nulls between them."""
+    rows = coded.select("event", pl.lit(day).alias("day"), "user", "item", "event_type")
+    return rows, coded["user_id"].drop_nulls(), coded["item_id"].drop_nulls()
+
+
+def _ids(own: Sequence[pl.Series], places: Sequence[pl.Series]) -> pl.Series:
+    """The ids of all rows, as Enum of the ascending ids of all days.
+
+    own : the ids of each day · places : where among them each row's id is
+    """
+    joined = pl.concat(own)
+    starts = accumulate(map(len, own), initial=0)
+    at = pl.concat([place + start for place, start in zip(places, starts, strict=False)])
+    return joined.cast(pl.Enum(joined.unique().sort())).gather(at)
+
+
+def _newest(events: pl.DataFrame) -> pl.DataFrame:
+    """Of an event that stands in several days (see `history.read`) the last day's row."""
+    hashes = events["event"].sort()
+    again = hashes.filter(hashes == hashes.shift())
+    event = pl.col("event")
+    if len(again):
+        repeated = events.select("event").with_row_index().filter(event.is_in(again.implode()))
+        superseded = repeated.filter(~event.is_last_distinct())["index"]
+        events = events.filter(~pl.int_range(pl.len(), dtype=pl.UInt32).is_in(superseded.implode()))
+    return events

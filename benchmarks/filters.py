@@ -37,7 +37,8 @@ from recsys_ops.cleaning.window_bots import judge_window
 from recsys_ops.demo import events, shop
 from recsys_ops.evaluation.metrics import ranking_metrics
 from recsys_ops.settings import TrainingSettings, include_dir, load_settings
-from recsys_ops.worker.lists import evaluation_lists, match, popularity
+from recsys_ops.worker.lists import evaluation_lists, popularity
+from recsys_ops.worker.matching import match
 
 OPENS = date(2026, 5, 1)
 WEEKS = 4

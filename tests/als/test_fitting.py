@@ -1,11 +1,14 @@
 """The ALS solver against the equations it solves."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_ops.als.factors import Factors
-from recsys_ops.als.fitting import fit
+from recsys_ops.als import card
+from recsys_ops.als.factors import Factors, row_regularization
+from recsys_ops.als.fitting import fit, loss
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
@@ -33,6 +36,90 @@ def test_a_half_sweep_solves_the_normal_equations():
     matrix = confidences()
     factors = fit(matrix, settings, iterations=1)
     np.testing.assert_allclose(factors.item, solved(matrix.T.tocsr(), factors.user, 2.0), rtol=2e-3, atol=2e-4)
+
+
+def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_matrix:
+    """Skewed degrees from 1 to most of the items, popular items, and nothing in some rows and columns."""
+    rng = np.random.default_rng(seed)
+    degree = np.minimum(rng.lognormal(2, 1.2, users).astype(int), items)
+    degree[0], degree[-3:] = items, 0
+    user = np.repeat(np.arange(users), degree)
+    item = np.minimum(rng.geometric(0.012, len(user)) - 1, items - 5)
+    weight = 1 + 16 * np.log1p(rng.integers(1, 6, len(user)))
+    matrix = sparse.csr_matrix((weight, (user, item)), shape=(users, items)).tocsr()
+    return matrix.astype(np.float32)
+
+
+@pytest.mark.parametrize("factors", [1, 7, 64])
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int, exponent: float):
+    matrix = planted(300, 60)
+    settings = TrainingSettings(factors=factors, regularization=16, regularization_exponent=exponent)
+    losses: list[float] = []
+    final = fit(matrix, settings, iterations=8, callback=lambda _, sofar: losses.append(loss(matrix, sofar, settings)))
+    assert losses == sorted(losses, reverse=True)
+    dense, x, y = matrix.toarray().astype(float), final.user.astype(float), final.item.astype(float)
+    confidence = np.where(dense > 0, dense, 1)
+    total = (confidence * ((dense > 0) - x @ y.T) ** 2).sum()
+    for side, summed in ((x, confidence.sum(axis=1)), (y, confidence.sum(axis=0))):
+        filled = summed > len(y if side is x else x)
+        total += (16 * (summed / summed[filled].mean()) ** exponent * (side**2).sum(axis=1)).sum()
+    assert losses[-1] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("factors", [33, 64, 128])
+def test_sweeps_come_at_least_as_far_as_implicit_s(factors: int):
+    matrix = planted()
+    settings = {name: TrainingSettings(factors=factors, solver=name) for name in ("cpu", "implicit")}
+    reached = {name: loss(matrix, fit(matrix, chosen, iterations=3), chosen) for name, chosen in settings.items()}
+    assert reached["cpu"] <= reached["implicit"]
+
+
+def test_equal_sweeps_from_equal_starts_give_implicit_s_factors():
+    # with as many steps of conjugate gradients as factors both are exact, but for rounding
+    matrix, (cpu, implicit) = planted(), (TrainingSettings(factors=3, solver=name) for name in ("cpu", "implicit"))
+    start = fit(matrix, cpu, iterations=5)
+    ours, theirs = (fit(matrix, chosen, iterations=3, factors0=start) for chosen in (cpu, implicit))
+    for mine, other in ((ours.user, theirs.user), (ours.item, theirs.item)):
+        assert np.linalg.norm(mine - other) < 1e-3 * np.linalg.norm(other)
+
+
+def test_a_regularisation_that_smothers_everything_gives_zeros_and_no_error():
+    factors = fit(planted(), TrainingSettings(factors=16, regularization=1e6, solver="cpu"), iterations=40)
+    assert np.abs(factors.item).max() < 1e-10
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+    matrix, settings = planted(), TrainingSettings(factors=48, solver="cpu")
+    many = fit(matrix, settings, iterations=2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    one = fit(matrix, settings, iterations=2)
+    assert (one.user.tobytes(), one.item.tobytes()) == (many.user.tobytes(), many.item.tobytes())
+
+
+def test_a_graphics_card_that_is_not_there_is_said_and_auto_does_without():
+    if card.available().name:
+        return
+    with pytest.raises(ModelError, match="no graphics card to compute on"):
+        fit(confidences(), TrainingSettings(factors=4, solver="gpu"), iterations=1)
+    automatic, cpu = (fit(confidences(), TrainingSettings(factors=4, solver=name), iterations=1) for name in ("auto", "cpu"))
+    assert automatic.item.tobytes() == cpu.item.tobytes()
+
+
+def test_rows_with_more_confidence_are_regularised_more():
+    matrix = planted()
+    weights = row_regularization(matrix, 10.0, 0.5)
+    flat = row_regularization(matrix, 10.0, 0.0)
+    assert set(flat) == {10.0}
+    summed = matrix.shape[1] + (matrix.toarray() - 1).clip(0).sum(axis=1)
+    assert (np.diff(weights[np.argsort(summed)]) >= 0).all()
+    assert weights[np.diff(matrix.indptr) > 0].mean() == pytest.approx(10, rel=0.1)
+
+
+def test_implicit_s_solver_says_that_it_cannot_regularise_by_row():
+    settings = TrainingSettings(factors=4, solver="implicit", regularization_exponent=0.5)
+    with pytest.raises(ModelError, match="regularization_exponent"):
+        fit(confidences(), settings, iterations=1)
 
 
 def test_many_sweeps_reach_the_fixed_point_of_both_equations():

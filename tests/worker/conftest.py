@@ -47,6 +47,7 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             day,
             interactions,
             eligible,
+            confidence=CONFIDENCE,
             training=TrainingSettings(**training),
             evaluation=evaluation,
             serving=ServingSettings(top_n=10),

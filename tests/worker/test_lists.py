@@ -5,7 +5,8 @@ import polars as pl
 from scipy import sparse
 
 from recsys_ops.als.factors import Factors
-from recsys_ops.worker.lists import evaluation_lists, match, popular_items, popularity, recommendations
+from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
+from recsys_ops.worker.matching import match
 
 USERS = pl.Series(["ann", "bob", "cleo"])
 ITEMS = pl.Series(["cup", "lid", "pan", "pot"])

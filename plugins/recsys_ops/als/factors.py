@@ -26,7 +26,7 @@ def small_random(shape: tuple[int, int], factors: int, seed: int) -> Factors:
 
 
 def row_regularization(rows: sparse.csr_matrix, regularization: float, exponent: float) -> NDArray[np.float32]:
-    """The L2 weight of each row's factors, (n_rows,): more for rows with more to say (Rendle et al. 2021, eq. 10, ν = `exponent`).
+    """The L2 weight of each row's factors, (n_rows,): more for rows with more to say (Rendle et al. 2021, ν = `exponent`).
 
     ``regularization * (s / mean(s)) ** exponent``, s the row's summed confidence over all columns, of which an empty cell has 1.
     The mean over the rows that hold anything keeps `regularization` on one scale for every exponent; 0 treats all alike.

@@ -1,23 +1,26 @@
 """One training job: fit, lists for the evaluation, refit, lists to serve, model version; safe to kill and run again."""
 
 import logging
-import platform
 import re
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 
 from recsys_ops import paths
-from recsys_ops.als.fitting import fit
+from recsys_ops.als import gpu, recommend
+from recsys_ops.als.factors import Factors
+from recsys_ops.als.fitting import describe_device, fit, loss, solver
 from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
-from recsys_ops.worker.lists import Matched, evaluation_lists, match, popular_items, popularity, recommendations
+from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
+from recsys_ops.worker.matching import Matched, match, may_start_from, warm_start
 from recsys_ops.worker.spec import RESULT, Inputs, JobSpec, read_inputs, read_spec
 
 log = logging.getLogger(__name__)
@@ -37,10 +40,10 @@ def main(url: str) -> int:
         return 1
     storage, day = Storage(place[1]), date.fromisoformat(place[2])
     seconds: dict[str, float] = {}
-    version, reason, outage = None, None, False
+    version, device, reason, outage = None, None, None, False
     try:
         spec = read_spec(storage, day)
-        version = spec.version
+        version, device = spec.version, describe_device(spec.training)
         run(storage, spec, seconds)
     except RecsysError as error:
         reason, outage = str(error), isinstance(error, StorageError)
@@ -55,7 +58,7 @@ def main(url: str) -> int:
         "outage": outage,
         "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
         "peak_memory_bytes": _peak_memory(),
-        "device": {"kind": "cpu", "name": platform.processor() or platform.machine()},
+        "device": device,
     }
     try:
         storage.write_json(paths.job(day, RESULT), result)
@@ -78,18 +81,30 @@ def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
     train, full = data.train, data.full
     log.info("users=%d items=%d train=%d full=%d holdout=%d", *train.shape, train.nnz, full.nnz, data.holdout.nnz)
 
+    training, start = spec.training, None
+    if champion is not None and may_start_from(champion.spec, spec):
+        start = warm_start(champion.matched, training)
+    sweeps = training.iterations if start is None else training.warm_iterations
+    computes = solver(training)
+    best = gpu.top_n if computes == "gpu" else recommend.top_n
+    log.info("solver=%s start=%s sweeps=%d", computes, "cold" if start is None else spec.champion, sweeps)
     with _phase("fit", seconds):
-        fitted = fit(train, spec.training, iterations=spec.training.iterations)
+        fitted = fit(train, training, iterations=sweeps, factors0=start, callback=_progress(sweeps))
+    with _phase("loss", seconds):
+        log.info("loss=%.8g", loss(train, fitted, training))
     with _phase("evaluate", seconds):
         settings = spec.evaluation
-        evaluation = evaluation_lists(train, data.holdout, fitted, champion, max(settings.k), settings.exclude_seen)
+        evaluation = evaluation_lists(
+            train, data.holdout, fitted, champion.matched if champion else None, max(settings.k), settings.exclude_seen, best
+        )
     log.info("evaluated users=%d champion=%s", len(evaluation.users), spec.champion)
 
     with _phase("refit", seconds):
-        served = fit(full, spec.training, iterations=spec.training.refit_iterations, factors0=fitted)
+        sweeps = training.refit_iterations
+        served = fit(full, training, iterations=sweeps, factors0=fitted, callback=_progress(sweeps))
     with _phase("recommend", seconds):
         seen = full if spec.exclude_seen else None
-        lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible)
+        lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
         popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
     log.info("recommended users=%d eligible_items=%d popular=%d", lists.height, inputs.eligible.sum(), popular.height)
 
@@ -100,10 +115,16 @@ def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
             "recommendations": lists,
             "popular": popular,
         }
-        model.write_model(storage, spec, served, evaluation, frames)
+        model.write_model(storage, spec, served, evaluation, frames, started_from=spec.champion if start else None)
 
 
-def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> Matched | None:
+@dataclass(frozen=True)
+class _Champion:
+    spec: JobSpec
+    matched: Matched
+
+
+def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | None:
     if spec.champion is None:
         return None
     manifest = model.load_manifest(storage, spec.champion)
@@ -113,8 +134,14 @@ def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> Matched | None
             f"compare with a version of an earlier day"
         )
     users, items = model.read_frame(storage, manifest, "users"), model.read_frame(storage, manifest, "items")
-    data = inputs.interactions
-    return match(model.read_factors(storage, manifest), users["user_id"], items["item_id"], data.users, data.items)
+    data, theirs = inputs.interactions, model.read_factors(storage, manifest)
+    return _Champion(manifest.spec, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
+
+
+def _progress(sweeps: int) -> Callable[[int, Factors], None]:
+    """A line in the log after every sweep."""
+    started = time.monotonic()
+    return lambda sweep, _: log.info("sweep %d of %d, %.1f s", sweep + 1, sweeps, time.monotonic() - started)
 
 
 @contextmanager

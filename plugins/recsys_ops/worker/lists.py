@@ -1,6 +1,6 @@
 """The lists a job makes: for the evaluation of the held-out day, and to be served."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -8,27 +8,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_ops.als.factors import Factors
-from recsys_ops.als.recommend import top_n
+from recsys_ops.als.recommend import top_n as cpu_top_n
 from recsys_ops.evaluation.compare import Evaluation
+from recsys_ops.worker.matching import Matched
 
-
-@dataclass(frozen=True)
-class Matched:
-    """Another version's factors in the row order of this job's users and items.
-
-    known_users, known_items : bool, (n_users,) and (n_items,); the factors of the others are zeros
-    """
-
-    factors: Factors
-    known_users: NDArray[np.bool_]
-    known_items: NDArray[np.bool_]
-
-
-def match(factors: Factors, their_users: pl.Series, their_items: pl.Series, users: pl.Series, items: pl.Series) -> Matched:
-    """Carry factors over by id; ids that only the other version has are left out."""
-    user_factors, known_users = _gather(factors.user, their_users, users)
-    item_factors, known_items = _gather(factors.item, their_items, items)
-    return Matched(Factors(user_factors, item_factors), known_users, known_items)
+# as `recsys_ops.als.recommend.top_n`
+TopN = Callable[..., tuple[NDArray[np.int32], NDArray[np.float32]]]
 
 
 def popularity(user_items: sparse.csr_matrix) -> NDArray[np.float64]:
@@ -45,6 +30,7 @@ def evaluation_lists(
     champion: Matched | None,
     k: int,
     exclude_seen: bool,
+    top_n: TopN = cpu_top_n,
 ) -> Evaluation:
     """The top `k` of challenger, champion and popularity for the same users from the same items.
 
@@ -53,6 +39,7 @@ def evaluation_lists(
     the champion does not know gets the popularity list, as in the shop.
 
     train : csr_matrix, (n_users, n_items), confidence · holdout : csr_matrix, (n_users, n_items), bool
+    top_n : what makes the lists of both models
     """
     users = np.flatnonzero((np.diff(holdout.indptr) > 0) & (np.diff(train.indptr) > 0)).astype(np.int32)
     popular = popularity(train)
@@ -76,7 +63,14 @@ def evaluation_lists(
 
 
 def recommendations(
-    factors: Factors, users: pl.Series, items: pl.Series, n: int, *, seen: sparse.csr_matrix | None, eligible: NDArray[np.bool_]
+    factors: Factors,
+    users: pl.Series,
+    items: pl.Series,
+    n: int,
+    *,
+    seen: sparse.csr_matrix | None,
+    eligible: NDArray[np.bool_],
+    top_n: TopN = cpu_top_n,
 ) -> pl.DataFrame:
     """user_id String, items List[String], scores List[Float32], best first; a user for whom nothing is left has no row."""
     ids, scores = top_n(factors.user, factors.item, n, seen=seen, eligible=eligible)
@@ -100,13 +94,4 @@ def _most_popular(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Popularity is a model of one factor, the same for everybody."""
     everybody = np.ones((n_users, 1), dtype=np.float32)
-    return top_n(everybody, score[:, None].astype(np.float32), n, seen=seen, eligible=eligible)
-
-
-def _gather(factors: NDArray[np.float32], theirs: pl.Series, ours: pl.Series) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    index = pl.DataFrame({"id": theirs}).with_row_index("theirs")
-    found = pl.DataFrame({"id": ours}).join(index, on="id", how="left", maintain_order="left")["theirs"]
-    known = found.is_not_null().to_numpy()
-    carried = np.zeros((len(ours), factors.shape[1]), dtype=np.float32)
-    carried[known] = factors[found.drop_nulls().to_numpy()]
-    return carried, known
+    return cpu_top_n(everybody, score[:, None].astype(np.float32), n, seen=seen, eligible=eligible)

@@ -30,6 +30,7 @@ class FileSum(BaseModel):
 class Manifest(BaseModel):
     """What a model version is made of. It holds no clock value: the same job gives the same manifest.
 
+    started_from : the version whose factors the fit went on from, None for a cold fit
     code : SHA-256 of the sources that computed, as they were on the machine that trained
     packages : the versions of what computed
     """
@@ -43,6 +44,7 @@ class Manifest(BaseModel):
     users: int
     items: int
     seeds: dict[str, int]
+    started_from: str | None
     code: str
     packages: dict[str, str]
     spec: JobSpec
@@ -50,7 +52,13 @@ class Manifest(BaseModel):
 
 
 def write_model(
-    storage: Storage, spec: JobSpec, factors: Factors, evaluation: Evaluation, frames: Mapping[str, pl.DataFrame]
+    storage: Storage,
+    spec: JobSpec,
+    factors: Factors,
+    evaluation: Evaluation,
+    frames: Mapping[str, pl.DataFrame],
+    *,
+    started_from: str | None,
 ) -> None:
     """Write a version's files, the manifest last: a version without a manifest is not finished.
 
@@ -71,6 +79,7 @@ def write_model(
         users=len(factors.user),
         items=len(factors.item),
         seeds={"start": spec.training.seed},
+        started_from=started_from,
         code=code(),
         packages=packages(),
         spec=spec,

@@ -16,7 +16,7 @@ import recsys_ops
 from recsys_ops import paths
 from recsys_ops.errors import ModelError
 from recsys_ops.matrix import Interactions
-from recsys_ops.settings import EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files
 
@@ -28,7 +28,8 @@ class JobSpec(BaseModel):
     """One training job. Everything the model depends on is here, so that the version names the content.
 
     day : the held-out day, the last the served model learns from
-    champion : the version to score on the same day, None where there is none
+    confidence : what the matrices were weighed by
+    champion : the version to score on the same day, and to start from, None where there is none
     history_version, window_start : what the matrices were built from
     inputs : SHA-256 of each file beside the spec
     code, packages : what `build_matrix` was run with; the worker's own are in the manifest
@@ -39,6 +40,7 @@ class JobSpec(BaseModel):
 
     day: date
     version: str
+    confidence: ConfidenceSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
     top_n: int
@@ -68,6 +70,7 @@ def write_job(
     interactions: Interactions,
     eligible: NDArray[np.bool_],
     *,
+    confidence: ConfidenceSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     serving: ServingSettings,
@@ -89,6 +92,7 @@ def write_job(
     unnamed = JobSpec(
         day=day,
         version="",
+        confidence=confidence,
         training=training,
         evaluation=evaluation,
         top_n=serving.top_n,
@@ -140,7 +144,7 @@ def code() -> str:
 
 def packages() -> dict[str, str]:
     """The versions of what computes a model."""
-    versions = {name: version(name) for name in ("implicit", "numpy", "polars", "scipy")}
+    versions = {name: version(name) for name in ("implicit", "numba", "numpy", "polars", "scipy")}
     return versions | {"python": platform.python_version()}
 
 

@@ -1,0 +1,95 @@
+"""The graphics card: whether CuPy computes on it, its memory, and what to say when that does not suffice."""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_ops.als import equations
+from recsys_ops.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card that CuPy computes on: its name, or None and the reason why there is none; false then."""
+
+    name: str | None
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+
+@functools.cache
+def available() -> Card:
+    """Whether CuPy computes on a card here: small equations must come out there as on the CPU. Never raises."""
+    try:
+        import cupy
+
+        name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+        if not np.allclose(cupy.asnumpy(_trial(cupy)), _trial(np), atol=1e-3):
+            return Card(None, f"{name} solves equations otherwise than the CPU: update its driver, or CuPy")
+    except ModuleNotFoundError as error:
+        return Card(None, f"{error}: install recsys-ops[worker], or cupy-cuda13x for CUDA 13")
+    except Exception as error:  # a missing driver, card or CUDA library: each raises something else
+        return Card(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    return Card(name)
+
+
+def cupy() -> Any:
+    """The module. Raises ModelError with the reason when it cannot compute."""
+    found = available()
+    if not found:
+        raise ModelError(f"no graphics card to compute on: {found.reason} (training.solver: auto takes the CPU then)")
+    import cupy
+
+    return cupy
+
+
+def host(xp: Any, array: Any) -> NDArray[Any]:
+    """The same numbers as a NumPy array."""
+    numbers: NDArray[Any] = array if xp is np else xp.asnumpy(array)
+    return numbers
+
+
+def free(xp: Any) -> int:
+    """Bytes of the card's memory that can be had; half of the machine's for NumPy."""
+    if xp is np:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return int(xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes())
+
+
+def make_room(xp: Any, needed: int, allowed: int) -> None:
+    """Where what CuPy keeps of freed memory and `needed` bytes are more than `allowed`, give the former back to the card.
+
+    It keeps blocks for arrays of their size or smaller, and batches of many sizes would make it keep ever more.
+    """
+    if xp is np:
+        return
+    pool = xp.get_default_memory_pool()
+    if pool.free_bytes() + needed > allowed:
+        pool.free_all_blocks()
+
+
+def too_small(xp: Any, wanted: str, do: str) -> ModelError:
+    return ModelError(f"the graphics card's memory does not suffice: {wanted}; {free(xp):,} bytes are free: {do}")
+
+
+def _trial(xp: Any) -> Any:
+    """Two rows, of one and of three cells, solved each way: what this calls is every CUDA library that training calls."""
+    other = xp.asarray(np.array([[1, 0], [2, 1], [0, 3]], np.float32))
+    values, basis = xp.linalg.eigh(equations.gram(xp, other))
+    rotated, basis = other @ basis.astype(xp.float32), basis.astype(xp.float32)
+    scale = 1 / xp.sqrt(values.astype(xp.float32) + xp.ones((2, 1), xp.float32))
+    cells = xp.asarray(np.array([1, 0, 1, 2], np.int32)), xp.asarray(np.array([5, 2, 3, 4], np.float32))
+    row = xp.asarray(np.array([0, 1])), xp.asarray(np.array([1, 3]))
+
+    def solved(width: int) -> list[Any]:
+        held = [equations.gather(xp, cells, row, range(width), rotated, scale)]
+        start = xp.zeros((2, 2), dtype=xp.float32)
+        return [equations.exact(xp, lambda: held, width, 2), equations.three_steps(xp, lambda: held, start)]
+
+    return (xp.stack(solved(1) + solved(3)) * scale).reshape(-1, 2) @ basis.T

@@ -1,0 +1,324 @@
+"""The solver for the graphics card: its arithmetic, which NumPy runs here and CuPy as well where there is a card."""
+
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from recsys_ops.als import card, equations, gpu, recommend
+from recsys_ops.als.factors import Factors, row_regularization, small_random
+from recsys_ops.als.fitting import fit, loss
+from recsys_ops.als.gpu import sweeps, top_n
+from recsys_ops.errors import ModelError
+from recsys_ops.settings import TrainingSettings
+
+MODULES = [np, card.cupy()] if card.available() else [np]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As many as there are cores wait for each other longer than they compute."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture(params=MODULES, ids=lambda module: module.__name__)
+def xp(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def cells(degrees: list[int], columns: int, seed: int = 3) -> sparse.csr_matrix:
+    """Rows of the given degrees, confidence 1 … 21."""
+    rng = np.random.default_rng(seed)
+    chosen = [np.sort(rng.choice(columns, degree, replace=False)) for degree in degrees]
+    data = (1 + 20 * rng.random(sum(degrees))).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(degrees)])
+    return sparse.csr_matrix((data, np.concatenate(chosen).astype(np.int32), indptr), shape=(len(degrees), columns))
+
+
+def many(users: int = 300, items: int = 90, seed: int = 3) -> sparse.csr_matrix:
+    """Users of every degree from none to half of all."""
+    rng = np.random.default_rng(seed)
+    matrix = cells(rng.integers(0, items // 2, users).tolist(), items - 1, seed)
+    matrix.resize((users, items))  # and an item that nobody has
+    return matrix
+
+
+def random_start(shape: tuple[int, int], factors: int, seed: int = 1) -> Factors:
+    """Of the size that trained factors have."""
+    rng = np.random.default_rng(seed)
+    return Factors(*(rng.standard_normal((n, factors)).astype(np.float32) * np.float32(factors**-0.5) for n in shape))
+
+
+def normal_equations(rows: sparse.csr_matrix, other: np.ndarray, regularization: np.ndarray) -> np.ndarray:
+    """x_u = (YᵀCᵘY + λ_u I)⁻¹ YᵀCᵘp(u), Hu, Koren & Volinsky 2008, eq. 4, in float64."""
+    y = other.astype(float)
+    gram, solution = y.T @ y, np.zeros((rows.shape[0], y.shape[1]))
+    for row in range(rows.shape[0]):
+        run = slice(rows.indptr[row], rows.indptr[row + 1])
+        g, c = y[rows.indices[run]], rows.data[run].astype(float)
+        left = gram + (g.T * (c - 1)) @ g + regularization[row] * np.eye(y.shape[1])
+        solution[row] = np.linalg.solve(left, g.T @ c)
+    return solution
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """‖found − expected‖ / ‖expected‖ of every row; of a row of zeros ‖found‖."""
+    size = np.linalg.norm(expected, axis=1)
+    return np.linalg.norm(found - expected, axis=1) / np.where(size > 0, size, 1)
+
+
+def dense_loss(matrix: sparse.csr_matrix, factors: Factors, settings: TrainingSettings) -> float:
+    stored = matrix.toarray().astype(float)
+    user, item = factors.user.astype(float), factors.item.astype(float)
+    error = np.where(stored > 0, stored, 1) * ((stored > 0) - user @ item.T) ** 2
+    weights = [
+        row_regularization(side, settings.regularization, settings.regularization_exponent) for side in (matrix, matrix.T.tocsr())
+    ]
+    return float(error.sum() + weights[0] @ (user**2).sum(axis=1) + weights[1] @ (item**2).sum(axis=1))
+
+
+def check_half_sweep(xp: Any, matrix: sparse.csr_matrix, settings: TrainingSettings, limit: float = 1e-4) -> Factors:
+    """One iteration solves for the users given the items at the start, then for the items given those users."""
+    start = random_start(matrix.shape, settings.factors)
+    found = sweeps(matrix, start, settings, 1, xp=xp)
+    assert (found.user.dtype, found.item.dtype) == (np.float32, np.float32)
+    for rows, other, solved in ((matrix, start.item, found.user), (matrix.T.tocsr(), found.user, found.item)):
+        weights = row_regularization(rows, settings.regularization, settings.regularization_exponent)
+        assert distance(solved, normal_equations(rows, other, weights)).max() <= limit
+    return found
+
+
+@pytest.mark.parametrize("factors", [1, 7, 33, 64])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_every_row_solves_its_normal_equations_whatever_its_degree(xp: Any, factors: int, exponent: float):
+    degrees = [0, 1, 2, max(factors - 1, 0), factors, factors + 1, 1000]
+    settings = TrainingSettings(factors=factors, regularization=2.0, regularization_exponent=exponent)
+    check_half_sweep(xp, cells(degrees, 1500), settings)
+
+
+def test_a_row_with_a_hundred_thousand_cells_is_as_exact_as_the_others(xp: Any):
+    matrix = cells([100_000, 3, 0, 40_000], 120_000)
+    settings = TrainingSettings(factors=16, regularization=2.0)
+    start = random_start(matrix.shape, 16)
+    found = sweeps(matrix, start, settings, 1, xp=xp)
+    assert distance(found.user, normal_equations(matrix, start.item, np.full(4, 2.0))).max() <= 1e-4
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1)])
+def test_one_user_or_one_item_is_enough(xp: Any, shape: tuple[int, int]):
+    check_half_sweep(xp, sparse.csr_matrix(np.full(shape, 3, np.float32)), TrainingSettings(factors=5, regularization=1.0))
+
+
+def test_whoever_and_whatever_has_no_cells_gets_zeros(xp: Any):
+    matrix = many()
+    found = sweeps(matrix, random_start(matrix.shape, 8), TrainingSettings(factors=8), 2, xp=xp)
+    for factors, rows in ((found.user, matrix), (found.item, matrix.T.tocsr())):
+        empty = np.diff(rows.indptr) == 0
+        assert empty.any()
+        np.testing.assert_array_equal(factors.any(axis=1), ~empty)
+    nothing = sweeps(sparse.csr_matrix((3, 2), dtype=np.float32), random_start((3, 2), 4), TrainingSettings(factors=4), 1, xp=xp)
+    assert not nothing.user.any() and not nothing.item.any()
+
+
+def test_a_stored_confidence_of_one_is_a_cell_like_any_other(xp: Any):
+    matrix = many()
+    matrix.data[::2] = 1
+    check_half_sweep(xp, matrix, TrainingSettings(factors=20, regularization=2.0))
+
+
+@pytest.mark.parametrize("largest_system", [equations.LARGEST_SYSTEM, 6])
+def test_a_small_card_takes_more_batches_and_gets_the_same_factors(xp: Any, largest_system: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)  # 6: conjugate gradients for nearly all rows
+    monkeypatch.setattr(equations, "GRAM_ROWS", 64)
+    matrix, settings = many(2000), TrainingSettings(factors=16, regularization=2.0)
+    start = random_start(matrix.shape, 16)
+    whole = sweeps(matrix, start, settings, 2, xp=xp)
+    sides = []
+    monkeypatch.setattr(gpu, "_side", lambda *given, side=gpu._side: sides.append(side(*given)) or sides[-1])
+    tight = TrainingSettings(**(settings.model_dump() | {"max_gpu_memory_gib": 1_100_000 / 2**30}))
+    parted = sweeps(matrix, start, tight, 2, xp=xp)
+    users, items = sides
+    assert len(users.batches) > 50
+    assert any(batch.run < batch.width for batch in items.batches), "no row was split"
+    assert distance(parted.user, whole.user).max() <= 1e-4
+    assert distance(parted.item, whole.item).max() <= 1e-4
+
+
+def test_a_card_too_small_for_the_matrix_is_said_before_anything_is_computed(xp: Any):
+    with pytest.raises(ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib"):
+        sweeps(many(), random_start((300, 90), 8), TrainingSettings(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp)
+
+
+def test_memory_that_runs_out_is_named_with_the_setting_to_lower(xp: Any, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise MemoryError("Out of memory allocating 4,096 bytes")
+
+    monkeypatch.setattr(equations, "gram", full)
+    with pytest.raises(ModelError, match=r"allocating 4,096 bytes; [\d,]+ bytes are free: lower training.max_gpu_memory_gib"):
+        sweeps(many(), random_start((300, 90), 8), TrainingSettings(factors=8), 1, xp=xp)
+
+
+def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
+    matrix, start = many(), random_start((300, 90), 24)
+    model = AlternatingLeastSquares(
+        factors=24, regularization=2.0, alpha=1.0, iterations=4, use_cg=False, use_native=True, dtype=np.float64, num_threads=1
+    )
+    model.user_factors, model.item_factors = start.user.astype(float), start.item.astype(float)
+    model.fit(matrix, show_progress=False)
+    found = sweeps(matrix, start, TrainingSettings(factors=24, regularization=2.0), 4, xp=xp)
+    assert distance(found.user, model.user_factors).max() <= 1e-3
+    assert distance(found.item, model.item_factors).max() <= 1e-3
+
+
+@pytest.mark.parametrize("largest_system", [equations.LARGEST_SYSTEM, 6])
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, exponent: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)
+    matrix, settings = many(), TrainingSettings(factors=12, regularization=2.0, regularization_exponent=exponent)
+    numbers, seen = [], [small_random(matrix.shape, 12, 1)]
+
+    def after(iteration: int, factors: Factors) -> None:
+        numbers.append(iteration)
+        seen.append(factors)
+
+    found = sweeps(matrix, seen[0], settings, 6, after, xp=xp)
+    losses = [dense_loss(matrix, factors, settings) for factors in seen]
+    assert numbers == [0, 1, 2, 3, 4, 5]
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(losses))
+    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] == dense_loss(matrix, found, settings)
+    assert [loss(matrix, factors, settings) for factors in seen] == pytest.approx(losses, rel=1e-6)
+
+
+def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(equations, "LARGEST_SYSTEM", 0)
+    # in three unknowns three steps are the solution; in more they come closer to it
+    check_half_sweep(xp, many(), TrainingSettings(factors=3, regularization=2.0), limit=2e-3)
+    matrix, settings = many(), TrainingSettings(factors=20, regularization=2.0)
+    start = random_start(matrix.shape, 20)
+    solution = normal_equations(matrix, start.item, np.full(300, 2.0))
+    found = sweeps(matrix, start, settings, 1, xp=xp)
+    degree = np.diff(matrix.indptr)
+    assert (distance(found.user, solution)[degree > 0] < 0.5 * distance(start.user, solution)[degree > 0]).all()
+
+
+def test_where_cells_and_factors_are_many_a_row_takes_three_steps(xp: Any):
+    matrix, settings = cells([300, 5, 700, 280], 900), TrainingSettings(factors=300, regularization=2.0)
+    start = random_start(matrix.shape, 300)
+    found = sweeps(matrix, start, settings, 1, xp=xp).user
+    solution = normal_equations(matrix, start.item, np.full(4, 2.0))
+    far = distance(found, solution)
+    assert far[1] <= 1e-4, "five cells are a system of five unknowns"
+    assert (far <= 0.2).all()
+
+
+def test_the_same_input_gives_the_same_bytes(xp: Any):
+    matrix, settings = many(), TrainingSettings(factors=16)
+    start = small_random(matrix.shape, 16, 5)
+    kept = start.user.tobytes(), start.item.tobytes()
+    first, second = (sweeps(matrix, start, settings, 3, xp=xp) for _ in range(2))
+    assert (first.user.tobytes(), first.item.tobytes()) == (second.user.tobytes(), second.item.tobytes())
+    assert (start.user.tobytes(), start.item.tobytes()) == kept
+
+
+@pytest.mark.parametrize("largest", [1e4, 1e8, 1e12, 1e16])
+def test_an_enormous_confidence_gives_finite_factors(xp: Any, largest: float):
+    matrix = many()
+    matrix.data[::3] = largest
+    start = random_start(matrix.shape, 16)
+    start.item[1::2] = start.item[::2]  # equal items make equal columns
+    found = sweeps(matrix, start, TrainingSettings(factors=16, regularization=2.0), 3, xp=xp)
+    assert np.isfinite(found.user).all() and np.isfinite(found.item).all()
+    assert np.abs(found.user @ found.item.T).max() < 100
+
+
+def test_factors_that_overflow_are_an_error_and_not_a_model(xp: Any):
+    matrix = many()
+    matrix.data[:] = 3e38
+    try:
+        found = sweeps(matrix, random_start(matrix.shape, 4), TrainingSettings(factors=4), 2, xp=xp)
+    except ModelError as error:
+        assert "cannot be solved in float32 (largest confidence 3e+38, regularization 16.0): lower" in str(error)
+    else:
+        assert not np.isfinite(found.user).all(), "`fit` would not see it"
+
+
+@pytest.mark.parametrize(("needed", "given_back"), [(60, False), (61, True)])
+def test_memory_that_cupy_keeps_counts_towards_what_may_be_taken(needed: int, given_back: bool):
+    calls = []
+    pool = SimpleNamespace(free_bytes=lambda: 40, free_all_blocks=lambda: calls.append("free"))
+    card.make_room(SimpleNamespace(get_default_memory_pool=lambda: pool), needed, 100)
+    assert bool(calls) == given_back
+
+
+@pytest.mark.parametrize("n", [1, 7, 300, 400])
+@pytest.mark.parametrize("values", ["distinct", "tied"])
+def test_lists_equal_those_of_the_cpu(xp: Any, n: int, values: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu, "_MOST_NUMBERS", 10_000)  # several blocks, the last not full
+    rng = np.random.default_rng(n)
+    draw = rng.standard_normal if values == "distinct" else lambda size: rng.integers(-2, 3, size)
+    users, items = (draw((size, 5)).astype(np.float32) for size in (101, 300))
+    users[7] = 0
+    seen = sparse.csr_matrix(rng.random((101, 300)) < 0.3, dtype=np.float32)
+    for chosen in ({}, {"seen": seen}, {"eligible": rng.random(300) < 0.5}, {"seen": seen, "eligible": rng.random(300) < 0.5}):
+        ids, scores = top_n(users, items, n, xp=xp, **chosen)
+        expected_ids, expected_scores = recommend.top_n(users, items, n, **chosen)
+        assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
+
+
+def test_nobody_and_nothing_give_empty_lists(xp: Any):
+    users, items = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
+    assert top_n(users[:0], items, 2, xp=xp)[0].shape == (0, 2)
+    assert top_n(users, items[:0], 2, xp=xp)[0].tolist() == [[-1, -1]] * 2
+    assert top_n(users, items, 2, eligible=np.zeros(3, bool), xp=xp)[0].tolist() == [[-1, -1]] * 2
+    assert top_n(users, items, 3, seen=sparse.csr_matrix(np.ones((2, 3), np.float32)), xp=xp)[0].tolist() == [[-1, -1, -1]] * 2
+
+
+def test_a_card_is_named_or_the_reason_why_there_is_none():
+    found = card.available()
+    assert bool(found) == (found.name is not None) != bool(found.reason)
+
+
+def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(card, "available", lambda: card.Card(None, "cudaErrorInsufficientDriver"))
+    with pytest.raises(ModelError, match="no graphics card to compute on: cudaErrorInsufficientDriver"):
+        sweeps(many(), random_start((300, 90), 4), TrainingSettings(factors=4), 1)
+    with pytest.raises(ModelError, match="cudaErrorInsufficientDriver"):
+        fit(many(), TrainingSettings(factors=4, solver="gpu"), iterations=1)
+    with pytest.raises(ModelError, match="no graphics card"):
+        top_n(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    "failure", [ModuleNotFoundError("No module named 'cupy'"), ImportError("libcublas.so.12:\n  no such file"), RuntimeError("x")]
+)
+def test_nothing_that_fails_on_the_way_to_the_card_is_raised(failure: Exception, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setitem(sys.modules, "cupy", type("Broken", (), {"__getattr__": fail})())
+    found = card.available.__wrapped__()
+    assert not found
+    assert str(failure).split()[0] in found.reason and "\n" not in found.reason
+
+
+def test_a_card_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"})
+    cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
+    broken = SimpleNamespace(cuda=cuda, asnumpy=np.ones_like)
+    trial = card._trial(np)
+    monkeypatch.setitem(sys.modules, "cupy", broken)
+    monkeypatch.setattr(card, "_trial", lambda xp: trial)
+    assert card.available.__wrapped__() == card.Card(
+        None, "a card solves equations otherwise than the CPU: update its driver, or CuPy"
+    )

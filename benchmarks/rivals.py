@@ -1,0 +1,59 @@
+"""What als.py and whole_day.py share: the package `implicit` as it comes, our settings on equal terms, and a stopwatch."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from recsys_ops.als.factors import Factors
+from recsys_ops.settings import TrainingSettings
+
+N = 20
+REGULARIZATION = 16.0
+Say = Callable[[str], None]
+
+
+class Took(NamedTuple):
+    """Seconds, and CPU seconds of all threads."""
+
+    wall: float
+    cpu: float
+
+
+def by_implicit(factors: int, user_items: sparse.csr_matrix, iterations: int) -> Factors:
+    with threadpool_limits(1, user_api="blas"):  # as it asks for
+        model = AlternatingLeastSquares(factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1)
+        model.fit(user_items, show_progress=False)
+    return Factors(model.user_factors, model.item_factors)
+
+
+def by_implicit_gpu(factors: int, user_items: sparse.csr_matrix, iterations: int) -> Factors:
+    from implicit.gpu.als import AlternatingLeastSquares as OnTheCard
+
+    model = OnTheCard(factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1)
+    model.fit(user_items, show_progress=False)
+    return Factors(model.user_factors.to_numpy(), model.item_factors.to_numpy())
+
+
+def recommend(factors: Factors, user_items: sparse.csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    with threadpool_limits(1, user_api="blas"):
+        model = AlternatingLeastSquares(factors=factors.user.shape[1])
+        model.user_factors, model.item_factors = factors.user, factors.item
+        listed, scores = model.recommend(np.arange(user_items.shape[0]), user_items, N=N)
+    listed[scores < -1e38] = -1  # where nothing was left
+    return listed, scores
+
+
+def settings(factors: int, solver: str) -> TrainingSettings:
+    return TrainingSettings(factors=factors, solver=solver, regularization=REGULARIZATION, regularization_exponent=0.0)
+
+
+def timed(call: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[Any, Took]:
+    began, cpu = time.perf_counter(), time.process_time()
+    result = call(*arguments, **named)
+    return result, Took(time.perf_counter() - began, time.process_time() - cpu)

@@ -1,0 +1,141 @@
+"""A whole day, from the year's events to everybody's list: ours and the usual pipeline, each in a process of its own."""
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import shapes
+from measure import apart
+from numpy.typing import NDArray
+from rivals import N, Say, Took, by_implicit, recommend, settings, timed
+from scipy import sparse
+
+from recsys_ops import matrix
+from recsys_ops.als.factors import Factors
+from recsys_ops.als.fitting import fit
+from recsys_ops.als.recommend import top_n
+from recsys_ops.evaluation.metrics import ndcg_by_user
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, TrainingSettings
+
+DAY = datetime(2026, 6, 30, tzinfo=UTC)
+STAGES = ("matrix", "fit", "lists")
+
+
+def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday: Factors, say: Say) -> None:
+    """Events to lists, each way in a process of its own. Raises AssertionError when the matrices differ."""
+    with tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as made:
+        events, before = Path(made, "events.parquet"), Path(made, "yesterday.npz")
+        rows = write_events(name, events)
+        np.savez(before, user=yesterday.user, item=yesterday.item)
+        sweeps = TrainingSettings().warm_iterations
+        ways: dict[str, dict[str, float]] = {
+            "pandas and `implicit`": apart("whole_day", "usual_day", events, name, folder, factors, iterations)[0],
+            "recsys_ops, cold": apart("whole_day", "our_day", events, name, folder, factors, iterations, None)[0],
+            "recsys_ops, warm": apart("whole_day", "our_day", events, name, folder, factors, sweeps, before)[0],
+        }
+    usual = next(iter(ways.values()))
+    say(f"\n| a day, {rows:,} events | matrix | fit | lists | s | × as fast | CPU s | NDCG@{N} | peak MiB |\n|---|{'--:|' * 8}")
+    for way, found in ways.items():
+        assert found["cells"] == usual["cells"], f"{way}: {found['cells']} cells, not {usual['cells']}"
+        assert np.isclose(found["confidence"], usual["confidence"], rtol=1e-6), f"{way}: another sum of confidences"
+        ours, theirs = ([of[stage] for stage in STAGES] for of in (found, usual))
+        say(
+            f"| {way} | {' | '.join(f'{s:.1f}' for s in ours)} | {sum(ours):.1f} | {sum(theirs) / sum(ours):.1f} "
+            f"| {found['cpu']:.1f} | {found['ndcg']:.4f} | {found['peak']:,.0f} |"
+        )
+
+
+def usual_day(events: Path, name: str, folder: Path, factors: int, iterations: int) -> dict[str, float]:
+    (made, users, items), built = timed(usual_matrix, events)
+    found, fitted = timed(by_implicit, factors, made, iterations)
+    (listed, _), ranked = timed(recommend, found, made)
+    return costs(built, fitted, ranked) | day_figures(made, users, items, listed, name, folder)
+
+
+def our_day(events: Path, name: str, folder: Path, factors: int, iterations: int, before: Path | None) -> dict[str, float]:
+    (made, users, items), built = timed(our_matrix, events)
+    start = None
+    if before:
+        with np.load(before) as stored:
+            start = Factors(stored["user"][users], stored["item"][items])
+    found, fitted = timed(fit, made, settings(factors, "auto"), iterations=iterations, factors0=start)
+    (listed, _), ranked = timed(top_n, found.user, found.item, N, seen=made)
+    return costs(built, fitted, ranked) | day_figures(made, users, items, listed, name, folder)
+
+
+def usual_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
+    """Confidences, and the generator's numbers of the rows' users and the columns' items."""
+    rows = pd.read_parquet(events, columns=["user_id", "item_id", "event_type", "event_time"])
+    age = (pd.Timestamp(DAY) - rows["event_time"]).dt.days
+    rows["weight"] = rows["event_type"].map(dict(zip(shapes.TYPES, shapes.WEIGHTS, strict=True))) * 0.5 ** (
+        age / shapes.HALF_LIFE
+    )
+    summed = rows.groupby(["user_id", "item_id"], as_index=False)["weight"].sum()
+    user, item = summed["user_id"].astype("category").cat, summed["item_id"].astype("category").cat
+    confidence = (1 + shapes.ALPHA * np.log1p(summed["weight"].to_numpy())).astype(np.float32)
+    made = sparse.csr_matrix(
+        (confidence, (user.codes, item.codes)), shape=(len(user.categories), len(item.categories)), dtype=np.float32
+    )
+    return made, numbers(pl.Series(user.categories)), numbers(pl.Series(item.categories))
+
+
+def our_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
+    """As `usual_matrix`."""
+    confidence = ConfidenceSettings(
+        window_days=shapes.DAYS,
+        weights=dict(zip(shapes.TYPES, shapes.WEIGHTS, strict=True)),
+        half_life_days=shapes.HALF_LIFE,
+        alpha=shapes.ALPHA,
+    )
+    built = matrix.build(pl.read_parquet(events), DAY.date(), confidence, EvaluationSettings())
+    return built.full, numbers(built.users), numbers(built.items)
+
+
+def write_events(name: str, path: Path) -> int:
+    """What is not held out, as the history has it; returns the number of rows."""
+    found = shapes.events(shapes.SHAPES[name])
+    taught = ~found.held
+    ids = {
+        key: pl.Series([f"{key}{number:06}" for number in range(count)])
+        for key, count in (("u", shapes.SHAPES[name].users), ("i", shapes.SHAPES[name].items))
+    }
+    day = pl.lit(DAY.date()) - pl.duration(days=pl.lit(pl.Series(found.age[taught])))
+    rows = pl.select(
+        day=day,
+        event_time=day.cast(pl.Datetime("us", "UTC")),
+        user_id=ids["u"].gather(found.user[taught]),
+        item_id=ids["i"].gather(found.item[taught]),
+        event_type=pl.Series(shapes.TYPES).gather(found.type[taught]),
+    )
+    # as they came, day after day
+    rows.sort("day").write_parquet(path)
+    return rows.height
+
+
+def costs(*stages: Took) -> dict[str, float]:
+    """Seconds of the stages, CPU seconds of all, and the most memory this process has had, in MiB."""
+    # getrusage would count the memory of the process that this one was started from, too
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    named = {stage: took.wall for stage, took in zip(STAGES, stages, strict=True)}
+    return named | {"cpu": sum(took.cpu for took in stages), "peak": peak}
+
+
+def day_figures(
+    made: sparse.csr_matrix,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    listed: NDArray[np.int32],
+    name: str,
+    folder: Path,
+) -> dict[str, float]:
+    holdout = shapes.load(name, folder).holdout[users][:, items]
+    judged = np.flatnonzero(np.diff(holdout.indptr))
+    score = ndcg_by_user(listed[judged], holdout[judged], N).mean()
+    return {"ndcg": float(score), "cells": made.nnz, "confidence": float(made.data.sum(dtype=np.float64))}
+
+
+def numbers(ids: pl.Series) -> NDArray[np.int64]:
+    return ids.cast(pl.String).str.slice(1).cast(pl.Int64).to_numpy()

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean clean
+.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als gpu-check clean
 
 demo: .venv/installed           ## the main job on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo.run
@@ -41,6 +41,15 @@ backfill: .venv/installed       ## ingest the days FROM … TO again, four at on
 
 bench-clean: .venv/installed    ## the cleaning steps against plain pandas, ROWS=1000000 by default
 	@$(BIN)/python benchmarks/clean.py $(ROWS)
+
+bench-als: .venv/installed      ## training, top-20 lists and a whole day against their rivals; half an hour, ARGS=--quick: two minutes
+	@$(BIN)/python benchmarks/als.py $(ARGS)
+
+gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU
+	@$(BIN)/python -c 'from recsys_ops.als.card import cupy; cupy()'
+	@$(BIN)/pytest tests/als
+	@$(BIN)/python benchmarks/gpu_floor.py
+	@$(BIN)/python benchmarks/als.py --factors 64 128 256 --output benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' -).md $(ARGS)
 
 clean:                          ## forget the demo and the environment
 	@rm -rf .demo .venv

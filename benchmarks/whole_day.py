@@ -1,24 +1,26 @@
 """A whole day, from the year's events to everybody's list: ours and the usual pipeline, each in a process of its own."""
 
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import shapes
+from deltalake import DeltaTable
 from measure import apart
 from numpy.typing import NDArray
 from rivals import N, Say, Took, by_implicit, recommend, settings, timed
 from scipy import sparse
 
-from recsys_ops import matrix
+from recsys_ops import coded, history, matrix, paths
 from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import fit
 from recsys_ops.als.recommend import top_n
 from recsys_ops.evaluation.metrics import ndcg_by_user
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, TrainingSettings
+from recsys_ops.storage import Storage
 
 DAY = datetime(2026, 6, 30, tzinfo=UTC)
 STAGES = ("matrix", "fit", "lists")
@@ -27,8 +29,8 @@ STAGES = ("matrix", "fit", "lists")
 def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday: Factors, say: Say) -> None:
     """Events to lists, each way in a process of its own. Raises AssertionError when the matrices differ."""
     with tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as made:
-        events, before = Path(made, "events.parquet"), Path(made, "yesterday.npz")
-        rows = write_events(name, events)
+        events, before = f"file://{made}/store", Path(made, "yesterday.npz")
+        rows, _ = apart("whole_day", "fill", name, events)
         np.savez(before, user=yesterday.user, item=yesterday.item)
         sweeps = TrainingSettings().warm_iterations
         ways: dict[str, dict[str, float]] = {
@@ -48,14 +50,14 @@ def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday:
         )
 
 
-def usual_day(events: Path, name: str, folder: Path, factors: int, iterations: int) -> dict[str, float]:
+def usual_day(events: str, name: str, folder: Path, factors: int, iterations: int) -> dict[str, float]:
     (made, users, items), built = timed(usual_matrix, events)
     found, fitted = timed(by_implicit, factors, made, iterations)
     (listed, _), ranked = timed(recommend, found, made)
     return costs(built, fitted, ranked) | day_figures(made, users, items, listed, name, folder)
 
 
-def our_day(events: Path, name: str, folder: Path, factors: int, iterations: int, before: Path | None) -> dict[str, float]:
+def our_day(events: str, name: str, folder: Path, factors: int, iterations: int, before: Path | None) -> dict[str, float]:
     (made, users, items), built = timed(our_matrix, events)
     start = None
     if before:
@@ -66,9 +68,10 @@ def our_day(events: Path, name: str, folder: Path, factors: int, iterations: int
     return costs(built, fitted, ranked) | day_figures(made, users, items, listed, name, folder)
 
 
-def usual_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
+def usual_matrix(events: str) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
     """Confidences, and the generator's numbers of the rows' users and the columns' items."""
-    rows = pd.read_parquet(events, columns=["user_id", "item_id", "event_type", "event_time"])
+    table = DeltaTable(f"{events}/{paths.HISTORY}")
+    rows = table.to_pandas(columns=["user_id", "item_id", "event_type", "event_time"])
     age = (pd.Timestamp(DAY) - rows["event_time"]).dt.days
     rows["weight"] = rows["event_type"].map(dict(zip(shapes.TYPES, shapes.WEIGHTS, strict=True))) * 0.5 ** (
         age / shapes.HALF_LIFE
@@ -82,7 +85,7 @@ def usual_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], ND
     return made, numbers(pl.Series(user.categories)), numbers(pl.Series(item.categories))
 
 
-def our_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
+def our_matrix(events: str) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
     """As `usual_matrix`."""
     confidence = ConfidenceSettings(
         window_days=shapes.DAYS,
@@ -90,28 +93,36 @@ def our_matrix(events: Path) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDAr
         half_life_days=shapes.HALF_LIFE,
         alpha=shapes.ALPHA,
     )
-    built = matrix.build(pl.read_parquet(events), DAY.date(), confidence, EvaluationSettings())
+    storage = Storage(events)
+    first = matrix.window_start(DAY.date(), confidence)
+    rows = coded.read(storage, first, DAY.date(), version=history.version(storage))
+    built = matrix.build(rows, DAY.date(), confidence, EvaluationSettings())
     return built.full, numbers(built.users), numbers(built.items)
 
 
-def write_events(name: str, path: Path) -> int:
-    """What is not held out, as the history has it; returns the number of rows."""
+def fill(name: str, events: str) -> int:
+    """What is not held out, as a history of which all days but the last are coded; returns the number of rows."""
     found = shapes.events(shapes.SHAPES[name])
     taught = ~found.held
     ids = {
         key: pl.Series([f"{key}{number:06}" for number in range(count)])
         for key, count in (("u", shapes.SHAPES[name].users), ("i", shapes.SHAPES[name].items))
     }
-    day = pl.lit(DAY.date()) - pl.duration(days=pl.lit(pl.Series(found.age[taught])))
+    at = pl.lit(DAY) - pl.duration(days=pl.Series(found.age[taught]))
     rows = pl.select(
-        day=day,
-        event_time=day.cast(pl.Datetime("us", "UTC")),
+        recorded_at=at,
+        event_id=pl.int_range(np.count_nonzero(taught), eager=True).cast(pl.String),
         user_id=ids["u"].gather(found.user[taught]),
         item_id=ids["i"].gather(found.item[taught]),
         event_type=pl.Series(shapes.TYPES).gather(found.type[taught]),
+        event_time=at,
+        quantity=pl.lit(1),
+        value=pl.lit(None),
     )
-    # as they came, day after day
-    rows.sort("day").write_parquet(path)
+    storage, last = Storage(events), DAY.date()
+    first = last - timedelta(days=shapes.DAYS - 1)
+    version = history.replace_days(storage, rows, first, last)
+    coded.read(storage, first, last - timedelta(days=1), version=version)
     return rows.height
 
 

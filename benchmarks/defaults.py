@@ -1,7 +1,7 @@
-"""``python benchmarks/defaults.py [--uci FILE]``: how the defaults of `confidence` and `training` were chosen, what they are worth.
+"""``python benchmarks/defaults.py [--uci FILE]``: how the defaults of training were chosen, and what they are worth.
 
 Demo shops of three sizes (true customers' events alone, five weeks) and, where the file is given, the UCI Online Retail II sales
-of 2009/2010 (.parquet, .xlsx or .csv). Every setting of the grid is fitted on the days before each *tuning* day and scored on that
+of 2009/2010 (.parquet, .xlsx or .csv). Every setting of the grid is fitted on the days before each *tuning* day, scored on that
 day, as `recsys_retrain` does. A setting's figure is the mean over the shops of its NDCG@20 over the best one's of that shop, so
 that no shop counts more than another. The *evaluation* days come later and choose nothing: the defaults of `include/recsys.yaml`
 are scored on them beside popularity.

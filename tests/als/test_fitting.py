@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int,
     matrix = planted(300, 60)
     settings = TrainingSettings(factors=factors, regularization=16, regularization_exponent=exponent)
     losses: list[float] = []
-    final = fit(matrix, settings, iterations=8, callback=lambda _, sofar: losses.append(loss(matrix, sofar, settings)))
+    final = fit(matrix, settings, iterations=8, callback=lambda _, sofar: losses.append(loss(matrix, sofar(), settings)))
     assert losses == sorted(losses, reverse=True)
     dense, x, y = matrix.toarray().astype(float), final.user.astype(float), final.item.astype(float)
     confidence = np.where(dense > 0, dense, 1)

@@ -1,7 +1,7 @@
 """The solver for the graphics card: its arithmetic, which NumPy runs here and CuPy as well where there is a card."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -185,9 +185,9 @@ def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, expon
     matrix, settings = many(), TrainingSettings(factors=12, regularization=2.0, regularization_exponent=exponent)
     numbers, seen = [], [small_random(matrix.shape, 12, 1)]
 
-    def after(iteration: int, factors: Factors) -> None:
+    def after(iteration: int, sofar: Callable[[], Factors]) -> None:
         numbers.append(iteration)
-        seen.append(factors)
+        seen.append(sofar())
 
     found = sweeps(matrix, seen[0], settings, 6, after, xp=xp)
     losses = [dense_loss(matrix, factors, settings) for factors in seen]

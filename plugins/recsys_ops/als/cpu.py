@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.als.factors import Factors, row_regularization
+from recsys_ops.als.factors import Callback, Factors, row_regularization
 from recsys_ops.settings import TrainingSettings
 
 _STEPS = 3  # of conjugate gradients, as many as `implicit` takes; preconditioned they reach a lower loss
@@ -26,7 +26,7 @@ def sweeps(
     start: Factors,
     settings: TrainingSettings,
     iterations: int,
-    callback: Callable[[int, Factors], None] | None = None,
+    callback: Callback | None = None,
 ) -> Factors:
     """`iterations` times all users, then all items, each half from the factors it has. Arguments as in `fitting.fit`.
 
@@ -46,7 +46,7 @@ def sweeps(
             _half_sweep(user_items, user, item, users, pool)
             _half_sweep(item_users, item, user, items, pool)
             if callback:
-                callback(iteration, Factors(user, item))
+                callback(iteration, lambda: Factors(user.copy(), item.copy()))
     return Factors(user, item)
 
 

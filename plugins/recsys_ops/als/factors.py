@@ -1,5 +1,6 @@
 """What a solver starts from and ends with, and what both sides of the factorisation are regularised by."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ class Factors:
 
     user: NDArray[np.float32]
     item: NDArray[np.float32]
+
+
+# called after every sweep with its number from 0 and a function that returns copies of the factors so far
+Callback = Callable[[int, Callable[[], Factors]], None]
 
 
 def small_random(shape: tuple[int, int], factors: int, seed: int) -> Factors:

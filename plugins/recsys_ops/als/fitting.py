@@ -1,7 +1,6 @@
 """Implicit-feedback ALS (Hu, Koren & Volinsky 2008): one function, whatever computes it."""
 
 import platform
-from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -9,7 +8,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from recsys_ops.als import card, cpu, gpu
-from recsys_ops.als.factors import Factors, row_regularization, small_random
+from recsys_ops.als.factors import Callback, Factors, row_regularization, small_random
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
@@ -20,13 +19,13 @@ def fit(
     *,
     iterations: int,
     factors0: Factors | None = None,
-    callback: Callable[[int, Factors], None] | None = None,
+    callback: Callback | None = None,
 ) -> Factors:
     """Factorise, from `factors0` (warm) or from small seeded numbers (cold). The same input gives the same bytes.
 
     user_items : csr_matrix, (n_users, n_items), float32, confidence ≥ 1; already scaled by alpha
     factors0 : float32, (n_users, factors) and (n_items, factors); left as they are
-    callback : called after every sweep with its number from 0 and the factors so far, which the next sweep changes in place
+    callback : called after every sweep, see `factors.Callback`
 
     Raises ModelError when a confidence is below 1, the factors do not stay finite, or a GPU is asked for and there is none.
     """
@@ -78,7 +77,7 @@ def _implicit_sweeps(
     start: Factors,
     settings: TrainingSettings,
     iterations: int,
-    callback: Callable[[int, Factors], None] | None = None,
+    callback: Callback | None = None,
 ) -> Factors:
     """The solver of the package `implicit`: three steps of conjugate gradients a row, without a preconditioner."""
     if settings.regularization_exponent:
@@ -92,7 +91,11 @@ def _implicit_sweeps(
             factors=settings.factors, regularization=settings.regularization, alpha=1.0, iterations=iterations, use_cg=True
         )
         model.user_factors, model.item_factors = start.user.copy(), start.item.copy()
-        report = callback and (lambda sweep, *_: callback(sweep, Factors(model.user_factors, model.item_factors)))
+
+        def sofar() -> Factors:
+            return Factors(model.user_factors.copy(), model.item_factors.copy())
+
+        report = callback and (lambda sweep, *_: callback(sweep, sofar))
         with suppress(ModelFitError):  # factors that are not finite: `fit` says so for every solver
             model.fit(user_items, show_progress=False, callback=report)
     return Factors(model.user_factors, model.item_factors)

@@ -3,8 +3,9 @@
 Everything is written against an array module, so that NumPy runs the same lines on the CPU.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import sparse
 from recsys_ops.als import card, equations
 from recsys_ops.als.card import available as available
 from recsys_ops.als.equations import Array
-from recsys_ops.als.factors import Factors, row_regularization
+from recsys_ops.als.factors import Callback, Factors, row_regularization
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
@@ -52,7 +53,7 @@ def sweeps(
     start: Factors,
     settings: TrainingSettings,
     iterations: int,
-    callback: Callable[[int, Factors], None] | None = None,
+    callback: Callback | None = None,
     *,
     xp: Any = None,
 ) -> Factors:
@@ -128,7 +129,7 @@ def _sweeps(
     start: Factors,
     settings: TrainingSettings,
     iterations: int,
-    callback: Callable[[int, Factors], None] | None,
+    callback: Callback | None,
 ) -> Factors:
     memory = _memory(xp, user_items, settings)
     users, items = (_side(xp, cells, settings, memory) for cells in (user_items, user_items.T.tocsr()))
@@ -137,7 +138,11 @@ def _sweeps(
         user = _half_sweep(xp, users, user, item, memory)
         item = _half_sweep(xp, items, item, user, memory)
         if callback is not None:
-            callback(iteration, Factors(card.host(xp, user), card.host(xp, item)))
+            callback(iteration, partial(_on_host, xp, user, item))
+    return _on_host(xp, user, item)
+
+
+def _on_host(xp: Any, user: Array, item: Array) -> Factors:
     return Factors(card.host(xp, user), card.host(xp, item))
 
 

@@ -5,7 +5,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -14,7 +14,7 @@ import polars as pl
 
 from recsys_ops import paths
 from recsys_ops.als import gpu, recommend
-from recsys_ops.als.factors import Factors
+from recsys_ops.als.factors import Callback
 from recsys_ops.als.fitting import describe_device, fit, loss, solver
 from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.storage import Storage
@@ -138,7 +138,7 @@ def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | No
     return _Champion(manifest.spec, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
 
 
-def _progress(sweeps: int) -> Callable[[int, Factors], None]:
+def _progress(sweeps: int) -> Callback:
     """A line in the log after every sweep."""
     started = time.monotonic()
     return lambda sweep, _: log.info("sweep %d of %d, %.1f s", sweep + 1, sweeps, time.monotonic() - started)

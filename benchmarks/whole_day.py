@@ -1,5 +1,7 @@
 """A whole day, from the year's events to everybody's list: ours and the usual pipeline, each in a process of its own."""
 
+import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +21,9 @@ from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import fit
 from recsys_ops.als.recommend import top_n
 from recsys_ops.evaluation.metrics import ndcg_by_user
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
 from recsys_ops.storage import Storage
+from recsys_ops.worker import spec as spec_of
 
 DAY = datetime(2026, 6, 30, tzinfo=UTC)
 STAGES = ("matrix", "fit", "lists")
@@ -38,6 +41,7 @@ def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday:
             "recsys_ops, cold": apart("whole_day", "our_day", events, name, folder, factors, iterations, None)[0],
             "recsys_ops, warm": apart("whole_day", "our_day", events, name, folder, factors, sweeps, before)[0],
         }
+        say_train_task(events, factors, iterations, say)
     usual = next(iter(ways.values()))
     say(f"\n| a day, {rows:,} events | matrix | fit | lists | s | × as fast | CPU s | NDCG@{N} | peak MiB |\n|---|{'--:|' * 8}")
     for way, found in ways.items():
@@ -48,6 +52,31 @@ def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday:
             f"| {way} | {' | '.join(f'{s:.1f}' for s in ours)} | {sum(ours):.1f} | {sum(theirs) / sum(ours):.1f} "
             f"| {found['cpu']:.1f} | {found['ndcg']:.4f} | {found['peak']:,.0f} |"
         )
+
+
+def say_train_task(events: str, factors: int, iterations: int, say: Say) -> None:
+    """The worker's command on the same history, cold, with evaluation, refit and the model's files: its phases, and all."""
+    (_, job), _ = apart("whole_day", "write_job", events, factors, iterations)
+    command = [sys.executable, "-m", "recsys_ops.worker", f"{events}/{job}"]
+    _, took = timed(subprocess.run, command, check=True, capture_output=True)
+    found = Storage(events).read_json(job.replace("spec", "result"))
+    parts = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in found["seconds"].items())
+    whole, peak = sum(found["seconds"].values()), found["peak_memory_bytes"] / 2**20
+    say(f"\nThe train task: {took.wall:.1f} s, {took.wall / whole:.2f} × its phases ({parts}); at most {peak:,.0f} MiB.")
+
+
+def write_job(events: str, factors: int, iterations: int) -> tuple[str, str]:
+    storage, day, confidence = Storage(events), DAY.date(), weighing()
+    version = history.version(storage)
+    rows = coded.read(storage, matrix.window_start(day, confidence), day, version=version)
+    built = matrix.build(rows, day, confidence, EvaluationSettings())
+    training = settings(factors, "auto").model_copy(update={"iterations": iterations})
+    spec = spec_of.write_job(
+        storage, day, built, np.ones(len(built.items), dtype=bool), confidence=confidence, training=training,
+        evaluation=EvaluationSettings(), serving=ServingSettings(), champion=None, history_version=version,
+        window_start=matrix.window_start(day, confidence),
+    )  # fmt: skip
+    return spec.version, paths.job(day, "spec.json")
 
 
 def usual_day(events: str, name: str, folder: Path, factors: int, iterations: int) -> dict[str, float]:
@@ -87,17 +116,21 @@ def usual_matrix(events: str) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDA
 
 def our_matrix(events: str) -> tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
     """As `usual_matrix`."""
-    confidence = ConfidenceSettings(
-        window_days=shapes.DAYS,
-        weights=dict(zip(shapes.TYPES, shapes.WEIGHTS, strict=True)),
-        half_life_days=shapes.HALF_LIFE,
-        alpha=shapes.ALPHA,
-    )
+    confidence = weighing()
     storage = Storage(events)
     first = matrix.window_start(DAY.date(), confidence)
     rows = coded.read(storage, first, DAY.date(), version=history.version(storage))
     built = matrix.build(rows, DAY.date(), confidence, EvaluationSettings())
     return built.full, numbers(built.users), numbers(built.items)
+
+
+def weighing() -> ConfidenceSettings:
+    return ConfidenceSettings(
+        window_days=shapes.DAYS,
+        weights=dict(zip(shapes.TYPES, shapes.WEIGHTS, strict=True)),
+        half_life_days=shapes.HALF_LIFE,
+        alpha=shapes.ALPHA,
+    )
 
 
 def fill(name: str, events: str) -> int:

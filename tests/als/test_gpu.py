@@ -79,9 +79,7 @@ def dense_loss(matrix: sparse.csr_matrix, factors: Factors, settings: TrainingSe
     stored = matrix.toarray().astype(float)
     user, item = factors.user.astype(float), factors.item.astype(float)
     error = np.where(stored > 0, stored, 1) * ((stored > 0) - user @ item.T) ** 2
-    weights = [
-        row_regularization(side, settings.regularization, settings.regularization_exponent) for side in (matrix, matrix.T.tocsr())
-    ]
+    weights = row_regularization(matrix, settings)
     return float(error.sum() + weights[0] @ (user**2).sum(axis=1) + weights[1] @ (item**2).sum(axis=1))
 
 
@@ -90,8 +88,9 @@ def check_half_sweep(xp: Any, matrix: sparse.csr_matrix, settings: TrainingSetti
     start = random_start(matrix.shape, settings.factors)
     found = sweeps(matrix, start, settings, 1, xp=xp)
     assert (found.user.dtype, found.item.dtype) == (np.float32, np.float32)
-    for rows, other, solved in ((matrix, start.item, found.user), (matrix.T.tocsr(), found.user, found.item)):
-        weights = row_regularization(rows, settings.regularization, settings.regularization_exponent)
+    users, items = row_regularization(matrix, settings)
+    halves = (matrix, start.item, found.user, users), (matrix.T.tocsr(), found.user, found.item, items)
+    for rows, other, solved, weights in halves:
         assert distance(solved, normal_equations(rows, other, weights)).max() <= limit
     return found
 

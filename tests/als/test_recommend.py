@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_ops.als import recommend
+from recsys_ops.als.compiled import compiled
 from recsys_ops.als.recommend import top_n
 
 
@@ -157,4 +158,4 @@ def test_the_same_bytes_from_any_number_of_threads(monkeypatch: pytest.MonkeyPat
 
 def test_machine_code_works_where_no_folder_for_its_cache_is_found():
     nowhere = eval("lambda number: number + 1")  # a function without a file, for which numba finds none
-    assert recommend._compiled(nowhere)(1) == 2
+    assert compiled()(nowhere)(1) == 2

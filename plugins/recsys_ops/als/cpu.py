@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from recsys_ops.als.compiled import compiled
 from recsys_ops.als.factors import Callback, Factors, row_regularization
 from recsys_ops.settings import TrainingSettings
 
@@ -37,9 +38,7 @@ def sweeps(
     """
     user, item = start.user.copy(), start.item.copy()
     item_users = user_items.T.tocsr()
-    users, items = (
-        row_regularization(rows, settings.regularization, settings.regularization_exponent) for rows in (user_items, item_users)
-    )
+    users, items = row_regularization(user_items, settings)
     # the threads are ours: OpenBLAS' own beside them slow it down many times, and their number changes the last bits of a sum
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         for iteration in range(iterations):
@@ -64,7 +63,7 @@ def cell_errors(user_items: sparse.csr_matrix, factors: Factors) -> float:
     return float(_cell_errors(user_items.indptr, user_items.indices, user_items.data, factors.user, factors.item))
 
 
-@njit(nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _cell_errors(indptr, columns, confidence, x, y):  # type: ignore[no-untyped-def]
     total = 0.0
     for row in range(len(x)):

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_ops.settings import TrainingSettings
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -30,18 +32,24 @@ def small_random(shape: tuple[int, int], factors: int, seed: int) -> Factors:
     )
 
 
-def row_regularization(rows: sparse.csr_matrix, regularization: float, exponent: float) -> NDArray[np.float32]:
-    """The L2 weight of each row's factors, (n_rows,): more for rows with more to say (Rendle et al. 2021, ν = `exponent`).
+def row_regularization(
+    user_items: sparse.csr_matrix, settings: TrainingSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The L2 weight of each user's and each item's factors, (n_users,) and (n_items,).
 
-    ``regularization * (s / mean(s)) ** exponent``, s the row's summed confidence over all columns, of which an empty cell has 1.
-    The mean over the rows that hold anything keeps `regularization` on one scale for every exponent; 0 treats all alike.
+    ``regularization * (s / mean(s)) ** regularization_exponent``, s the summed confidence of the row over all columns, of which
+    an empty cell has 1: with an exponent, who has more to say is regularised more (Rendle et al. 2021, ν). The mean over the rows
+    that hold anything keeps `regularization` on one scale.
 
-    rows : csr_matrix, (n_rows, n_columns), confidence ≥ 1
+    user_items : csr_matrix, (n_users, n_items), confidence ≥ 1
     """
-    extra = rows.astype(np.float64)
+    extra = user_items.astype(np.float64)
     extra.data -= 1
-    summed = rows.shape[1] + np.asarray(extra.sum(axis=1)).ravel()
-    filled = np.diff(rows.indptr) > 0
-    mean = summed[filled].mean() if filled.any() else 1.0
-    weights: NDArray[np.float32] = (regularization * (summed / mean) ** exponent).astype(np.float32)
-    return weights
+    users, items = (_weights(np.asarray(extra.sum(axis=axis)).ravel(), user_items.shape[axis], settings) for axis in (1, 0))
+    return users, items
+
+
+def _weights(extra: NDArray[np.float64], columns: int, settings: TrainingSettings) -> NDArray[np.float32]:
+    mean = columns + (extra[extra > 0].mean() if extra.any() else 0)
+    shares = ((columns + extra) / mean) ** settings.regularization_exponent
+    return (settings.regularization * shares).astype(np.float32)

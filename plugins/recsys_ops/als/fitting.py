@@ -64,10 +64,7 @@ def loss(user_items: sparse.csr_matrix, factors: Factors, settings: TrainingSett
     Costs about a tenth of a sweep. Arguments as in `fit`.
     """
     dense = np.sum(cpu.gram(factors.user) * cpu.gram(factors.item))  # Σ (x·y)² over all cells
-    weights = [
-        row_regularization(rows, settings.regularization, settings.regularization_exponent)
-        for rows in (user_items, user_items.T.tocsr())
-    ]
+    weights = row_regularization(user_items, settings)
     sizes = [np.einsum("nf,nf->n", side, side, dtype=np.float64) for side in (factors.user, factors.item)]
     return float(dense + cpu.cell_errors(user_items, factors) + sum(w @ s for w, s in zip(weights, sizes, strict=True)))
 

@@ -132,7 +132,8 @@ def _sweeps(
     callback: Callback | None,
 ) -> Factors:
     memory = _memory(xp, user_items, settings)
-    users, items = (_side(xp, cells, settings, memory) for cells in (user_items, user_items.T.tocsr()))
+    cells, weights = (user_items, user_items.T.tocsr()), row_regularization(user_items, settings)
+    users, items = (_side(xp, rows, of_rows, settings, memory) for rows, of_rows in zip(cells, weights, strict=True))
     user, item = xp.asarray(start.user), xp.asarray(start.item)
     for iteration in range(iterations):
         user = _half_sweep(xp, users, user, item, memory)
@@ -182,8 +183,9 @@ def _parts(xp: Any, side: _Side, batch: _Batch, rotated: Array, scale: Array) ->
     return lambda: held
 
 
-def _side(xp: Any, rows: sparse.csr_matrix, settings: TrainingSettings, memory: int) -> _Side:
-    regularization = row_regularization(rows, settings.regularization, settings.regularization_exponent)
+def _side(
+    xp: Any, rows: sparse.csr_matrix, regularization: NDArray[np.float32], settings: TrainingSettings, memory: int
+) -> _Side:
     indptr = rows.indptr.astype(np.int64)
     degree = np.diff(indptr)
     order = np.argsort(degree, kind="stable")

@@ -1,15 +1,14 @@
 """The exact best items for every user, without scoring most of the items."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
+
+from recsys_ops.als.compiled import compiled
 
 # A thread holds the scores of one tile, 2 MiB, and one bit for each of its users and each item, 64 bytes an item
 _USERS = 512
@@ -110,15 +109,7 @@ def _norms(factors: NDArray[np.float32], basis: NDArray[np.float64]) -> NDArray[
     return norms
 
 
-def _compiled(function: Callable[..., None]) -> Any:
-    """Machine code, kept on disk where numba finds a folder to write to."""
-    try:
-        return numba.njit(function, nogil=True, cache=True)
-    except RuntimeError:
-        return numba.njit(function, nogil=True)
-
-
-@_compiled
+@compiled()
 def _mark(hidden, position, indptr, indices):  # type: ignore[no-untyped-def]
     """Set the bits of what each user has seen."""
     for row in range(len(hidden)):
@@ -128,7 +119,7 @@ def _mark(hidden, position, indptr, indices):  # type: ignore[no-untyped-def]
                 hidden[row, place >> 3] |= np.uint8(1 << (place & 7))
 
 
-@_compiled
+@compiled()
 def _offer(tile, rows, first, items, hidden, ids, scores):  # type: ignore[no-untyped-def]
     """Put a tile's scores into the lists of its users, by insertion: made for lists of up to some hundred items."""
     last = ids.shape[1] - 1

@@ -1,6 +1,7 @@
 """The ALS solver against the equations it solves."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from recsys_ops.als.factors import Factors, row_regularization
 from recsys_ops.als.fitting import fit, loss
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
+
+# one weight for all rows, as in the equations that the tests write down
+flat = partial(TrainingSettings, regularization=16, regularization_exponent=0)
 
 
 def confidences(users: int = 60, items: int = 25, seed: int = 3) -> sparse.csr_matrix:
@@ -32,7 +36,7 @@ def solved(user_items: sparse.csr_matrix, other: np.ndarray, regularization: flo
 
 def test_a_half_sweep_solves_the_normal_equations():
     # three steps of conjugate gradients are exact for three factors, up to float32
-    settings = TrainingSettings(factors=3, regularization=2.0, seed=1)
+    settings = flat(factors=3, regularization=2.0, seed=1)
     matrix = confidences()
     factors = fit(matrix, settings, iterations=1)
     np.testing.assert_allclose(factors.item, solved(matrix.T.tocsr(), factors.user, 2.0), rtol=2e-3, atol=2e-4)
@@ -54,7 +58,7 @@ def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_ma
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int, exponent: float):
     matrix = planted(300, 60)
-    settings = TrainingSettings(factors=factors, regularization=16, regularization_exponent=exponent)
+    settings = flat(factors=factors, regularization=16, regularization_exponent=exponent)
     losses: list[float] = []
     final = fit(matrix, settings, iterations=8, callback=lambda _, sofar: losses.append(loss(matrix, sofar(), settings)))
     assert losses == sorted(losses, reverse=True)
@@ -70,14 +74,14 @@ def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int,
 @pytest.mark.parametrize("factors", [33, 64, 128])
 def test_sweeps_come_at_least_as_far_as_implicit_s(factors: int):
     matrix = planted()
-    settings = {name: TrainingSettings(factors=factors, solver=name) for name in ("cpu", "implicit")}
+    settings = {name: flat(factors=factors, solver=name) for name in ("cpu", "implicit")}
     reached = {name: loss(matrix, fit(matrix, chosen, iterations=3), chosen) for name, chosen in settings.items()}
     assert reached["cpu"] <= reached["implicit"]
 
 
 def test_equal_sweeps_from_equal_starts_give_implicit_s_factors():
     # with as many steps of conjugate gradients as factors both are exact, but for rounding
-    matrix, (cpu, implicit) = planted(), (TrainingSettings(factors=3, solver=name) for name in ("cpu", "implicit"))
+    matrix, (cpu, implicit) = planted(), (flat(factors=3, solver=name) for name in ("cpu", "implicit"))
     start = fit(matrix, cpu, iterations=5)
     ours, theirs = (fit(matrix, chosen, iterations=3, factors0=start) for chosen in (cpu, implicit))
     for mine, other in ((ours.user, theirs.user), (ours.item, theirs.item)):
@@ -85,12 +89,12 @@ def test_equal_sweeps_from_equal_starts_give_implicit_s_factors():
 
 
 def test_a_regularisation_that_smothers_everything_gives_zeros_and_no_error():
-    factors = fit(planted(), TrainingSettings(factors=16, regularization=1e6, solver="cpu"), iterations=40)
+    factors = fit(planted(), flat(factors=16, regularization=1e6, solver="cpu"), iterations=40)
     assert np.abs(factors.item).max() < 1e-10
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch):
-    matrix, settings = planted(), TrainingSettings(factors=48, solver="cpu")
+    matrix, settings = planted(), flat(factors=48, solver="cpu")
     many = fit(matrix, settings, iterations=2)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     one = fit(matrix, settings, iterations=2)
@@ -101,15 +105,15 @@ def test_a_graphics_card_that_is_not_there_is_said_and_auto_does_without():
     if card.available().name:
         return
     with pytest.raises(ModelError, match="no graphics card to compute on"):
-        fit(confidences(), TrainingSettings(factors=4, solver="gpu"), iterations=1)
-    automatic, cpu = (fit(confidences(), TrainingSettings(factors=4, solver=name), iterations=1) for name in ("auto", "cpu"))
+        fit(confidences(), flat(factors=4, solver="gpu"), iterations=1)
+    automatic, cpu = (fit(confidences(), flat(factors=4, solver=name), iterations=1) for name in ("auto", "cpu"))
     assert automatic.item.tobytes() == cpu.item.tobytes()
 
 
 def test_rows_with_more_confidence_are_regularised_more():
     matrix = planted()
     for exponent in (0.0, 0.5):
-        settings = TrainingSettings(regularization=10, regularization_exponent=exponent)
+        settings = flat(regularization=10, regularization_exponent=exponent)
         for axis, weights in zip((1, 0), row_regularization(matrix, settings), strict=True):
             summed = matrix.shape[axis] + (matrix.toarray() - 1).clip(0).sum(axis=axis)
             assert (np.diff(weights[np.argsort(summed)]) >= 0).all()
@@ -118,13 +122,13 @@ def test_rows_with_more_confidence_are_regularised_more():
 
 
 def test_implicit_s_solver_says_that_it_cannot_regularise_by_row():
-    settings = TrainingSettings(factors=4, solver="implicit", regularization_exponent=0.5)
+    settings = flat(factors=4, solver="implicit", regularization_exponent=0.5)
     with pytest.raises(ModelError, match="regularization_exponent"):
         fit(confidences(), settings, iterations=1)
 
 
 def test_many_sweeps_reach_the_fixed_point_of_both_equations():
-    settings = TrainingSettings(factors=8, regularization=2.0, seed=1)
+    settings = flat(factors=8, regularization=2.0, seed=1)
     matrix = confidences()
     factors = fit(matrix, settings, iterations=200)
     np.testing.assert_allclose(factors.user, solved(matrix, factors.item, 2.0), atol=5e-3)
@@ -132,7 +136,7 @@ def test_many_sweeps_reach_the_fixed_point_of_both_equations():
 
 
 def test_the_same_input_gives_the_same_bytes_cold_and_warm():
-    settings, matrix = TrainingSettings(factors=16, seed=9), confidences(500, 80)
+    settings, matrix = flat(factors=16, seed=9), confidences(500, 80)
     first, second = (fit(matrix, settings, iterations=4) for _ in range(2))
     assert (first.user.tobytes(), first.item.tobytes()) == (second.user.tobytes(), second.item.tobytes())
     warm, again = (fit(matrix, settings, iterations=2, factors0=first) for _ in range(2))
@@ -141,12 +145,12 @@ def test_the_same_input_gives_the_same_bytes_cold_and_warm():
 
 def test_another_seed_starts_elsewhere():
     matrix = confidences()
-    one, other = (fit(matrix, TrainingSettings(factors=8, seed=seed), iterations=1) for seed in (1, 2))
+    one, other = (fit(matrix, flat(factors=8, seed=seed), iterations=1) for seed in (1, 2))
     assert not np.array_equal(one.item, other.item)
 
 
 def test_sweeps_in_two_parts_equal_sweeps_in_one():
-    settings, matrix = TrainingSettings(factors=8), confidences()
+    settings, matrix = flat(factors=8), confidences()
     start = fit(matrix, settings, iterations=3)
     kept = Factors(start.user.copy(), start.item.copy())
     np.testing.assert_array_equal(
@@ -159,7 +163,7 @@ def test_sweeps_in_two_parts_equal_sweeps_in_one():
 def test_a_user_without_rows_gets_zero_factors():
     matrix = confidences().tolil()
     matrix[7, :] = 0
-    assert not fit(matrix.tocsr(), TrainingSettings(factors=8), iterations=2).user[7].any()
+    assert not fit(matrix.tocsr(), flat(factors=8), iterations=2).user[7].any()
 
 
 @pytest.mark.parametrize("wrong", [0.5, -1.0, float("nan")])
@@ -167,11 +171,11 @@ def test_a_confidence_below_one_is_refused(wrong: float):
     matrix = confidences()
     matrix.data[4] = wrong
     with pytest.raises(ModelError, match="below 1"):
-        fit(matrix, TrainingSettings(factors=4), iterations=1)
+        fit(matrix, flat(factors=4), iterations=1)
 
 
 def test_factors_that_overflow_are_an_error_and_not_a_model():
     matrix = confidences()
     matrix.data[:] = 3e38
     with pytest.raises(ModelError, match="did not stay finite"):
-        fit(matrix, TrainingSettings(factors=4), iterations=2)
+        fit(matrix, flat(factors=4), iterations=2)

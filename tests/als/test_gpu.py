@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,9 @@ from recsys_ops.als.fitting import fit, loss
 from recsys_ops.als.gpu import sweeps, top_n
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
+
+# one weight for all rows, as in the equations that the tests write down
+flat = partial(TrainingSettings, regularization=16, regularization_exponent=0)
 
 MODULES = [np, card.cupy()] if card.available() else [np]
 
@@ -99,13 +103,13 @@ def check_half_sweep(xp: Any, matrix: sparse.csr_matrix, settings: TrainingSetti
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_every_row_solves_its_normal_equations_whatever_its_degree(xp: Any, factors: int, exponent: float):
     degrees = [0, 1, 2, max(factors - 1, 0), factors, factors + 1, 1000]
-    settings = TrainingSettings(factors=factors, regularization=2.0, regularization_exponent=exponent)
+    settings = flat(factors=factors, regularization=2.0, regularization_exponent=exponent)
     check_half_sweep(xp, cells(degrees, 1500), settings)
 
 
 def test_a_row_with_a_hundred_thousand_cells_is_as_exact_as_the_others(xp: Any):
     matrix = cells([100_000, 3, 0, 40_000], 120_000)
-    settings = TrainingSettings(factors=16, regularization=2.0)
+    settings = flat(factors=16, regularization=2.0)
     start = random_start(matrix.shape, 16)
     found = sweeps(matrix, start, settings, 1, xp=xp)
     assert distance(found.user, normal_equations(matrix, start.item, np.full(4, 2.0))).max() <= 1e-4
@@ -113,36 +117,36 @@ def test_a_row_with_a_hundred_thousand_cells_is_as_exact_as_the_others(xp: Any):
 
 @pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1)])
 def test_one_user_or_one_item_is_enough(xp: Any, shape: tuple[int, int]):
-    check_half_sweep(xp, sparse.csr_matrix(np.full(shape, 3, np.float32)), TrainingSettings(factors=5, regularization=1.0))
+    check_half_sweep(xp, sparse.csr_matrix(np.full(shape, 3, np.float32)), flat(factors=5, regularization=1.0))
 
 
 def test_whoever_and_whatever_has_no_cells_gets_zeros(xp: Any):
     matrix = many()
-    found = sweeps(matrix, random_start(matrix.shape, 8), TrainingSettings(factors=8), 2, xp=xp)
+    found = sweeps(matrix, random_start(matrix.shape, 8), flat(factors=8), 2, xp=xp)
     for factors, rows in ((found.user, matrix), (found.item, matrix.T.tocsr())):
         empty = np.diff(rows.indptr) == 0
         assert empty.any()
         np.testing.assert_array_equal(factors.any(axis=1), ~empty)
-    nothing = sweeps(sparse.csr_matrix((3, 2), dtype=np.float32), random_start((3, 2), 4), TrainingSettings(factors=4), 1, xp=xp)
+    nothing = sweeps(sparse.csr_matrix((3, 2), dtype=np.float32), random_start((3, 2), 4), flat(factors=4), 1, xp=xp)
     assert not nothing.user.any() and not nothing.item.any()
 
 
 def test_a_stored_confidence_of_one_is_a_cell_like_any_other(xp: Any):
     matrix = many()
     matrix.data[::2] = 1
-    check_half_sweep(xp, matrix, TrainingSettings(factors=20, regularization=2.0))
+    check_half_sweep(xp, matrix, flat(factors=20, regularization=2.0))
 
 
 @pytest.mark.parametrize("largest_system", [equations.LARGEST_SYSTEM, 6])
 def test_a_small_card_takes_more_batches_and_gets_the_same_factors(xp: Any, largest_system: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)  # 6: conjugate gradients for nearly all rows
     monkeypatch.setattr(equations, "GRAM_ROWS", 64)
-    matrix, settings = many(2000), TrainingSettings(factors=16, regularization=2.0)
+    matrix, settings = many(2000), flat(factors=16, regularization=2.0)
     start = random_start(matrix.shape, 16)
     whole = sweeps(matrix, start, settings, 2, xp=xp)
     sides = []
     monkeypatch.setattr(gpu, "_side", lambda *given, side=gpu._side: sides.append(side(*given)) or sides[-1])
-    tight = TrainingSettings(**(settings.model_dump() | {"max_gpu_memory_gib": 1_100_000 / 2**30}))
+    tight = flat(**(settings.model_dump() | {"max_gpu_memory_gib": 1_100_000 / 2**30}))
     parted = sweeps(matrix, start, tight, 2, xp=xp)
     users, items = sides
     assert len(users.batches) > 50
@@ -153,7 +157,7 @@ def test_a_small_card_takes_more_batches_and_gets_the_same_factors(xp: Any, larg
 
 def test_a_card_too_small_for_the_matrix_is_said_before_anything_is_computed(xp: Any):
     with pytest.raises(ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib"):
-        sweeps(many(), random_start((300, 90), 8), TrainingSettings(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp)
+        sweeps(many(), random_start((300, 90), 8), flat(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp)
 
 
 def test_memory_that_runs_out_is_named_with_the_setting_to_lower(xp: Any, monkeypatch: pytest.MonkeyPatch):
@@ -162,7 +166,7 @@ def test_memory_that_runs_out_is_named_with_the_setting_to_lower(xp: Any, monkey
 
     monkeypatch.setattr(equations, "gram", full)
     with pytest.raises(ModelError, match=r"allocating 4,096 bytes; [\d,]+ bytes are free: lower training.max_gpu_memory_gib"):
-        sweeps(many(), random_start((300, 90), 8), TrainingSettings(factors=8), 1, xp=xp)
+        sweeps(many(), random_start((300, 90), 8), flat(factors=8), 1, xp=xp)
 
 
 def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
@@ -172,7 +176,7 @@ def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
     )
     model.user_factors, model.item_factors = start.user.astype(float), start.item.astype(float)
     model.fit(matrix, show_progress=False)
-    found = sweeps(matrix, start, TrainingSettings(factors=24, regularization=2.0), 4, xp=xp)
+    found = sweeps(matrix, start, flat(factors=24, regularization=2.0), 4, xp=xp)
     assert distance(found.user, model.user_factors).max() <= 1e-3
     assert distance(found.item, model.item_factors).max() <= 1e-3
 
@@ -181,7 +185,7 @@ def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, exponent: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)
-    matrix, settings = many(), TrainingSettings(factors=12, regularization=2.0, regularization_exponent=exponent)
+    matrix, settings = many(), flat(factors=12, regularization=2.0, regularization_exponent=exponent)
     numbers, seen = [], [small_random(matrix.shape, 12, 1)]
 
     def after(iteration: int, sofar: Callable[[], Factors]) -> None:
@@ -200,8 +204,8 @@ def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, expon
 def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(equations, "LARGEST_SYSTEM", 0)
     # in three unknowns three steps are the solution; in more they come closer to it
-    check_half_sweep(xp, many(), TrainingSettings(factors=3, regularization=2.0), limit=2e-3)
-    matrix, settings = many(), TrainingSettings(factors=20, regularization=2.0)
+    check_half_sweep(xp, many(), flat(factors=3, regularization=2.0), limit=2e-3)
+    matrix, settings = many(), flat(factors=20, regularization=2.0)
     start = random_start(matrix.shape, 20)
     solution = normal_equations(matrix, start.item, np.full(300, 2.0))
     found = sweeps(matrix, start, settings, 1, xp=xp)
@@ -210,7 +214,7 @@ def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pyte
 
 
 def test_where_cells_and_factors_are_many_a_row_takes_three_steps(xp: Any):
-    matrix, settings = cells([300, 5, 700, 280], 900), TrainingSettings(factors=300, regularization=2.0)
+    matrix, settings = cells([300, 5, 700, 280], 900), flat(factors=300, regularization=2.0)
     start = random_start(matrix.shape, 300)
     found = sweeps(matrix, start, settings, 1, xp=xp).user
     solution = normal_equations(matrix, start.item, np.full(4, 2.0))
@@ -220,7 +224,7 @@ def test_where_cells_and_factors_are_many_a_row_takes_three_steps(xp: Any):
 
 
 def test_the_same_input_gives_the_same_bytes(xp: Any):
-    matrix, settings = many(), TrainingSettings(factors=16)
+    matrix, settings = many(), flat(factors=16)
     start = small_random(matrix.shape, 16, 5)
     kept = start.user.tobytes(), start.item.tobytes()
     first, second = (sweeps(matrix, start, settings, 3, xp=xp) for _ in range(2))
@@ -234,7 +238,7 @@ def test_an_enormous_confidence_gives_finite_factors(xp: Any, largest: float):
     matrix.data[::3] = largest
     start = random_start(matrix.shape, 16)
     start.item[1::2] = start.item[::2]  # equal items make equal columns
-    found = sweeps(matrix, start, TrainingSettings(factors=16, regularization=2.0), 3, xp=xp)
+    found = sweeps(matrix, start, flat(factors=16, regularization=2.0), 3, xp=xp)
     assert np.isfinite(found.user).all() and np.isfinite(found.item).all()
     assert np.abs(found.user @ found.item.T).max() < 100
 
@@ -243,7 +247,7 @@ def test_factors_that_overflow_are_an_error_and_not_a_model(xp: Any):
     matrix = many()
     matrix.data[:] = 3e38
     try:
-        found = sweeps(matrix, random_start(matrix.shape, 4), TrainingSettings(factors=4), 2, xp=xp)
+        found = sweeps(matrix, random_start(matrix.shape, 4), flat(factors=4), 2, xp=xp)
     except ModelError as error:
         assert "cannot be solved in float32 (largest confidence 3e+38, regularization 16.0): lower" in str(error)
     else:
@@ -291,9 +295,9 @@ def test_a_card_is_named_or_the_reason_why_there_is_none():
 def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(card, "available", lambda: card.Card(None, "cudaErrorInsufficientDriver"))
     with pytest.raises(ModelError, match="no graphics card to compute on: cudaErrorInsufficientDriver"):
-        sweeps(many(), random_start((300, 90), 4), TrainingSettings(factors=4), 1)
+        sweeps(many(), random_start((300, 90), 4), flat(factors=4), 1)
     with pytest.raises(ModelError, match="cudaErrorInsufficientDriver"):
-        fit(many(), TrainingSettings(factors=4, solver="gpu"), iterations=1)
+        fit(many(), flat(factors=4, solver="gpu"), iterations=1)
     with pytest.raises(ModelError, match="no graphics card"):
         top_n(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 1)
 

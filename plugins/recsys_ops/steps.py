@@ -8,7 +8,6 @@ themselves, with their reasons, lie in quarantine.
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from recsys_ops import cleaning, paths
 from recsys_ops.cleaning import Cleaned
 from recsys_ops.cleaning.cleaned import among
 from recsys_ops.errors import DataError, StorageError
+from recsys_ops.scratch import scratch
 from recsys_ops.settings import CleaningSettings, include_dir
 from recsys_ops.storage import Storage
 
@@ -54,8 +54,8 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
     cleaned = STEPS[step](rows, settings)
     # versions of lists and of the contract travel with the rows
     facts |= {name: note for name, note in cleaned.notes.items() if isinstance(note, str)}
-    with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
-        kept, rejected = Path(folder, "kept.parquet"), Path(folder, "rejected.parquet")
+    with scratch() as folder:
+        kept, rejected = folder / "kept.parquet", folder / "rejected.parquet"
         try:
             # one sink after the other: Polars would hold in memory what two have in common
             if step in _WRITES_ROWS:
@@ -167,7 +167,7 @@ def _drift(storage: Storage, day: date, today: pl.Schema) -> dict[str, object] |
     earlier = paths.raw(day - timedelta(days=1))
     if not storage.exists(earlier):
         return None
-    found = cleaning.drift(today, storage.scan_parquet(earlier)[0].collect_schema())
+    found = cleaning.drift(today, storage.schema(earlier))
     if found:
         log.warning("the delivery of %s differs from the day before's: %s", day, found)
     return found

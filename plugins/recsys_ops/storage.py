@@ -4,13 +4,15 @@ import io
 import json
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 import polars as pl
@@ -18,6 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
 from recsys_ops.errors import StorageError
+from recsys_ops.scratch import scratch
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +107,23 @@ class Storage:
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot list {self.url(prefix)}: {reason(error)}") from error
 
+    def sweep(self, before: datetime) -> int:
+        """Remove what writers killed before a time left half written in a folder; returns the number of files.
+
+        Only a folder keeps such files, and no other method sees them. Azure drops half an upload itself, after a week.
+        """
+        swept = 0
+        if self.root.startswith("file:"):
+            try:
+                for path in Path(url2pathname(urlsplit(self.root).path)).rglob("*#*"):
+                    with suppress(FileNotFoundError):  # whole by now, under its own name
+                        if re.search(r"#\d+$", path.name) and path.stat().st_mtime < before.timestamp():
+                            path.unlink()
+                            swept += 1
+            except OSError as error:
+                raise StorageError(f"cannot clear {self.root} of half-written files: {reason(error)}") from error
+        return swept
+
     def write_json(self, path: str, value: Any) -> None:
         self.put(path, json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False).encode())
 
@@ -121,8 +141,8 @@ class Storage:
 
     def sink_parquet(self, path: str, frame: pl.LazyFrame, metadata: Mapping[str, str] | None = None) -> None:
         """Write a lazy frame while it is computed; memory does not grow with its rows, the disk holds it once meanwhile."""
-        with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
-            file = Path(folder) / "object.parquet"
+        with scratch() as folder:
+            file = folder / "object.parquet"
             try:
                 frame.sink_parquet(file, compression="zstd", metadata=dict(metadata or {}), maintain_order=True)
                 obstore.put(self._store, path, file)
@@ -140,14 +160,20 @@ class Storage:
 
     def facts(self, path: str) -> dict[str, str]:
         """The metadata of a Parquet object, of which only the footer is fetched."""
+        return self._footer(path, _facts)
+
+    def schema(self, path: str) -> pl.Schema:
+        """The columns of a Parquet object, of which only the footer is fetched."""
+        return self._footer(path, lambda footer: pl.Schema(pl.read_parquet_schema(footer)))
+
+    def _footer(self, path: str, read: Callable[[bytes], T]) -> T:
         try:
             end = obstore.head(self._store, path)["size"]
             last = bytes(obstore.get_range(self._store, path, start=max(end - 8, 0), length=min(end, 8)))
             length = int.from_bytes(last[:4], "little") + 8
             if last[4:] != b"PAR1" or length > end:
                 raise ValueError("its end is missing")
-            footer = bytes(obstore.get_range(self._store, path, start=end - length, length=length))
-            return _facts(footer)
+            return read(bytes(obstore.get_range(self._store, path, start=end - length, length=length)))
         except FileNotFoundError as error:
             raise StorageError(f"{self.url(path)} is not there: run the task that writes it first") from error
         except (BaseError, OSError, ValueError, pl.exceptions.PolarsError) as error:

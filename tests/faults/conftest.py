@@ -94,23 +94,18 @@ def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_fa
 
 
 @pytest.fixture
-def pipeline(runner: Runner, settings: dict[str, str], redis_client: redis.Redis, tmp_path: Path) -> Pipeline:
-    """The pipeline with stores of its own; `restore` fills them."""
-    return Pipeline(runner, tmp_path / "blob", redis_client, settings)
-
-
-@pytest.fixture(params=["folder", pytest.param("azurite", marks=pytest.mark.azurite)])
-def empty_pipeline(request: pytest.FixtureRequest, pipeline: Pipeline) -> Pipeline:
-    """The pipeline with nothing in its storage, a folder, and once more Azure's blob storage."""
-    if request.param == "folder":
-        pipeline.folder.mkdir()
-        return pipeline
+def pipeline(
+    request: pytest.FixtureRequest, runner: Runner, settings: dict[str, str], redis_client: redis.Redis, tmp_path: Path
+) -> Pipeline:
+    """The pipeline with stores of its own, empty until `restore`; storage is a folder, or Azurite where a parameter says so."""
+    if getattr(request, "param", "folder") == "folder":
+        return Pipeline(runner, tmp_path / "blob", redis_client, settings)
     server: Azurite = request.getfixturevalue("azurite_server")
     storage = Storage(f"{server.container()}/shop", server.options)
     account = {"conn_type": "wasb", "login": server.options["account_name"], "password": server.key}
     emulator = {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": server.url}
-    env = {**request.getfixturevalue("settings"), **emulator, "AIRFLOW_CONN_RECSYS_BLOB": json.dumps(account)}
-    return Pipeline(request.getfixturevalue("runner"), pipeline.folder, pipeline.redis, env, storage)
+    env = {**settings, **emulator, "AIRFLOW_CONN_RECSYS_BLOB": json.dumps(account)}
+    return Pipeline(runner, tmp_path / "blob", redis_client, env, storage)
 
 
 def params(night: date, task: str) -> dict[str, int]:

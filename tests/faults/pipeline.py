@@ -173,6 +173,12 @@ class Pipeline:
         """What readers of Redis get."""
         return {key: content for key, content in self.served().items() if key.endswith("}")}
 
+    def mark(self, path: Path) -> Any:
+        """Changes when an object below a path, or in its folder, is written."""
+        if self.storage.root.startswith("file:"):
+            return file_mark(self.folder / path)
+        return self.storage.written(str(path if path.suffix == "" else path.parent))
+
     def snapshot(self, folder: Path) -> Snapshot:
         self._wait_for_orphans()
         shutil.copytree(self.folder, folder)
@@ -184,8 +190,14 @@ class Pipeline:
 
     def restore(self, snapshot: Snapshot) -> None:
         self._wait_for_orphans()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(snapshot.blob, self.folder)
+        if self.storage.root.startswith("file:"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.copytree(snapshot.blob, self.folder)
+        else:
+            for path in self.storage.list(""):
+                self.storage.delete(path)
+            for file in files(snapshot.blob):
+                self.storage.put(str(file), snapshot.blob / file)
         self.redis.flushall()
         pipe = self.redis.pipeline()
         for key, dumped in snapshot.redis.items():

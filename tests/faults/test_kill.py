@@ -26,10 +26,17 @@ EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [
     (FIRST_NIGHT, "refresh_redis"),
 ]
 BACKFILL: dict[str, Any] = {"run_type": "backfill", "params": {"lookback_days": 0}}
-every_task = pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=lambda value: str(value))
+AZURITE = pytest.param("azurite", marks=pytest.mark.azurite)
+ON_AZURITE = ("filter_crawlers", "commit_history", "build_matrix")  # objects, Delta, jobs
 
 
-@every_task
+@pytest.mark.parametrize(
+    ("pipeline", "night", "task"),
+    [("folder", night, task) for night, task in EVERY_TASK]
+    + [pytest.param("azurite", SECOND_NIGHT, task, marks=pytest.mark.azurite) for task in ON_AZURITE],
+    indirect=["pipeline"],
+    ids=str,
+)
 def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
     pipeline: Pipeline, nights: Nights, night: date, task: str
 ) -> None:
@@ -50,7 +57,7 @@ def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
     assert killed >= 3, "too few kills came before the task's end to prove anything"
 
 
-@every_task
+@pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=str)
 def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nights, night: date, task: str) -> None:
     pipeline.restore(nights.before[night, task])
     for _ in range(2):
@@ -58,7 +65,8 @@ def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nigh
         assert differing(pipeline.state(), nights.after[night, task]) == []
 
 
-def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(empty_pipeline: Pipeline, nights: Nights) -> None:
+@pytest.mark.parametrize("pipeline", ["folder", AZURITE], indirect=True)
+def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(pipeline: Pipeline, nights: Nights) -> None:
     chance = random.Random(50)
     days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
     killed = 0
@@ -66,13 +74,13 @@ def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(emp
         for day in chance.sample(days, len(days)):
             while killed < 50 * number // len(INGEST):
                 attempt = killed_after(chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task])
-                killed += empty_pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
+                killed += pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
                 if chance.random() < 0.3:
                     break
-            empty_pipeline.succeed((task,), day, **BACKFILL)
+            pipeline.succeed((task,), day, **BACKFILL)
     assert killed >= 40
     undisturbed = pick(nights.after[SECOND_NIGHT, "commit_history"], "history ")
-    assert empty_pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
+    assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
 
 def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:
@@ -92,7 +100,7 @@ def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
     writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])
     chosen = chance.sample(list(writes), min(5, len(writes)))
-    marks = [partial(file_mark, pipeline.folder / path) for path in chosen]
+    marks = [partial(pipeline.mark, path) for path in chosen]
     if task == "refresh_redis":
         keys = [f"recsys:{{{bucket}}}{stage}" for stage in (":next", "") for bucket in (0, BUCKETS - 1)]
         marks += [partial(pipeline.redis.hget, key, "_version") for key in keys]

@@ -1,5 +1,6 @@
 """What is deleted at the end of a night, and what is not."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from test_history import counts, events
 
-from recsys_ops import history, paths
+from recsys_ops import history, paths, windows
 from recsys_ops.operators.expire import PERSONAL, ExpireOperator, expire
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import Storage
 
 NEWEST = date(2026, 6, 30)
+EVER = datetime.max.replace(tzinfo=UTC)
 
 
 def write(storage: Storage, day: date) -> dict[str, list[str]]:
@@ -27,10 +29,27 @@ def write(storage: Storage, day: date) -> dict[str, list[str]]:
     return {"personal": personal, "kept": kept}
 
 
+def age(folder: Path, day: date) -> None:
+    """Make the folder's files as if they had been written at the beginning of a day."""
+    at = windows.midnight(day).timestamp()
+    for path in folder.rglob("*"):
+        if "history" not in path.parts:
+            os.utime(path, (at, at))
+
+
 def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storage: Storage) -> None:
     old, kept = write(storage, NEWEST - timedelta(days=91)), write(storage, NEWEST - timedelta(days=90))
-    assert expire(storage, NEWEST - timedelta(days=90), PERSONAL) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
+    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
     assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
+
+
+def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Storage) -> None:
+    write(storage, NEWEST - timedelta(days=300))
+    before = storage.list("")
+    written = max(storage.written("").values())
+    assert set(expire(storage, NEWEST, min(storage.written("").values()), PERSONAL).values()) == {0}
+    assert storage.list("") == before
+    assert set(expire(storage, NEWEST, written + timedelta(seconds=1), PERSONAL).values()) == {1}
 
 
 @pytest.fixture
@@ -40,7 +59,7 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     load_settings.cache_clear()
 
     def run(day: date, run_type: str = "scheduled") -> dict[str, Any]:
-        after = datetime(2026, 7, 1, 2, tzinfo=UTC)
+        after = datetime(2026, 7, 2, 2, tzinfo=UTC)
         dag_run = SimpleNamespace(run_id="x", run_type=run_type, logical_date=after, run_after=after)
         return ExpireOperator(task_id="expire", day=str(day)).execute({"dag_run": dag_run})  # type: ignore[typeddict-item]
 
@@ -55,11 +74,30 @@ def test_a_night_drops_days_that_no_model_learns_from(night: Callable[..., dict[
         history.replace_days(storage, events(day, 1), day, day)
         write(storage, day)
         storage.put(paths.coded(day), b"1")
+    age(tmp_path, gone)
     expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "coded": 1}
-    assert night(NEWEST) == {"expired": expired, "days_dropped": 1}
+    assert night(NEWEST) == {"expired": expired, "leftovers": 0, "days_dropped": 1}
     assert list(counts(storage, gone)) == [kept, NEWEST]
     assert storage.list("coded") == [paths.coded(kept), paths.coded(NEWEST)]
     assert storage.exists(paths.raw(NEWEST))
+
+
+def test_a_night_deletes_nothing_written_less_than_two_days_before_its_own_ended(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    history.replace_days(storage, events(NEWEST, 1), NEWEST, NEWEST)
+    write(storage, NEWEST - timedelta(days=100))
+    half = tmp_path / "raw" / f"day={NEWEST}" / "events.parquet#1"
+    half.parent.mkdir()
+    half.write_bytes(b"PAR1")
+    age(tmp_path, NEWEST - timedelta(days=1))
+    before = storage.list("")
+    figures = night(NEWEST)
+    assert (set(figures["expired"].values()), figures["leftovers"], half.exists()) == ({0}, 0, True)
+    assert storage.list("") == sorted([*before, paths.report("expire", NEWEST)])
+    figures = night(NEWEST + timedelta(days=1))
+    assert (figures["expired"]["raw"], figures["leftovers"], half.exists()) == (1, 1, False)
 
 
 def test_a_run_of_an_old_day_deletes_nothing_newer_and_nothing_of_its_own(

@@ -212,6 +212,29 @@ def test_a_missing_table_or_column_is_named_and_no_outage(database_url: str, mar
             read(url, "SELECT prize FROM (SELECT 1 AS price) AS e")
 
 
+def test_a_query_that_fails_on_a_late_row_is_refused_unless_a_try_later_can_mend_it(
+    database_url: str, mariadb_url: sa.URL
+) -> None:
+    with pytest.raises(DataError, match="refused the query: division by zero; check include/sql"):
+        read(database_url, "SELECT 1 / (400000 - n) AS a FROM generate_series(1, 500000) AS n")
+    make(
+        database_url,
+        "CREATE FUNCTION pick(n int, state text) RETURNS int LANGUAGE plpgsql AS "
+        "$$ BEGIN IF n > 90000 THEN RAISE 'no more' USING ERRCODE = state; END IF; RETURN n; END $$",
+    )
+    for state, expected in {"P0001": DataError, "40001": SourceError, "53200": SourceError, "58030": SourceError}.items():
+        with pytest.raises(expected, match="no more"):
+            read(database_url, f"SELECT pick(n, '{state}') AS a FROM generate_series(1, 100000) AS n")
+    for code, expected in {1365: DataError, 1205: SourceError, 1226: SourceError}.items():
+        make(
+            mariadb_url,
+            f"CREATE OR REPLACE FUNCTION pick(n int) RETURNS int BEGIN IF n > 90000 THEN SIGNAL SQLSTATE '45000' "
+            f"SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'no more'; END IF; RETURN n; END",
+        )
+        with pytest.raises(expected, match="no more"):
+            read(mariadb_url, "SELECT pick(seq) AS a FROM seq_1_to_100000")
+
+
 def test_a_parameter_that_nothing_binds_is_named(database_url: str, mariadb_url: sa.URL) -> None:
     for url in (database_url, mariadb_url):
         with pytest.raises(DataError, match="since"):
@@ -262,7 +285,7 @@ def test_tls_is_asked_for_by_the_connections_extra(database_url: str, mariadb_ur
 
 def test_no_value_of_a_row_is_in_an_error(database_url: str) -> None:
     make(database_url, "CREATE TABLE users (email text)", "INSERT INTO users VALUES ('ann@example.com')")
-    with pytest.raises(SourceError, match="invalid input syntax for type integer: …") as error:
+    with pytest.raises(DataError, match="invalid input syntax for type integer: …") as error:
         read(database_url, "SELECT CAST(email AS integer) AS a FROM users")
     assert "ann@" not in "".join(traceback.format_exception(error.value))
 

@@ -3,19 +3,21 @@
 import multiprocessing
 import resource
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+import obstore
 import polars as pl
 import pytest
 from azurite.server import ACCOUNT, Azurite
 from azurite.weather import Weather, weather
+from obstore.store import ObjectStore
 from test_history import FIRST, SUNDAY, counts, events
 
-from recsys_ops import history
+from recsys_ops import history, paths, steps
 from recsys_ops.errors import StorageError
-from recsys_ops.settings import HistorySettings
+from recsys_ops.settings import CleaningSettings, HistorySettings
 from recsys_ops.storage import Storage
 
 FRAME = pl.DataFrame({"number": range(200_000)})
@@ -43,6 +45,51 @@ def test_rows_and_the_facts_about_them_come_back(storage: Storage) -> None:
         assert rows.collect().equals(FRAME)
         assert facts["first_day"] == "2026-01-01"
         assert storage.read_parquet(path).equals(FRAME)
+
+
+def test_the_facts_and_columns_of_an_object_cost_its_footer_and_no_more(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
+    data = storage.get("a.parquet")
+    fetched, get_range = [], obstore.get_range
+
+    def counted(store: ObjectStore, path: str, *, start: int, length: int) -> obstore.Bytes:
+        fetched.append(length)
+        return get_range(store, path, start=start, length=length)
+
+    monkeypatch.setattr(obstore, "get_range", counted)
+    monkeypatch.delattr(obstore, "get")
+    assert storage.facts("a.parquet") == {"first_day": "2026-01-01"}
+    assert storage.schema("a.parquet") == FRAME.schema
+    assert sum(fetched) < len(data) / 50
+
+
+def test_the_day_before_is_compared_by_its_footer(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    day, got = date(2026, 3, 2), []
+    columns = ("row_id", "event_id", "recorded_at", "event_time", "user_id", "item_id", "event_type", "quantity", "price")
+    rows = pl.DataFrame({name: ["1"] for name in columns}).with_columns(recorded_at=datetime(2026, 3, 2, 1, tzinfo=UTC))
+    storage.write_parquet(paths.raw(day), rows, {"first_day": str(day)})
+    storage.write_parquet(paths.raw(day - timedelta(days=1)), rows.drop("price"))
+    get = Storage.get
+    monkeypatch.setattr(Storage, "get", lambda self, path: got.append(path) or get(self, path))
+    assert steps.clean(storage, "align_schema", day, CleaningSettings())["drift"] == {"new": ["price"]}
+    assert got == [paths.raw(day)]
+
+
+def test_half_written_files_are_swept_out_of_a_folder_once_they_are_old(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/the%20shop")
+    storage.put("raw/day=1/a.parquet", b"1")
+    storage.put("raw/day=1/a#b.parquet", b"1")
+    half = tmp_path / "the shop" / "history" / "day=1" / "part.parquet#12"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"PAR1")
+    now = datetime.now(UTC)
+    assert storage.sweep(now - timedelta(minutes=1)) == 0
+    assert half.exists()
+    assert storage.sweep(now + timedelta(minutes=1)) == 1
+    assert not half.exists()
+    assert storage.list("") == ["raw/day=1/a#b.parquet", "raw/day=1/a.parquet"]
 
 
 def test_half_an_object_is_named_and_the_next_step_said(storage: Storage) -> None:

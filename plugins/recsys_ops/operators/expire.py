@@ -1,7 +1,7 @@
 """What has had its time: personal data, and days that no model learns from any more."""
 
 from collections.abc import Callable, Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -21,14 +21,16 @@ PERSONAL: tuple[Callable[[date], str], ...] = (
     lambda day: paths.quarantine("", day),
     lambda day: paths.job(day, ""),
 )
+_LONGER_THAN_ANY_RUN = timedelta(days=2)
 
 
 class ExpireOperator(DayOperator):
     """Delete raw days, cleaning steps, quarantine and jobs after `raw_retention_days`; keep the history tidy, and its codes.
 
     The days are counted back from the run's own, never from the clock, so that a run of an old day deletes nothing newer and
-    nothing that it wrote. Skipped in a backfill. Reports, models and the catalogue stay: they hold no personal data, and
-    explain months later what was decided.
+    nothing that it wrote. What was written less than two days before that day ended stays for a later run: a backfill may be
+    at work on it. Skipped in a backfill. Reports, models and the catalogue stay: they hold no personal data, and explain months
+    later what was decided.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -38,20 +40,25 @@ class ExpireOperator(DayOperator):
 
         store = storage(settings)
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
-        expired = expire(store, day - timedelta(days=raw_days), PERSONAL) | expire(
-            store, day - timedelta(days=days), (paths.coded,)
+        written = windows.midnight(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
+        expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL) | expire(
+            store, day - timedelta(days=days), written, (paths.coded,)
         )
-        return {"expired": expired, **history.tidy(store, day, settings.history)}
+        return {"expired": expired, "leftovers": store.sweep(written), **history.tidy(store, day, settings.history)}
 
 
-def expire(store: "Storage", oldest: date, kinds: Iterable[Callable[[date], str]]) -> dict[str, int]:
-    """Delete the objects of the days before `oldest`, given a path of each kind; returns how many by kind."""
+def expire(store: "Storage", oldest: date, written: datetime, kinds: Iterable[Callable[[date], str]]) -> dict[str, int]:
+    """Delete the objects of the days before `oldest` that the store got before `written`; returns how many by kind.
+
+    kinds : functions that give a path of each kind.
+    """
     counts = {}
     for path_of in kinds:
         prefix = path_of(oldest).partition(f"{oldest}")[0]  # raw/day=
         kind = prefix.partition("/")[0]
         # ISO dates ascend as text
-        expired = [path for path in store.list(kind) if path.startswith(prefix) and path < f"{prefix}{oldest}"]
+        objects = {path: at for path, at in store.written(kind).items() if path.startswith(prefix)}
+        expired = [path for path, at in objects.items() if path < f"{prefix}{oldest}" and at < written]
         for path in expired:
             store.delete(path)
         counts[kind] = len(expired)

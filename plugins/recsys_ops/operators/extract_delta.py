@@ -1,14 +1,13 @@
 """From the production database to the raw day, as delivered."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops import paths, windows
 from recsys_ops.operators.base import DayOperator, database_url, storage
+from recsys_ops.scratch import scratch
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class ExtractDeltaOperator(DayOperator):
         scans = plans.full_scans(database, self.sql, slice_, timeout_s=source.statement_timeout_s)
         for scan in scans:
             log.warning("each slice reads all of %s, about %s rows; %s", scan.table, f"{scan.rows:,}", scan.advice)
-        with tempfile.TemporaryDirectory(prefix="recsys-extract-") as folder:
+        with scratch() as folder:
             frame, rows = slices.delivered(
                 database,
                 self.sql,
@@ -54,7 +53,7 @@ class ExtractDeltaOperator(DayOperator):
                 hours=source.slice_hours,
                 connections=source.connections,
                 timeout_s=source.statement_timeout_s,
-                folder=Path(folder),
+                folder=folder,
             )
             storage(settings).sink_parquet(paths.raw(day), frame, {"first_day": str(first)})
             columns = len(frame.collect_schema())

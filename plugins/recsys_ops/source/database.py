@@ -52,8 +52,10 @@ _MYSQL = {kind: reader for kind, reader in conversions.items() if not isinstance
     FIELD_TYPE.DOUBLE: float,
     FIELD_TYPE.TIMESTAMP: "{}+00:00".format,
 }
-# what a try later can mend: server full, login, shut down, network, locks, killed, out of time
-_MYSQL_PASSING = {1040, 1044, 1045, 1053, *range(1152, 1162), 1203, 1205, 1213, 1317, 1927, 1969, 3024}
+# what a try later can mend: server, disk or memory full, login, shut down, network, locks, a replica's lag, killed, out of time
+_POSTGRESQL_PASSING = {"08", "28", "3D", "40", "53", "55", "57", "58", "HV", "XX"}  # classes of SQLSTATE
+_MYSQL_PASSING = {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1053, 1135, *range(1152, 1162)}
+_MYSQL_PASSING |= {1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024}
 
 
 def url(conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any) -> sa.URL:
@@ -171,7 +173,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
             for statement in _limits(timeout_s):
                 cursor.execute(statement)
             cursor.execute(f"SELECT {columns} FROM (\n{rendered(sql, parameters)}\n) AS delivered")  # noqa: S608
-            reader = cursor.fetch_record_batch()
+            reader = cursor._results.reader  # the public one's errors lack the SQLSTATE
             yield pl.DataFrame(pl.from_arrow(reader.schema.empty_table()))
             for batch in reader:
                 frame = pl.DataFrame(pl.from_arrow(batch))
@@ -297,9 +299,8 @@ def _refused(error: Any) -> bool:
         return True
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
-    state = getattr(error, "sqlstate", None)
-    if state is not None:
-        return state[:2] in ("0A", "22", "25", "2F", "42")
+    if isinstance(error, psycopg.Error | adbc_driver_manager.Error):
+        return error.sqlstate is not None and error.sqlstate[:2] not in _POSTGRESQL_PASSING
     code = error.args[0] if error.args else None
     return isinstance(code, int) and not isinstance(error, OSError) and not (2000 <= code < 3000 or code in _MYSQL_PASSING)
 

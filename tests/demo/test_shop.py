@@ -134,8 +134,8 @@ def test_tastes_are_there_to_be_learned() -> None:
 
     confidence = seen.copy()
     confidence.data = 1 + 16 * np.log1p(confidence.data)
-    model = implicit.als.AlternatingLeastSquares(factors=32, regularization=16, alpha=1, random_state=1, use_gpu=False)
     with threadpool_limits(1, "blas"):
+        model = implicit.als.AlternatingLeastSquares(factors=32, regularization=16, alpha=1, random_state=1, use_gpu=False)
         model.fit(confidence, show_progress=False)
 
     def hits(scores: np.ndarray) -> float:

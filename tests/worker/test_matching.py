@@ -54,34 +54,38 @@ def test_the_same_warm_job_gives_the_same_bytes(storage: Storage, make_job: Make
     [
         ({}, 1, True),
         ({}, 6, True),
-        ({}, 7, False),  # the champion is older than a week
-        ({"factors": 32}, 1, False),
-        ({"regularization": 20.0}, 1, False),
+        ({}, 7, False),
+        ({"cold_every_days": 8}, 7, True),
         ({"cold_every_days": 1}, 1, False),
     ],
 )
-def test_a_champion_of_other_settings_or_another_week_is_not_started_from(
-    changed: dict[str, Any], days: int, warm: bool, make_job: MakeJob
+def test_a_week_after_a_cold_fit_the_next_is_cold(
+    changed: dict[str, Any], days: int, warm: bool, storage: Storage, make_job: MakeJob
 ):
-    champion = make_job(
-        day=DAY - timedelta(days=days), **{key: value for key, value in changed.items() if key == "cold_every_days"}
-    )
-    assert may_start_from(champion, make_job(**changed)) is warm
+    before = DAY - timedelta(days=days)
+    first = make_job(day=before, iterations=1, **changed)
+    assert main(storage.url(paths.job(before, "spec.json"))) == 0
+    assert may_start_from(model.load_manifest(storage, first.version), make_job(iterations=1, **changed)) is warm
 
 
-def test_other_confidence_settings_are_not_started_from(make_job: MakeJob):
-    champion, spec = make_job(day=YESTERDAY), make_job()
-    other = champion.model_copy(update={"confidence": champion.confidence.model_copy(update={"alpha": 3.0})})
-    assert may_start_from(champion, spec)
-    assert not may_start_from(other, spec)
+def test_days_in_a_row_count_from_the_cold_fit_they_go_back_to(storage: Storage, make_job: MakeJob):
+    champion, cold = None, []
+    for day in (DAY - timedelta(days=n) for n in range(5, -1, -1)):
+        champion = make_job(day=day, iterations=1, cold_every_days=3, champion=champion).version
+        assert main(storage.url(paths.job(day, "spec.json"))) == 0
+        cold.append(model.load_manifest(storage, champion).started_from is None)
+    assert cold == [True, False, False, True, False, False]
 
 
-def test_one_day_of_every_week_is_trained_cold(make_job: MakeJob):
-    days = [DAY + timedelta(days=n) for n in range(14)]
-    events = history(last=days[-1], days=30)
-    cold = [not may_start_from(make_job(events, day=day - timedelta(days=1)), make_job(events, day=day)) for day in days]
-    assert sum(cold) == 2
-    assert cold[:7] == cold[7:]
+def test_a_champion_of_other_settings_is_not_started_from(storage: Storage, make_job: MakeJob):
+    first = make_job(day=YESTERDAY, iterations=1)
+    assert main(storage.url(paths.job(YESTERDAY, "spec.json"))) == 0
+    champion = model.load_manifest(storage, first.version)
+    same = make_job(iterations=1)
+    assert may_start_from(champion, same)
+    assert not may_start_from(champion, make_job(iterations=1, factors=32))
+    other = same.model_copy(update={"confidence": same.confidence.model_copy(update={"alpha": 3.0})})
+    assert not may_start_from(champion, other)
 
 
 def test_unknown_users_and_items_start_from_small_numbers_and_the_others_from_the_champion_s():

@@ -82,7 +82,7 @@ def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
     log.info("users=%d items=%d train=%d full=%d holdout=%d", *train.shape, train.nnz, full.nnz, data.holdout.nnz)
 
     training, start = spec.training, None
-    if champion is not None and may_start_from(champion.spec, spec):
+    if champion is not None and may_start_from(champion.manifest, spec):
         start = warm_start(champion.matched, training)
     sweeps = training.iterations if start is None else training.warm_iterations
     computes = solver(training)
@@ -115,12 +115,14 @@ def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
             "recommendations": lists,
             "popular": popular,
         }
-        model.write_model(storage, spec, served, evaluation, frames, started_from=spec.champion if start else None)
+        model.write_model(
+            storage, spec, served, evaluation, frames, started_from=champion.manifest if champion and start else None
+        )
 
 
 @dataclass(frozen=True)
 class _Champion:
-    spec: JobSpec
+    manifest: model.Manifest
     matched: Matched
 
 
@@ -135,7 +137,7 @@ def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | No
         )
     users, items = model.read_frame(storage, manifest, "users"), model.read_frame(storage, manifest, "items")
     data, theirs = inputs.interactions, model.read_factors(storage, manifest)
-    return _Champion(manifest.spec, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
+    return _Champion(manifest, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
 
 
 def _progress(sweeps: int) -> Callback:

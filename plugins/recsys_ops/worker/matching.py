@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from recsys_ops.als.factors import Factors, small_random
 from recsys_ops.settings import TrainingSettings
+from recsys_ops.worker.model import Manifest
 from recsys_ops.worker.spec import JobSpec
 
 
@@ -30,14 +31,13 @@ def match(factors: Factors, their_users: pl.Series, their_items: pl.Series, user
     return Matched(Factors(user_factors, item_factors), known_users, known_items)
 
 
-def may_start_from(champion: JobSpec, spec: JobSpec) -> bool:
-    """Whether a few sweeps from the champion's factors will do: they solve the same equations, of not too long ago.
+def may_start_from(champion: Manifest, spec: JobSpec) -> bool:
+    """Whether a few sweeps from the champion's factors will do: the equations are the same, and not too many days went so.
 
-    Every `cold_every_days` days by the calendar the fit is cold all the same, so that nothing is carried on for ever.
+    After `cold_every_days` days a fit is cold again, so that nothing is carried on for ever.
     """
-    every = spec.training.cold_every_days
-    same = (champion.training, champion.confidence) == (spec.training, spec.confidence)
-    return same and (spec.day - champion.day).days < every and spec.day.toordinal() % every != 0
+    same = (champion.spec.training, champion.spec.confidence) == (spec.training, spec.confidence)
+    return same and (spec.day - champion.fitted_cold).days < spec.training.cold_every_days
 
 
 def warm_start(champion: Matched, training: TrainingSettings) -> Factors:

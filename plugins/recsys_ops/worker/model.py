@@ -31,6 +31,7 @@ class Manifest(BaseModel):
     """What a model version is made of. It holds no clock value: the same job gives the same manifest.
 
     started_from : the version whose factors the fit went on from, None for a cold fit
+    fitted_cold : the day of the last cold fit, this one's or of those before it
     code : SHA-256 of the sources that computed, as they were on the machine that trained
     packages : the versions of what computed
     """
@@ -45,6 +46,7 @@ class Manifest(BaseModel):
     items: int
     seeds: dict[str, int]
     started_from: str | None
+    fitted_cold: date
     code: str
     packages: dict[str, str]
     spec: JobSpec
@@ -58,11 +60,12 @@ def write_model(
     evaluation: Evaluation,
     frames: Mapping[str, pl.DataFrame],
     *,
-    started_from: str | None,
+    started_from: Manifest | None,
 ) -> None:
     """Write a version's files, the manifest last: a version without a manifest is not finished.
 
     frames : users, items, recommendations, popular
+    started_from : the version whose factors the fit went on from, None for a cold fit
     """
     contents = {
         "factors.npz": files.from_arrays({"user": factors.user, "item": factors.item}),
@@ -79,7 +82,8 @@ def write_model(
         users=len(factors.user),
         items=len(factors.item),
         seeds={"start": spec.training.seed},
-        started_from=started_from,
+        started_from=started_from.version if started_from else None,
+        fitted_cold=started_from.fitted_cold if started_from else spec.day,
         code=code(),
         packages=packages(),
         spec=spec,

@@ -91,7 +91,7 @@ def solvers(data: shapes.Data, factors: int, iterations: int, rounds: int, has_g
     if implicit.gpu.HAS_CUDA:
         fits["`implicit.gpu` by itself"] = partial(by_implicit_gpu, factors)
     fits |= {
-        f"recsys_ops, {solver}": partial(by_us, settings(factors, solver))
+        f"recsys_ops, {solver}": partial(by_us, settings(factors, solver, data.train))
         for solver in ("implicit", "cpu", *(["gpu"] if has_gpu else []))
     }
     for each in fits.values():
@@ -143,7 +143,7 @@ def lists(data: shapes.Data, trained: Trained, rounds: int, has_gpu: bool, say: 
 
 def warm(data: shapes.Data, cold: Trained, factors: int, iterations: int, say: Say) -> Factors:
     """Today's model from yesterday's, which knows all but what met today; returns yesterday's factors."""
-    chosen = settings(factors, "auto")
+    chosen = settings(factors, "auto", data.train)
     yesterday = fit(data.yesterday(), chosen, iterations=iterations)
     sweeps = TrainingSettings().warm_iterations
     found, took = timed(fit, data.train, chosen, iterations=sweeps, factors0=yesterday)

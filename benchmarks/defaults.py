@@ -34,7 +34,7 @@ SIZES = {
     "demo, large": shop.ShopSize(40_000, 6_000, 160_000),
 }
 SEED = 11  # not the demo's
-ALPHAS, REGULARIZATIONS, EXPONENTS, FACTORS = (1, 2, 4, 8, 16), (16, 32, 64, 128), (0.0, 1.0), (32, 64, 128)
+ALPHAS, REGULARIZATIONS, EXPONENTS, FACTORS = (4, 8, 16, 32), (0.03, 0.06, 0.12), (0.0, 1.0), (32, 64, 128)
 READERS = {".parquet": pd.read_parquet, ".xlsx": pd.read_excel, ".csv": pd.read_csv}
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.als.factors import Factors
+from recsys_ops.als.factors import Factors, row_regularization
 from recsys_ops.settings import TrainingSettings
 
 N = 20
@@ -49,8 +49,10 @@ def recommend(factors: Factors, user_items: sparse.csr_matrix) -> tuple[NDArray[
     return listed, scores
 
 
-def settings(factors: int, solver: str) -> TrainingSettings:
-    return TrainingSettings(factors=factors, solver=solver, regularization=REGULARIZATION, regularization_exponent=0.0)
+def settings(factors: int, solver: str, user_items: sparse.csr_matrix) -> TrainingSettings:
+    """Those that regularise this matrix by `REGULARIZATION`, as the rivals do."""
+    one = TrainingSettings(factors=factors, solver=solver, regularization=1, regularization_exponent=0)
+    return one.model_copy(update={"regularization": REGULARIZATION / float(row_regularization(user_items, one)[0][0])})
 
 
 def timed(call: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[Any, Took]:

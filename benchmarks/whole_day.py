@@ -70,7 +70,7 @@ def write_job(events: str, factors: int, iterations: int) -> tuple[str, str]:
     version = history.version(storage)
     rows = coded.read(storage, matrix.window_start(day, confidence), day, version=version)
     built = matrix.build(rows, day, confidence, EvaluationSettings())
-    training = settings(factors, "auto").model_copy(update={"iterations": iterations})
+    training = settings(factors, "auto", built.train).model_copy(update={"iterations": iterations})
     spec = spec_of.write_job(
         storage, day, built, np.ones(len(built.items), dtype=bool), confidence=confidence, training=training,
         evaluation=EvaluationSettings(), serving=ServingSettings(), champion=None, history_version=version,
@@ -92,7 +92,7 @@ def our_day(events: str, name: str, folder: Path, factors: int, iterations: int,
     if before:
         with np.load(before) as stored:
             start = Factors(stored["user"][users], stored["item"][items])
-    found, fitted = timed(fit, made, settings(factors, "auto"), iterations=iterations, factors0=start)
+    found, fitted = timed(fit, made, settings(factors, "auto", made), iterations=iterations, factors0=start)
     (listed, _), ranked = timed(top_n, found.user, found.item, N, seen=made)
     return costs(built, fitted, ranked) | day_figures(made, users, items, listed, name, folder)
 

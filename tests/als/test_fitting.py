@@ -14,7 +14,11 @@ from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
 # one weight for all rows, as in the equations that the tests write down
-flat = partial(TrainingSettings, regularization=16, regularization_exponent=0)
+flat = partial(TrainingSettings, regularization=0.02, regularization_exponent=0)
+
+
+def weight(matrix: sparse.csr_matrix, settings: TrainingSettings) -> float:
+    return float(row_regularization(matrix, settings)[0][0])
 
 
 def confidences(users: int = 60, items: int = 25, seed: int = 3) -> sparse.csr_matrix:
@@ -36,10 +40,12 @@ def solved(user_items: sparse.csr_matrix, other: np.ndarray, regularization: flo
 
 def test_a_half_sweep_solves_the_normal_equations():
     # three steps of conjugate gradients are exact for three factors, up to float32
-    settings = flat(factors=3, regularization=2.0, seed=1)
+    settings = flat(factors=3, seed=1)
     matrix = confidences()
     factors = fit(matrix, settings, iterations=1)
-    np.testing.assert_allclose(factors.item, solved(matrix.T.tocsr(), factors.user, 2.0), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(
+        factors.item, solved(matrix.T.tocsr(), factors.user, weight(matrix, settings)), rtol=2e-3, atol=2e-4
+    )
 
 
 def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_matrix:
@@ -58,16 +64,18 @@ def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_ma
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int, exponent: float):
     matrix = planted(300, 60)
-    settings = flat(factors=factors, regularization=16, regularization_exponent=exponent)
+    settings = flat(factors=factors, regularization_exponent=exponent)
     losses: list[float] = []
     final = fit(matrix, settings, iterations=8, callback=lambda _, sofar: losses.append(loss(matrix, sofar(), settings)))
     assert losses == sorted(losses, reverse=True)
     dense, x, y = matrix.toarray().astype(float), final.user.astype(float), final.item.astype(float)
     confidence = np.where(dense > 0, dense, 1)
     total = (confidence * ((dense > 0) - x @ y.T) ** 2).sum()
-    for side, summed in ((x, confidence.sum(axis=1)), (y, confidence.sum(axis=0))):
-        filled = summed > len(y if side is x else x)
-        total += (16 * (summed / summed[filled].mean()) ** exponent * (side**2).sum(axis=1)).sum()
+    extra = [(confidence - 1).sum(axis=axis) for axis in (1, 0)]
+    means = [side[side > 0].mean() for side in extra]
+    for side, more, mean, columns in zip((x, y), extra, means, (len(y), len(x)), strict=True):
+        weights = 0.02 * np.sqrt(means[0] * means[1]) * ((columns + more) / (columns + mean)) ** exponent
+        total += (weights * (side**2).sum(axis=1)).sum()
     assert losses[-1] == pytest.approx(total, rel=1e-5)
 
 
@@ -89,7 +97,7 @@ def test_equal_sweeps_from_equal_starts_give_implicit_s_factors():
 
 
 def test_a_regularisation_that_smothers_everything_gives_zeros_and_no_error():
-    factors = fit(planted(), flat(factors=16, regularization=1e6, solver="cpu"), iterations=40)
+    factors = fit(planted(), flat(factors=16, regularization=1e4, solver="cpu"), iterations=40)
     assert np.abs(factors.item).max() < 1e-10
 
 
@@ -113,12 +121,19 @@ def test_a_graphics_card_that_is_not_there_is_said_and_auto_does_without():
 def test_rows_with_more_confidence_are_regularised_more():
     matrix = planted()
     for exponent in (0.0, 0.5):
-        settings = flat(regularization=10, regularization_exponent=exponent)
-        for axis, weights in zip((1, 0), row_regularization(matrix, settings), strict=True):
-            summed = matrix.shape[axis] + (matrix.toarray() - 1).clip(0).sum(axis=axis)
+        for axis, weights in zip((1, 0), row_regularization(matrix, flat(regularization_exponent=exponent)), strict=True):
+            summed = (matrix.toarray() - 1).clip(0).sum(axis=axis)
             assert (np.diff(weights[np.argsort(summed)]) >= 0).all()
-            assert weights[summed > matrix.shape[axis]].mean() == pytest.approx(10, rel=0.1)
             assert (len(set(weights)) > 1) == (exponent > 0)
+
+
+def test_one_regularisation_does_for_twice_the_confidence_and_for_a_shop_twice_as_large():
+    matrix = planted()
+    doubled = matrix.copy()
+    doubled.data = 2 * matrix.data - 1
+    beside = sparse.block_diag([matrix, matrix], format="csr")
+    assert weight(doubled, flat()) == pytest.approx(2 * weight(matrix, flat()), rel=1e-5)
+    assert weight(beside, flat()) == pytest.approx(weight(matrix, flat()), rel=1e-5)
 
 
 def test_implicit_s_solver_says_that_it_cannot_regularise_by_row():
@@ -128,11 +143,11 @@ def test_implicit_s_solver_says_that_it_cannot_regularise_by_row():
 
 
 def test_many_sweeps_reach_the_fixed_point_of_both_equations():
-    settings = flat(factors=8, regularization=2.0, seed=1)
+    settings = flat(factors=8, seed=1)
     matrix = confidences()
     factors = fit(matrix, settings, iterations=200)
-    np.testing.assert_allclose(factors.user, solved(matrix, factors.item, 2.0), atol=5e-3)
-    np.testing.assert_allclose(factors.item, solved(matrix.T.tocsr(), factors.user, 2.0), atol=5e-3)
+    np.testing.assert_allclose(factors.user, solved(matrix, factors.item, weight(matrix, settings)), atol=5e-3)
+    np.testing.assert_allclose(factors.item, solved(matrix.T.tocsr(), factors.user, weight(matrix, settings)), atol=5e-3)
 
 
 def test_the_same_input_gives_the_same_bytes_cold_and_warm():

@@ -37,19 +37,20 @@ def row_regularization(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The L2 weight of each user's and each item's factors, (n_users,) and (n_items,).
 
-    ``regularization * (s / mean(s)) ** regularization_exponent``, s the summed confidence of the row over all columns, of which
-    an empty cell has 1: with an exponent, who has more to say is regularised more (Rendle et al. 2021, ν). The mean over the rows
-    that hold anything keeps `regularization` on one scale.
+    With m the mean over the users that have cells of their summed confidence − 1, n the same of the items, and s a row's summed
+    confidence over all columns, of which an empty cell has 1, it is
+    ``regularization * sqrt(m * n) * (s / mean(s)) ** regularization_exponent``: on the scale of the confidence, so that one
+    setting does for shops of any size, and with an exponent more for rows with more to say (Rendle et al. 2021, ν).
 
     user_items : csr_matrix, (n_users, n_items), confidence ≥ 1
     """
     extra = user_items.astype(np.float64)
     extra.data -= 1
-    users, items = (_weights(np.asarray(extra.sum(axis=axis)).ravel(), user_items.shape[axis], settings) for axis in (1, 0))
-    return users, items
-
-
-def _weights(extra: NDArray[np.float64], columns: int, settings: TrainingSettings) -> NDArray[np.float32]:
-    mean = columns + (extra[extra > 0].mean() if extra.any() else 0)
-    shares = ((columns + extra) / mean) ** settings.regularization_exponent
-    return (settings.regularization * shares).astype(np.float32)
+    users, items = (np.asarray(extra.sum(axis=axis)).ravel() for axis in (1, 0))
+    means = [side[side > 0].mean() if side.any() else 0.0 for side in (users, items)]
+    scale = settings.regularization * (np.sqrt(means[0] * means[1]) or 1.0)
+    user_weights, item_weights = (
+        (scale * ((columns + side) / (columns + mean)) ** settings.regularization_exponent).astype(np.float32)
+        for side, mean, columns in zip((users, items), means, user_items.shape[::-1], strict=True)
+    )
+    return user_weights, item_weights

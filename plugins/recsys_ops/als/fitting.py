@@ -84,8 +84,9 @@ def _implicit_sweeps(
         from implicit.cpu.als import AlternatingLeastSquares  # takes seconds to import
         from implicit.recommender_base import ModelFitError
 
+        weight = float(row_regularization(user_items, settings)[0].max(initial=0))  # the same for all rows
         model = AlternatingLeastSquares(
-            factors=settings.factors, regularization=settings.regularization, alpha=1.0, iterations=iterations, use_cg=True
+            factors=settings.factors, regularization=weight, alpha=1.0, iterations=iterations, use_cg=True
         )
         model.user_factors, model.item_factors = start.user.copy(), start.item.copy()
 

@@ -160,7 +160,7 @@ class TrainingSettings(Section):
     warm_iterations: Positive = 2
     cold_every_days: Positive = 7
     refit_iterations: Positive = 3
-    regularization: Annotated[float, Field(gt=0)] = 0.06
+    regularization: Annotated[float, Field(gt=0)] = 0.1
     regularization_exponent: Share = 1.0
     max_gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     seed: int = 1

@@ -158,12 +158,13 @@ def test_settings_can_be_tried_on_days_of_the_history(
         event_type=pl.lit("purchase"), event_time=times, recorded_at=times, quantity=1, value=1.0
     )
     history.replace_days(storage, events, first.date(), first.date() + timedelta(days=7))
-    script("try_settings").main([date(2010, 11, 7), date(2010, 11, 8)])
+    try_settings = script("try_settings")
+    try_settings.main([date(2010, 11, 7), date(2010, 11, 8)])
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split()[:4] == ["half-life", "factors", "regularization", "exclude_seen"]
-    asked_again = [row.split() for row in rows if row.split()[3] == "False"]
-    assert len(rows) == 2 * len(asked_again) == 14
-    model, popularity = map(float, asked_again[0][4:6])
+    assert header.split()[:5] == ["half-life", "factors", "regularization", "exponent", "exclude_seen"]
+    asked_again = [row.split() for row in rows if row.split()[4] == "False"]
+    assert len(rows) == 2 * len(asked_again) == 2 * len(try_settings.TRIALS)
+    model, popularity = map(float, asked_again[0][5:7])
     assert model > 1.5 * popularity, "a taste is found that popularity cannot know"
 
 

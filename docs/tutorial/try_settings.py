@@ -12,8 +12,16 @@ from recsys_ops.settings import Settings, load_settings
 from recsys_ops.storage import Storage
 from recsys_ops.worker.lists import evaluation_lists
 
-# what to try: half-life in days, factors, regularization
-TRIALS = [(180, 64, 16), (180, 64, 64), (180, 128, 64), (60, 64, 16), (60, 64, 64), (60, 128, 64), (60, 128, 256)]
+# what to try: half-life in days, factors, regularization and its exponent; first the package's defaults
+TRIALS = [
+    (90, 64, 0.06, 1),
+    (90, 128, 0.06, 1),
+    (60, 128, 0.06, 1),
+    (30, 128, 0.06, 1),
+    (15, 128, 0.06, 1),
+    (30, 128, 0.18, 1),
+    (30, 128, 0.06, 0),
+]
 
 
 def main(days: list[date]) -> None:
@@ -21,20 +29,22 @@ def main(days: list[date]) -> None:
     settings = load_settings()
     storage = Storage(settings.storage.root)
     events = history.read(storage, date.min, max(days), version=history.version(storage))
-    print("half-life factors regularization exclude_seen   model  popularity  days that clear the gate")
+    print("half-life factors regularization exponent exclude_seen   model  popularity  days that clear the gate")
     for trial in TRIALS:
         for exclude_seen in (True, False):
             found = [score(events, day, settings, trial, exclude_seen) for day in days]
             means = (sum(metrics[name]["ndcg@20"] for metrics in found) / len(days) for name in ("challenger", "popularity"))
             clear = sum(metrics["bootstrap"]["popularity"]["lower"] > 0 for metrics in found)
-            print("{:9} {:7} {:14} {!s:>12} {:7.3f} {:11.3f}".format(*trial, exclude_seen, *means), f"{clear:4} of {len(days)}")
+            figures = "{:9} {:7} {:14} {:8} {!s:>12} {:7.3f} {:11.3f}".format(*trial, exclude_seen, *means)
+            print(figures, f"{clear:4} of {len(days)}")
 
 
-def score(events: pl.DataFrame, day: date, settings: Settings, trial: tuple[int, int, int], exclude_seen: bool) -> dict:
+def score(events: pl.DataFrame, day: date, settings: Settings, trial: tuple[int, int, float, int], exclude_seen: bool) -> dict:
     """The metrics of a model of one trial, fitted before the day and measured on it, as `recsys_retrain` would."""
-    half_life, factors, regularization = trial
+    half_life, factors, regularization, exponent = trial
     confidence = settings.confidence.model_copy(update={"half_life_days": half_life})
-    training = settings.training.model_copy(update={"factors": factors, "regularization": regularization})
+    regularized = {"regularization": regularization, "regularization_exponent": exponent}
+    training = settings.training.model_copy(update={"factors": factors, **regularized})
     evaluation = settings.evaluation.model_copy(update={"exclude_seen": exclude_seen})
     data = matrix.build(events, day, confidence, evaluation)
     fitted = fit(data.train, training, iterations=training.iterations)

@@ -12,7 +12,7 @@ from recsys_ops.settings import Settings, load_settings
 from recsys_ops.storage import Storage
 from recsys_ops.worker.lists import evaluation_lists
 
-# what to try: half-life in days, factors, regularization and its exponent; first the package's defaults
+# what to try: half-life in days, factors, regularization and its exponent
 TRIALS = [
     (90, 64, 0.06, 1),
     (90, 128, 0.06, 1),

@@ -154,7 +154,10 @@ def read(storage: Storage, first: date, last: date, *, version: int, columns: Se
 
 def files(storage: Storage, version: int) -> dict[date, list[str]]:
     """The data files of each day as of a table version, by their sorted names, from the log: what is never the same again."""
-    named = _files(_open(storage, version)).group_by("day").agg(pl.col("file").sort())
+    try:
+        named = _files(_open(storage, version)).group_by("day").agg(pl.col("file").sort())
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"cannot read {storage.url(paths.HISTORY)} version {version}: {reason(error)}") from error
     return dict(named.iter_rows())
 
 

@@ -166,6 +166,12 @@ class TrainingSettings(Section):
     seed: int = 1
     timeout_s: Positive = 7200
 
+    @model_validator(mode="after")
+    def _implicit_treats_rows_alike(self) -> Self:
+        if self.solver == "implicit" and self.regularization_exponent:
+            raise ValueError("solver implicit regularises all rows alike: set regularization_exponent to 0 as well")
+        return self
+
 
 class EvaluationSettings(Section):
     k: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_ascending)] = (3, 10, 20)

@@ -16,7 +16,7 @@ from recsys_ops.als.compiled import compiled
 from recsys_ops.als.factors import Callback, Factors, row_regularization
 from recsys_ops.settings import TrainingSettings
 
-_STEPS = 3  # of conjugate gradients, as many as `implicit` takes; preconditioned they reach a lower loss
+_STEPS = 3  # of conjugate gradients, as many as `implicit` takes
 _SMALLEST = np.float32(1e-30)  # squared error of a row that is solved; float32 cannot divide much smaller numbers
 _CHUNKS = 256  # of the rows of a half-sweep; fixed, so that the bytes do not depend on the number of threads
 _BLOCK = 1 << 15  # rows of factors multiplied at a time

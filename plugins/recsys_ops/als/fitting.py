@@ -33,7 +33,10 @@ def fit(
         raise ModelError(f"a stored confidence is below 1 (smallest {user_items.data.min()}): build the matrix again")
     start = factors0 or small_random(user_items.shape, settings.factors, settings.seed)
     sweeps = {"gpu": gpu.sweeps, "cpu": cpu.sweeps, "implicit": _implicit_sweeps}[solver(settings)]
-    too_much = f"the factors did not stay finite in {iterations} sweeps with regularization {settings.regularization}: raise it"
+    too_much = (
+        f"the factors did not stay finite in {iterations} sweeps (largest confidence {user_items.data.max(initial=0):g}): "
+        "lower confidence.alpha or raise training.regularization"
+    )
     try:
         factors = sweeps(user_items, start, settings, iterations, callback)
     except np.linalg.LinAlgError as error:
@@ -61,7 +64,7 @@ def describe_device(settings: TrainingSettings) -> dict[str, str]:
 def loss(user_items: sparse.csr_matrix, factors: Factors, settings: TrainingSettings) -> float:
     """What the sweeps make smaller (Hu, Koren & Volinsky 2008, eq. 3): squared errors of all cells by confidence, and L2 terms.
 
-    Costs about a tenth of a sweep. Arguments as in `fit`.
+    One pass over the cells on one core. Arguments as in `fit`.
     """
     dense = np.sum(cpu.gram(factors.user) * cpu.gram(factors.item))  # Σ (x·y)² over all cells
     weights = row_regularization(user_items, settings)
@@ -77,8 +80,6 @@ def _implicit_sweeps(
     callback: Callback | None = None,
 ) -> Factors:
     """The solver of the package `implicit`: three steps of conjugate gradients a row, without a preconditioner."""
-    if settings.regularization_exponent:
-        raise ModelError("training.solver implicit knows no regularization_exponent: set it to 0 or choose another solver")
     # OpenBLAS threads beside the solver's own slow it down many times, and their number changes the last bits of a sum
     with threadpool_limits(1, user_api="blas"):
         from implicit.cpu.als import AlternatingLeastSquares  # takes seconds to import

@@ -36,7 +36,7 @@ def may_start_from(champion: Manifest, spec: JobSpec) -> bool:
 
     After `cold_every_days` days a fit is cold again, so that nothing is carried on for ever.
     """
-    same = (champion.spec.training, champion.spec.confidence) == (spec.training, spec.confidence)
+    same = all(getattr(champion.spec, name) == getattr(spec, name) for name in ("training", "confidence", "code"))
     return same and (spec.day - champion.fitted_cold).days < spec.training.cold_every_days
 
 

@@ -138,7 +138,10 @@ def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
 def code() -> str:
     """SHA-256 of the sources that compute a model."""
     root = Path(recsys_ops.__file__).parent
-    sources = [path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))]
+    sources = [
+        root / "matrix.py",
+        *(path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))),
+    ]
     return files.sha256(b"".join(path.read_bytes() for path in sources))
 
 

@@ -101,7 +101,7 @@ def load_manifest(storage: Storage, version: str) -> Manifest:
         manifest = Manifest.model_validate_json(storage.get(path))
     except ValidationError as error:
         raise ModelError(
-            f"{storage.url(path)} is damaged, or of an older release ({error.error_count()} wrong fields): train the version again; "
+            f"{storage.url(path)} is damaged, or of an older release ({error.error_count()} wrong fields): train it again; "
             f"where it is the live one of an older release, delete {paths.LIVE} and deploy a first one again"
         ) from error
     if manifest.version != version:

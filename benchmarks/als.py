@@ -21,11 +21,11 @@ import numpy as np
 import shapes
 from measure import machine
 from numpy.typing import NDArray
-from rivals import REGULARIZATION, N, Say, Took, by_implicit, by_implicit_gpu, recommend, settings, timed
+from rivals import N, Say, Took, by_implicit, by_implicit_gpu, recommend, settings, timed
 from scipy import sparse
 from whole_day import whole_day
 
-from recsys_ops.als import gpu
+from recsys_ops.als import fitting, gpu
 from recsys_ops.als.card import available
 from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import fit
@@ -178,15 +178,8 @@ def ndcg(data: shapes.Data, factors: Factors) -> float:
 
 
 def loss(user_items: sparse.csr_matrix, factors: Factors) -> float:
-    """Over all cells: confidence · (1 − score)² where something is stored, score² elsewhere, and the regularisation."""
-    users = np.repeat(np.arange(user_items.shape[0], dtype=np.int32), np.diff(user_items.indptr))
-    moments = [(side.T @ side).astype(np.float64) for side in (factors.user, factors.item)]
-    total = (moments[0] * moments[1]).sum() + REGULARIZATION * sum(np.trace(moment) for moment in moments)
-    for start in range(0, user_items.nnz, 1 << 20):
-        some = slice(start, start + (1 << 20))
-        scores = np.einsum("ij,ij->i", factors.user[users[some]], factors.item[user_items.indices[some]]).astype(np.float64)
-        total += (user_items.data[some] * (1 - scores) ** 2 - scores**2).sum()
-    return float(total / user_items.data.sum(dtype=np.float64))
+    chosen = settings(factors.user.shape[1], "cpu", user_items)
+    return fitting.loss(user_items, factors, chosen) / float(user_items.data.sum(dtype=np.float64))
 
 
 def popularity(user_items: sparse.csr_matrix) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ def degrees(users: int, items: int, cells: int) -> tuple[Degrees, Degrees]:
 def measured() -> Rates | None:
     """The rates of the card here: a GiB copied, and a product of two matrices of 64 million numbers; None without a card."""
     found = card.available()
-    if not found:
+    if found.name is None:
         return None
     import cupy
     from cupyx.profiler import benchmark

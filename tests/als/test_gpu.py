@@ -23,7 +23,7 @@ from recsys_ops.settings import TrainingSettings
 # one weight for all rows, as in the equations that the tests write down
 flat = partial(TrainingSettings, regularization=0.02, regularization_exponent=0)
 
-MODULES = [np, card.cupy()] if card.available() else [np]
+MODULES = [np, card.cupy()] if card.available().name else [np]
 
 
 @pytest.fixture(autouse=True)
@@ -290,7 +290,7 @@ def test_nobody_and_nothing_give_empty_lists(xp: Any):
 
 def test_a_card_is_named_or_the_reason_why_there_is_none():
     found = card.available()
-    assert bool(found) == (found.name is not None) != bool(found.reason)
+    assert (found.name is not None) != bool(found.reason)
 
 
 def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):

@@ -14,13 +14,10 @@ from recsys_ops.errors import ModelError
 
 @dataclass(frozen=True)
 class Card:
-    """The card that CuPy computes on: its name, or None and the reason why there is none; false then."""
+    """The card that CuPy computes on: its name, or None and the reason why there is none."""
 
     name: str | None
     reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.name is not None
 
 
 @functools.cache
@@ -42,7 +39,7 @@ def available() -> Card:
 def cupy() -> Any:
     """The module. Raises ModelError with the reason when it cannot compute."""
     found = available()
-    if not found:
+    if found.name is None:
         raise ModelError(f"no graphics card to compute on: {found.reason} (training.solver: auto takes the CPU then)")
     import cupy
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_ops.als import card, equations
-from recsys_ops.als.card import available as available
 from recsys_ops.als.equations import Array
 from recsys_ops.als.factors import Callback, Factors, row_regularization
 from recsys_ops.errors import ModelError
@@ -117,7 +116,7 @@ def top_n(
             best, best_scores = _best(xp, table.reshape(len(table), lanes, _LANE), min(n, n_items))
             ids[block, : best.shape[1]], scores[block, : best.shape[1]] = card.host(xp, best), card.host(xp, best_scores)
     except MemoryError as error:
-        raise card.too_small(xp, str(error), "free some of it, or list on the CPU") from error
+        raise card.too_small(xp, str(error), "free some of it, or set training.solver to cpu") from error
     scores[~user_factors.any(axis=1)] = -np.inf
     ids[scores == -np.inf] = -1
     return ids, scores

@@ -29,6 +29,10 @@ class ModelError(RecsysError):
     """A job spec or a model version is missing, damaged or unfit for use."""
 
 
+class WorkerError(RecsysError):
+    """The training machine cannot be had or reached, or the job was lost with it; another try may go on where it was."""
+
+
 class NotBlessedError(RecsysError):
     """The gate refused the challenger; what is live stays live."""
 

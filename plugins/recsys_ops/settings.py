@@ -39,6 +39,7 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[\w.:-]+$")]
 
 
 class Section(BaseModel):
@@ -164,13 +165,50 @@ class TrainingSettings(Section):
     regularization_exponent: Share = 1.0
     max_gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     seed: int = 1
-    timeout_s: Positive = 7200
+    # where it runs and how long it may take change nothing about the model: a job's spec leaves them out
+    worker: Annotated[Literal["local", "ssh", "vertex"], Field(exclude=True)] = "local"
+    timeout_s: Annotated[int, Field(ge=1, exclude=True)] = 7200
 
     @model_validator(mode="after")
     def _implicit_treats_rows_alike(self) -> Self:
         if self.solver == "implicit" and self.regularization_exponent:
             raise ValueError("solver implicit regularises all rows alike: set regularization_exponent to 0 as well")
         return self
+
+
+class SshSettings(Section):
+    conn_id: str = "recsys_worker"
+    python: str = "python3"
+    lost_after_s: Positive = 300
+
+
+class GceSettings(Section):
+    project: str
+    zone: str
+    instance: str
+    start_timeout_s: Positive = 600
+    endpoint: HttpUrl = "https://compute.googleapis.com"
+
+
+class VertexSettings(Section):
+    project: str
+    region: str
+    image: str
+    service_account: str
+    machine_type: str = "g2-standard-12"
+    accelerator_type: str = "NVIDIA_L4"
+    accelerator_count: Positive = 1
+    spot: bool = False
+    endpoint: HttpUrl | None = None
+
+
+class WorkerSettings(Section):
+    gpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    staging_url: Annotated[str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$")] | None = None
+    google_conn_id: str = "google_cloud_default"
+    ssh: SshSettings = SshSettings()
+    gce: GceSettings | None = None
+    vertex: VertexSettings | None = None
 
 
 class EvaluationSettings(Section):
@@ -211,6 +249,7 @@ class Settings(BaseSettings):
     cleaning: CleaningSettings = CleaningSettings()
     confidence: ConfidenceSettings
     training: TrainingSettings = TrainingSettings()
+    worker: WorkerSettings = WorkerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
@@ -224,6 +263,23 @@ class Settings(BaseSettings):
                 f"history.retention_days = {self.history.retention_days} is less than confidence.window_days + "
                 f"source.lookback_days = {needed}: models would learn from days that are gone"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_worker_is_described(self) -> Self:
+        if self.training.worker == "vertex":
+            if self.worker.vertex is None:
+                raise ValueError(
+                    "training.worker is vertex, but there is no worker.vertex: give at least its project, region, image "
+                    "and service_account"
+                )
+            if not (self.worker.staging_url or "").startswith("gs://"):
+                raise ValueError(
+                    "training.worker is vertex, but worker.staging_url is no gs://bucket/folder: a job on Vertex AI has "
+                    "no other storage that it may read without a secret"
+                )
+        if self.worker.gce and self.training.worker != "ssh":
+            raise ValueError(f"worker.gce names a machine to start, but training.worker is {self.training.worker}, not ssh")
         return self
 
     @classmethod

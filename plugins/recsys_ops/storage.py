@@ -1,4 +1,4 @@
-"""Objects in blob storage: one small door to `file://` and `abfs://`, whole objects, put in place atomically."""
+"""Objects in blob storage: one small door to `file://`, `abfs://` and `gs://`, whole objects, put in place atomically."""
 
 import io
 import json

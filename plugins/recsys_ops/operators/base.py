@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from recsys_ops import paths, windows
-from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceError, StorageError
+from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceError, StorageError, WorkerError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class DayOperator(BaseOperator):
     """A task about one day. Subclasses write `run`, which returns the day's figures: counts, never rows.
 
-    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store answers with (database, storage,
-    Redis) is retried; any other error of ours says something a retry cannot mend and fails the task at once.
+    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis) or a
+    training machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at once.
     """
 
     template_fields: Sequence[str] = ("day",)
@@ -54,7 +54,7 @@ class DayOperator(BaseOperator):
             figures = self.run(day, settings, context)
             seconds = round(time.perf_counter() - started, 2)
             storage(settings).write_json(paths.report(self.name, day), {**figures, "seconds": seconds})
-        except (SourceError, StorageError, ServingError):
+        except (SourceError, StorageError, ServingError, WorkerError):
             raise
         except RecsysError as error:
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Where the training job runs: started, followed, cancelled; one launcher for each place."""

@@ -67,23 +67,23 @@ def test_a_shared_access_signature_opens_the_storage(account: Any, azurite_serve
     ids=["account key", "managed identity of the machine", "a named managed identity", "service principal"],
 )
 def test_every_documented_way_to_sign_in_becomes_its_options(account: Any, connection: Any, options: dict[str, str]) -> None:
-    assert base.storage_options(account(**connection)) == options
+    assert base.storage_options(account(**connection), "abfs://shop") == options
 
 
 def test_workload_identity_reads_the_token_that_the_cluster_lays_down(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = account(login="shop", extra={"workload_identity_tenant_id": "t", "managed_identity_client_id": "id"})
     with pytest.raises(SettingsError, match="AZURE_FEDERATED_TOKEN_FILE"):
-        base.storage_options(settings)
+        base.storage_options(settings, "abfs://shop")
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")
-    assert base.storage_options(settings)["federated_token_file"] == "/var/run/token"
+    assert base.storage_options(settings, "abfs://shop")["federated_token_file"] == "/var/run/token"
 
 
 def test_a_connection_that_no_client_can_use_is_refused_without_its_secrets(account: Any) -> None:
     with pytest.raises(SettingsError, match="connection_string cannot be used") as error:
-        base.storage_options(account(login="shop", extra={"connection_string": "AccountKey=secret"}))
+        base.storage_options(account(login="shop", extra={"connection_string": "AccountKey=secret"}), "abfs://shop")
     assert "secret" not in str(error.value)
     with pytest.raises(SettingsError, match="names no storage account"):
-        base.storage_options(account(password="secret"))
+        base.storage_options(account(password="secret"), "abfs://shop")
 
 
 def test_a_history_shorter_than_the_window_is_refused(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:

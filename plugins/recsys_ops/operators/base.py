@@ -1,10 +1,12 @@
 """What every operator shares: the day, the stores behind the connections, and which errors are worth a retry."""
 
+import json
 import logging
 import os
 import time
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,8 +30,8 @@ log = logging.getLogger(__name__)
 class DayOperator(BaseOperator):
     """A task about one day. Subclasses write `run`, which returns the day's figures: counts, never rows.
 
-    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis) or a
-    training machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at once.
+    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis) or a training
+    machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at once.
     """
 
     template_fields: Sequence[str] = ("day",)
@@ -76,24 +78,24 @@ def _in_words(value: Any) -> str:
 def storage(settings: Settings) -> "Storage":
     from recsys_ops.storage import Storage
 
-    return Storage(settings.storage.root, storage_options(settings))
+    return Storage(settings.storage.root, storage_options(settings, settings.storage.root))
 
 
-def storage_options(settings: Settings) -> dict[str, str]:
-    """object_store's keys for the storage account out of a `wasb` connection, none for a folder.
+def storage_options(settings: Settings, url: str) -> dict[str, str]:
+    """object_store's keys for what lies at a URL: none for a folder, else the connection's, of type wasb or Google's."""
+    if url.startswith("file:"):
+        return {}
+    return _google_options(settings.worker.google_conn_id) if url.startswith("gs:") else _azure_options(settings.storage.conn_id)
+
+
+def _azure_options(conn_id: str) -> dict[str, str]:
+    """object_store's keys for the storage account of a `wasb` connection.
 
     The account is the login, or the host where that is a service principal's id; a host is also the endpoint. The first of
     these is used: extra ``sas_token``; password and extra ``tenant_id`` (service principal); password (the account's key);
     extra ``workload_identity_tenant_id``; managed identity. Raises SettingsError for what none of our clients can do.
     """
-    if settings.storage.root.startswith("file:"):
-        return {}
-    try:
-        connection = Connection.get(settings.storage.conn_id)
-    except AirflowNotFoundException as error:
-        raise SettingsError(
-            f"Airflow has no connection {settings.storage.conn_id}: add it, type wasb, or name another in storage.conn_id"
-        ) from error
+    connection = _connection(conn_id, "wasb", "storage.conn_id")
     extra = {name: value for name, value in connection.extra_dejson.items() if value}
     if unknown := extra.keys() - _WASB_EXTRAS:
         raise SettingsError(
@@ -111,6 +113,30 @@ def storage_options(settings: Settings) -> dict[str, str]:
         raise SettingsError(f"connection {connection.conn_id} names no storage account: put it into its {where}")
     keys = {"account_name": account, "endpoint": endpoint, **_credentials(connection, extra)}
     return {name: value for name, value in keys.items() if value}
+
+
+def _google_options(conn_id: str) -> dict[str, str]:
+    """object_store's keys out of a `google_cloud_platform` connection: its service account's key, or none: the machine's own."""
+    connection = _connection(conn_id, "google_cloud_platform", "worker.google_conn_id")
+    extra = {
+        name.removeprefix("extra__google_cloud_platform__"): value for name, value in connection.extra_dejson.items() if value
+    }
+    if unknown := extra.keys() & {"key_secret_name", "credential_config_file", "impersonation_chain", "is_anonymous"}:
+        raise SettingsError(
+            f"connection {conn_id}: {', '.join(sorted(unknown))} cannot be used for gs://; give keyfile_dict or key_path"
+        )
+    if "key_path" in extra:
+        return {"service_account_key": Path(extra["key_path"]).read_text()}
+    key = extra.get("keyfile_dict")
+    return {"service_account_key": key if isinstance(key, str) else json.dumps(key)} if key else {}
+
+
+def _connection(conn_id: str, kind: str, setting: str) -> Connection:
+    try:
+        connection: Connection = Connection.get(conn_id)
+    except AirflowNotFoundException as error:
+        raise SettingsError(f"Airflow has no connection {conn_id}: add it, type {kind}, or name another in {setting}") from error
+    return connection
 
 
 _WASB_EXTRAS = ("sas_token", "tenant_id", "workload_identity_tenant_id", "managed_identity_client_id")

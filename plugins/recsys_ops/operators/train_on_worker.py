@@ -1,71 +1,207 @@
-"""Training on the worker: the job of the day, run by the worker command, its log in the task's log."""
+"""Training on the worker: the job of the day, done where `training.worker` says, its log in the task's log."""
 
 import logging
 import os
-import subprocess
-import sys
-import threading
+import re
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk import BaseOperatorLink, ResumableJobMixin
 
-import recsys_ops
 from recsys_ops import paths
-from recsys_ops.errors import ModelError, StorageError
+from recsys_ops.errors import ModelError, SettingsError, StorageError
 from recsys_ops.operators.base import DayOperator, storage, storage_options
 from recsys_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import TaskInstanceKey
+    from pydantic import JsonValue
+
+    from recsys_ops.launch.base import Launcher
+    from recsys_ops.storage import Storage
+    from recsys_ops.worker.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
+_LINE = re.compile(r"(\d\d:\d\d:\d\d) (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)", re.DOTALL)
 
-class TrainOnWorkerOperator(DayOperator):
-    """Run ``python -m recsys_ops.worker <spec url>`` for the day's job, here, and wait for it."""
 
-    _process: subprocess.Popen[str] | None = None
+class JobPage(BaseOperatorLink):
+    """The page of the job, or of its machine, on Google Cloud; the task leaves its address when the job has started."""
+
+    name = "Training job"
+
+    def get_link(self, operator: "BaseOperator", *, ti_key: "TaskInstanceKey") -> str:
+        assert isinstance(operator, TrainOnWorkerOperator)
+        return operator.page or ""
+
+
+class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
+    """Run ``python -m recsys_ops.worker <spec url>`` for the day's job where `training.worker` says, and wait for it.
+
+    A task that was killed finds the job again that it has started, and there is never more than one of a name. Who ends the
+    task ends the job.
+    """
+
+    external_id_key = "training_job"
+    operator_extra_links = (JobPage(),)
+
+    page: str | None = None
+    _job_id: str | None = None
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        store = storage(settings)
-        spec_url = store.url(paths.job(day, "spec.json"))
-        store.delete(paths.job(day, "result.json"))
-        command = [sys.executable, "-m", "recsys_ops.worker", spec_url]
-        self._process = subprocess.Popen(  # noqa: S603
-            command, env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        from recsys_ops.launch.base import Job
+        from recsys_ops.worker import staging
+        from recsys_ops.worker.spec import SPEC, read_spec
+
+        store = self._store = storage(settings)
+        spec = self._spec = read_spec(store, day)
+        name = f"recsys-{spec.version}"
+        work = self._work = staging_storage(settings, name) or store
+        self._launcher = launcher(settings)
+        self._job = Job(
+            name=name,
+            spec_url=work.url(paths.job(day, SPEC)),
+            timeout_s=settings.training.timeout_s,
+            environment=worker_environment(settings),
+            read_log=lambda: work.get(paths.job(day, staging.LOG)) if work.exists(paths.job(day, staging.LOG)) else b"",
         )
-        timer = threading.Timer(settings.training.timeout_s, self._process.kill)
-        timer.start()
         try:
-            assert self._process.stdout is not None
-            for line in self._process.stdout:
-                log.info("%s", line.rstrip())
-            exit_code = self._process.wait()
+            self.execute_resumable(context)
         finally:
-            timer.cancel()
-            self.on_kill()
-        if exit_code < 0:
-            raise AirflowException(
-                f"the worker was ended by signal {-exit_code}: out of memory, or training.timeout_s = "
-                f"{settings.training.timeout_s} s is too short"
-            )
-        if not store.exists(paths.job(day, "result.json")):
-            raise ModelError(f"the worker ended with {exit_code} and left no result; its last lines above say why")
-        result = store.read_json(paths.job(day, "result.json"))
-        if exit_code != 0:
+            if work is not store:
+                staging.bring_back(work, store, spec)
+        result = _result(store, spec)
+        if result is None:
+            raise ModelError("the worker left no result; its last lines above say why")
+        if result["status"] != "succeeded":
             raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
-        return {key: value for key, value in result.items() if key not in ("status", "reason", "outage")}
+        if work is not store:
+            staging.clear(work)
+        figures = {key: value for key, value in result.items() if key not in ("status", "reason", "outage")}
+        return {"worker": settings.training.worker, **figures}
+
+    def submit_job(self, context: "Context") -> "JsonValue":
+        from recsys_ops.worker import staging
+        from recsys_ops.worker.spec import RESULT
+
+        found = self._launcher.find(self._job)
+        if found is None:
+            if self._work is not self._store:
+                staging.stage(self._store, self._work, self._spec)
+            for place in (self._work, self._store):
+                place.delete(paths.job(self._spec.day, RESULT))
+            log.info("starting job %s", self._job.name)
+        else:
+            log.info("job %s runs already: following it", self._job.name)
+        self._started(found or self._launcher.start(self._job), context)
+        return {"job": self._job.name, "launcher": type(self._launcher).__name__, "id": str(self._job_id)}
+
+    def get_job_status(self, external_id: Any, context: "Context") -> str:
+        if external_id["job"] != self._job.name or external_id["launcher"] != type(self._launcher).__name__:
+            return "another job"
+        status = self._launcher.status(external_id["id"])
+        return "succeeded, but its results are not there" if status == "succeeded" and not self._finished() else status
+
+    def is_job_active(self, status: str) -> bool:
+        return status == "running"
+
+    def is_job_succeeded(self, status: str) -> bool:
+        return status == "succeeded"
+
+    def poll_until_complete(self, external_id: Any, context: "Context") -> None:
+        self._started(external_id["id"], context)
+        self._launcher.wait(self._job, external_id["id"], _relay)
+
+    def get_job_result(self, external_id: Any, context: "Context") -> None:
+        """What came of it lies in storage, however the task has found the job."""
 
     def on_kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        if self._job_id is not None:
+            self._launcher.cancel(self._job_id)
+
+    def _started(self, job_id: str, context: "Context") -> None:
+        if self._job_id != job_id:
+            self._job_id, self.page = job_id, self._launcher.page(job_id)
+            if self.page:
+                context["ti"].xcom_push(key=JobPage().xcom_key, value=self.page)
+                log.info("the job's page: %s", self.page)
+
+    def _finished(self) -> bool:
+        from recsys_ops.worker.model import verify
+
+        for place in (self._work, self._store):  # what was brought back is cleared from where it was made
+            try:
+                verify(place, self._spec.version)
+                return _result(place, self._spec) is not None
+            except ModelError:
+                continue
+        return False
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The worker's environment: where the package lies and the storage account, nothing else of Airflow's."""
-    account = {f"AZURE_STORAGE_{key.upper()}": value for key, value in storage_options(settings).items()}
-    wanted = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
-    kept = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(("AZURE_", "AZURITE_"))}
-    return {**kept, **account, "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+def launcher(settings: Settings) -> "Launcher":
+    """The place that `training.worker` names."""
+    match settings.training.worker:
+        case "local":
+            from recsys_ops.launch.detached import Local
+
+            return Local({name: os.environ[name] for name in _LOCAL if name in os.environ})
+        case "ssh":
+            from recsys_ops.launch.ssh import Ssh
+
+            return Ssh(settings.worker)
+        case "vertex":
+            from recsys_ops.launch.vertex import Vertex
+
+            assert settings.worker.vertex is not None
+            return Vertex(settings.worker.vertex, settings.worker.google_conn_id)
+
+
+# of Airflow's environment a process beside the task gets nothing else
+_LOCAL = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def staging_storage(settings: Settings, name: str) -> "Storage | None":
+    """Where the files of a job of this name lie for its worker, None when they lie where all the others do."""
+    from recsys_ops.storage import Storage
+
+    url = settings.worker.staging_url
+    return Storage(f"{url.rstrip('/')}/{name}", storage_options(settings, url)) if url else None
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The credentials of the storage that the worker reads, as object_store takes them from the environment.
+
+    Empty where the connection has no secret, and on Vertex AI, where whoever may see a job may see its environment: the
+    machine's own identity is used there.
+    """
+    where, url = settings.training.worker, settings.worker.staging_url or settings.storage.root
+    if where == "vertex":
+        return {}
+    options = storage_options(settings, url)
+    if where == "ssh" and "federated_token_file" in options:
+        raise SettingsError(
+            f"connection {settings.storage.conn_id} has a workload identity, which is this machine's alone: a worker elsewhere "
+            "needs a key, a SAS or a service principal, or worker.staging_url = gs://… and an identity of its own"
+        )
+    service, own = ("GOOGLE", ("GOOGLE_",)) if url.startswith("gs:") else ("AZURE_STORAGE", ("AZURE_", "AZURITE_"))
+    ours = {name: value for name, value in os.environ.items() if name.startswith(own)} if where == "local" else {}
+    return {**ours, **{f"{service}_{key.upper()}": value for key, value in options.items()}}
+
+
+def _result(store: "Storage", spec: "JobSpec") -> dict[str, Any] | None:
+    from recsys_ops.worker.spec import RESULT
+
+    path = paths.job(spec.day, RESULT)
+    result: dict[str, Any] | None = store.read_json(path) if store.exists(path) else None
+    return result if result and result["version"] in (spec.version, None) else None
+
+
+def _relay(line: str) -> None:
+    """A line of the worker's log, in ours."""
+    if found := _LINE.fullmatch(line):
+        at, level, message = found.groups()
+        log.log(logging.getLevelNamesMapping()[level], "%s %s", at, message)
+    else:
+        log.info("%s", line)

@@ -1,0 +1,57 @@
+"""A job's files in another storage, where the worker reads and writes; its results back from there."""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from recsys_ops import paths
+from recsys_ops.storage import Storage
+from recsys_ops.worker.spec import RESULT, SPEC, JobSpec
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+LOG = "worker.log"
+# what a job reads of the champion
+CHAMPION = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
+
+
+def stage(store: Storage, work: Storage, spec: JobSpec) -> None:
+    """Copy a job's inputs and the champion's factors, the spec last: where it lies already, all of it does."""
+    spec_path = paths.job(spec.day, SPEC)
+    if work.exists(spec_path) and work.get(spec_path) == store.get(spec_path):
+        log.info("the job's files are in %s already", work.root)
+        return
+    champion = [paths.model(spec.champion, name) for name in CHAMPION] if spec.champion else []
+    _copy(store, work, [*(paths.job(spec.day, name) for name in spec.inputs), *champion])
+    _copy(store, work, [spec_path])
+
+
+def bring_back(work: Storage, store: Storage, spec: JobSpec) -> None:
+    """Copy the model version, its manifest last, and the job's result and log; what the job did not write is left out."""
+    model = work.list(paths.model(spec.version, ""))
+    manifest = [path for path in model if path == paths.model(spec.version, "manifest.json")]
+    _copy(work, store, [path for path in model if path not in manifest])
+    job = [paths.job(spec.day, name) for name in (RESULT, LOG)]
+    _copy(work, store, [*manifest, *(path for path in job if work.exists(path))])
+
+
+def clear(work: Storage) -> None:
+    """Remove everything that was staged for a job."""
+    for path in work.list(""):
+        work.delete(path)
+
+
+def _copy(source: Storage, target: Storage, paths: list[str]) -> None:
+    """Memory: the objects that are under way, at most `_AT_ONCE`, each whole."""
+
+    def copy(path: str) -> int:
+        data = source.get(path)
+        target.put(path, data)
+        return len(data)
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        size = sum(pool.map(copy, paths)) / 1e6
+    seconds = time.monotonic() - started
+    log.info("copied objects=%d mb=%.1f seconds=%.1f from %s to %s", len(paths), size, seconds, source.root, target.root)

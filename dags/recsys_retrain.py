@@ -5,6 +5,8 @@ beside the live model and a popularity list, and is then taken through the day i
 with its numbers in `models/<version>/verdict.json`. Not blessed fails the run: Redis is untouched and what is live stays live.
 `refresh_redis` stages, verifies and swaps all users' lists in one go.
 
+With `worker.gce` the training machine is started when the matrix is built and stopped when `train` has ended, however it ended.
+
 A run that nobody dates is about yesterday, also when the announced day was an earlier one. A day before the live model's, a
 backfill and `airflow tasks test` leave Redis alone.
 
@@ -21,8 +23,10 @@ from recsys_ops.operators.evaluate import EvaluateOperator
 from recsys_ops.operators.extract_catalogue import ExtractCatalogueOperator
 from recsys_ops.operators.gate import GateOperator
 from recsys_ops.operators.refresh_redis import RefreshRedisOperator
+from recsys_ops.operators.start_machine import StartMachineOperator
+from recsys_ops.operators.stop_machine import StopMachineOperator, stop_after_timeout
 from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
-from recsys_ops.settings import include_dir
+from recsys_ops.settings import include_dir, load_settings
 
 with DAG(
     "recsys_retrain",
@@ -31,6 +35,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
+    on_failure_callback=stop_after_timeout,
     default_args={
         "owner": "recsys",
         "retries": 2,
@@ -55,6 +60,11 @@ with DAG(
         build_matrix = BuildMatrixOperator(task_id="build_matrix")
         train = TrainOnWorkerOperator(task_id="train")
         evaluate = EvaluateOperator(task_id="evaluate")
+        if load_settings().worker.gce:
+            start_machine = StartMachineOperator(task_id="start_machine")
+            stop_machine = StopMachineOperator(task_id="stop_machine")
+            stop_machine.as_teardown(setups=start_machine, on_failure_fail_dagrun=True)
+            build_matrix >> start_machine >> train >> stop_machine
 
     with TaskGroup("deploy", prefix_group_id=False):
         gate = GateOperator(task_id="gate")

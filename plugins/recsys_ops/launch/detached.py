@@ -21,7 +21,7 @@ from recsys_ops.worker.detached import ALIVE, TIMED_OUT
 log = logging.getLogger(__name__)
 
 # longer than `follow` is ever silent
-SILENT_S = 15
+SILENT_S = 8
 _PAUSE_S = 3
 
 

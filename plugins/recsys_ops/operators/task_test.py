@@ -35,7 +35,8 @@ def _carried_over() -> dict[str, str]:
     settings = load_settings()
     carried = {f"AIRFLOW__CORE__{key.upper()}": conf.get("core", key) for key in ("dags_folder", "plugins_folder")}
     blob = None if settings.storage.root.startswith("file:") else settings.storage.conn_id
-    for conn_id in filter(None, (settings.source.conn_id, blob, settings.serving.conn_id, settings.alerts.conn_id)):
+    worker = (settings.worker.ssh.conn_id, settings.worker.google_conn_id)
+    for conn_id in filter(None, (settings.source.conn_id, blob, settings.serving.conn_id, settings.alerts.conn_id, *worker)):
         try:
             carried[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(conn_id).as_json()
         except AirflowNotFoundException:

@@ -91,7 +91,8 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             if self._work is not self._store:
                 staging.stage(self._store, self._work, self._spec)
             for place in (self._work, self._store):
-                place.delete(paths.job(self._spec.day, RESULT))
+                for left in (RESULT, staging.LOG):  # by an earlier try
+                    place.delete(paths.job(self._spec.day, left))
             log.info("starting job %s", self._job.name)
         else:
             log.info("job %s runs already: following it", self._job.name)

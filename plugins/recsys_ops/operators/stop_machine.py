@@ -1,0 +1,26 @@
+"""Stopping the training machine on Google Compute Engine."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from recsys_ops.launch import gce
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class StopMachineOperator(DayOperator):
+    """Bring the machine of ``worker.gce`` down."""
+
+    def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        assert settings.worker.gce is not None
+        return gce.stop(settings.worker.gce, settings.worker.google_conn_id)
+
+
+def stop_after_timeout(context: "Context") -> None:
+    """A DAG's ``on_failure_callback``: a run that is longer than its ``dagrun_timeout`` skips its teardowns, too."""
+    worker = load_settings().worker
+    if worker.gce and context["reason"] == "timed_out":
+        gce.ask_to_stop(worker.gce, worker.google_conn_id)

@@ -1,0 +1,105 @@
+"""A job that `train` finds, another machine, and the task run in this process or in one that can be killed."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker.conftest import DAY, make_job  # noqa: F401
+
+from launch.machine import Machine, machine
+from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
+from recsys_ops.settings import load_settings
+from recsys_ops.storage import Storage
+
+Train = Callable[[], dict[str, Any]]
+
+TASK = """
+import json, logging, os, signal, sys
+from datetime import date
+from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
+from recsys_ops.settings import load_settings
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+task = TrainOnWorkerOperator(task_id="train")
+signal.signal(signal.SIGTERM, lambda *_: task.on_kill())  # as Airflow's task process does
+print(json.dumps(task.run(date.fromisoformat(sys.argv[1]), load_settings(), {})))
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """The folder that Airflow's settings name."""
+    store = Storage(f"file://{tmp_path}/blob")
+    monkeypatch.setenv("RECSYS_STORAGE__ROOT", store.root)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    load_settings.cache_clear()
+    yield store
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def there(tmp_path_factory: pytest.TempPathFactory, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A machine on which `train` runs its job."""
+    try:
+        with machine(tmp_path_factory.mktemp("machine")) as made:
+            monkeypatch.setenv("RECSYS_TRAINING__WORKER", "ssh")
+            monkeypatch.setenv("RECSYS_WORKER__SSH__PYTHON", made.python)
+            monkeypatch.setenv("RECSYS_WORKER__SSH__LOST_AFTER_S", "4")
+            monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", made.connection())
+            yield made
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def train(storage: Storage, caplog: pytest.LogCaptureFixture) -> Train:
+    """Run the task here; returns its figures."""
+    caplog.set_level(logging.INFO)
+
+    def run(day: date = DAY) -> dict[str, Any]:
+        load_settings.cache_clear()
+        return TrainOnWorkerOperator(task_id="train").run(day, load_settings(), {})
+
+    return run
+
+
+@pytest.fixture
+def start_task(tmp_path: Path) -> Iterator[Callable[[], "Task"]]:
+    """Run the task in a process of its own."""
+    tasks: list[Task] = []
+
+    def start() -> Task:
+        tasks.append(Task(tmp_path / f"task-{len(tasks)}.log"))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.process.kill()
+        task.process.wait()
+
+
+class Task:
+    """The task's process, and its log so far."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", TASK, str(DAY)], stdout=subprocess.PIPE, stderr=output, env={**os.environ}
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def figures(self) -> dict[str, Any]:
+        """Its result, when it has ended well."""
+        said, _ = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0, self.log
+        return json.loads(said.splitlines()[-1])  # Airflow logs there, too

@@ -56,7 +56,8 @@ def whole_day(name: str, folder: Path, factors: int, iterations: int, yesterday:
 
 def say_train_task(events: str, factors: int, iterations: int, say: Say) -> None:
     """The worker's command on the same history, cold, with evaluation, refit and the model's files: its phases, and all."""
-    (_, job), _ = apart("whole_day", "write_job", events, factors, iterations)
+    (version, job), _ = apart("whole_day", "write_job", events, factors, iterations)
+    Storage(events).delete(paths.model(version, "manifest.json"))  # a finished job is not done again
     command = [sys.executable, "-m", "recsys_ops.worker", f"{events}/{job}"]
     _, took = timed(subprocess.run, command, check=True, capture_output=True)
     found = Storage(events).read_json(job.replace("spec", "result"))

@@ -35,7 +35,7 @@ def report(name: str, day: date) -> str:
 
 
 def job(day: date, name: str) -> str:
-    """What `build_matrix` hands to the worker, and the worker's result."""
+    """What `build_matrix` hands to the worker; the worker's checkpoints, log and result."""
     return f"jobs/day={day}/{name}"
 
 

@@ -175,6 +175,15 @@ def test_sweeps_in_two_parts_equal_sweeps_in_one():
     np.testing.assert_array_equal(start.item, kept.item)
 
 
+@pytest.mark.parametrize("solver", ["cpu", "implicit"])
+@pytest.mark.parametrize("stop", range(5))
+def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(solver: str, stop: int):
+    settings, matrix, seen = flat(factors=12, solver=solver), planted(), []
+    whole = fit(matrix, settings, iterations=5, callback=lambda _, sofar: seen.append(sofar()))
+    rest = fit(matrix, settings, iterations=4 - stop, factors0=seen[stop])
+    assert (rest.user.tobytes(), rest.item.tobytes()) == (whole.user.tobytes(), whole.item.tobytes())
+
+
 def test_a_user_without_rows_gets_zero_factors():
     matrix = confidences().tolil()
     matrix[7, :] = 0

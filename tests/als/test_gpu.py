@@ -1,9 +1,11 @@
 """The solver for the graphics card: its arithmetic, which NumPy runs here and CuPy as well where there is a card."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,8 +157,29 @@ def test_a_small_card_takes_more_batches_and_gets_the_same_factors(xp: Any, larg
     assert distance(parted.item, whole.item).max() <= 1e-4
 
 
-def test_a_card_too_small_for_the_matrix_is_said_before_anything_is_computed(xp: Any):
-    with pytest.raises(ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib"):
+@pytest.mark.parametrize("gib", [0.003, 0.02])
+def test_a_card_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
+    def tried(factors: int) -> Factors:
+        settings = flat(factors=factors, max_gpu_memory_gib=gib)
+        return sweeps(many(), random_start((300, 90), factors), settings, 1, xp=xp)
+
+    with pytest.raises(ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib, or lower") as found:
+        tried(200)
+    fitting = int(re.search(r"lower training.factors to (\d+)$", str(found.value))[1])
+    assert 1 < fitting < 200
+    tried(fitting)
+    with pytest.raises(ModelError, match=f"lower training.factors to {fitting}$"):
+        tried(fitting + 1)
+
+
+def test_without_a_limit_the_card_s_free_memory_counts(xp: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(card, "free", lambda xp: 10_000_000)
+    with pytest.raises(ModelError, match=r"10,000,000 bytes are free: lower training.factors to \d+$"):
+        sweeps(many(), random_start((300, 90), 200), flat(factors=200), 1, xp=xp)
+
+
+def test_a_card_too_small_for_any_factors_says_so_before_anything_is_computed(xp: Any):
+    with pytest.raises(ModelError, match=r"cells .*raise training.max_gpu_memory_gib, or lower confidence.window_days$"):
         sweeps(many(), random_start((300, 90), 8), flat(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp)
 
 
@@ -258,9 +281,30 @@ def test_enormous_confidences_give_finite_factors_or_an_error(xp: Any):
 @pytest.mark.parametrize(("needed", "given_back"), [(60, False), (61, True)])
 def test_memory_that_cupy_keeps_counts_towards_what_may_be_taken(needed: int, given_back: bool):
     calls = []
-    pool = SimpleNamespace(free_bytes=lambda: 40, free_all_blocks=lambda: calls.append("free"))
+    pool = SimpleNamespace(free_bytes=lambda: 40, total_bytes=lambda: 70, free_all_blocks=lambda: calls.append("free"))
     card.make_room(SimpleNamespace(get_default_memory_pool=lambda: pool), needed, 100)
     assert bool(calls) == given_back
+
+
+def test_the_most_memory_that_was_held_is_remembered_when_it_is_given_back(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(card, "_peak", 0)
+    held = [30]
+    pool = SimpleNamespace(free_bytes=lambda: 20, total_bytes=lambda: held[0], free_all_blocks=lambda: held.__setitem__(0, 10))
+    xp = SimpleNamespace(get_default_memory_pool=lambda: pool)
+    card.make_room(xp, 90, 100)
+    assert held == [10]
+    assert card.peak_memory(xp) == 30
+    held[0] = 50
+    assert card.peak_memory(xp) == 50
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(xp: Any, stop: int):
+    matrix, settings, seen = many(), flat(factors=12), []
+    start = small_random(matrix.shape, 12, 1)
+    whole = sweeps(matrix, start, settings, 5, lambda _, sofar: seen.append(sofar()), xp=xp)
+    rest = sweeps(matrix, seen[stop], settings, 4 - stop, xp=xp)
+    assert (rest.user.tobytes(), rest.item.tobytes()) == (whole.user.tobytes(), whole.item.tobytes())
 
 
 @pytest.mark.parametrize("n", [1, 7, 300, 400])
@@ -314,6 +358,28 @@ def test_nothing_that_fails_on_the_way_to_the_card_is_raised(failure: Exception,
     found = card.available.__wrapped__()
     assert found.name is None
     assert str(failure).split()[0] in found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "driver"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n", "535.183.01"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC version: 12.2.0 \n",
+            "570.86.15",
+        ),
+        ("", ""),
+    ],
+)
+def test_a_card_is_known_with_its_driver_and_libraries(told: str, driver: str, monkeypatch: pytest.MonkeyPatch):
+    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"}, runtimeGetVersion=lambda: 12090)
+    cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, asnumpy=np.asarray, __version__="14.2.0"))
+    trial = card._trial(np)
+    monkeypatch.setattr(card, "_trial", lambda xp: trial)
+    monkeypatch.setattr(Path, "read_text", lambda path: told)
+    versions = {"driver": driver, "cuda": "12.9", "cupy": "14.2.0"}
+    assert card.available.__wrapped__() == card.Card("a card", versions=versions)
 
 
 def test_a_card_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch):

@@ -1,13 +1,19 @@
 """A real Airflow on the demo shop, started once for all tests that need a scheduler."""
 
+import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from launch.machine import machine
 
 from recsys_ops.demo import airflow_site, load, services, shop
+from recsys_ops.serving.deployments import deployments
+from recsys_ops.settings import include_dir
+from recsys_ops.storage import Storage
 
 DAYS = 14
 
@@ -21,8 +27,12 @@ def yesterday() -> date:
 def site(
     postgres_server: sa.URL, redis_url: str, tmp_path_factory: pytest.TempPathFactory, yesterday: date
 ) -> Iterator[SimpleNamespace]:
-    """Airflow with both DAGs unpaused on a small shop of 14 days; `.env` is its environment, `.home` its folder."""
+    """Airflow on a small shop of 14 days: `.env` is its environment, `.home` its folder, `.include` that of its settings.
+
+    It trains on `.machine`, by SSH, where there can be one.
+    """
     home = tmp_path_factory.mktemp("airflow")
+    include = shutil.copytree(include_dir(), home / "include")
     database = services.create_database(postgres_server, "site")
     engine = sa.create_engine(database)
     small = shop.Shop(shop.ShopSize(users=800, items=300, events_per_day=3000), yesterday - timedelta(days=DAYS - 1))
@@ -39,6 +49,40 @@ def site(
         "RECSYS_SERVING__PREFIX": "site",
         "RECSYS_TEST_REDIS_PORT": str(redis_port),
         "RECSYS_TRAINING__FACTORS": "32",
+        "RECSYS_INCLUDE": str(include),
     }
-    with airflow_site.standalone(env) as running:
-        yield SimpleNamespace(airflow=running, env=env, home=home)
+    with ExitStack() as stack:
+        try:
+            remote = stack.enter_context(machine(tmp_path_factory.mktemp("machine")))
+            env |= {
+                "RECSYS_TRAINING__WORKER": "ssh",
+                "RECSYS_WORKER__SSH__PYTHON": remote.python,
+                "AIRFLOW_CONN_RECSYS_WORKER": remote.connection(),
+            }
+        except RuntimeError:
+            remote = None
+        running = stack.enter_context(airflow_site.standalone(env))
+        yield SimpleNamespace(airflow=running, env=env, home=home, include=include, machine=remote)
+
+
+@pytest.fixture(scope="session")
+def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
+    """The run ids of a first load and of a scheduled run of yesterday; both DAGs are unpaused from here on."""
+    site.airflow.pause("recsys_ingest", False)
+    load = site.airflow.trigger("recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10)
+    site.airflow.wait("recsys_ingest", load)
+    scheduled = next(run["dag_run_id"] for run in site.airflow.runs("recsys_ingest") if run["run_type"] == "scheduled")
+    site.airflow.wait("recsys_ingest", scheduled)
+    return {"load": load, "scheduled": scheduled}
+
+
+@pytest.fixture(scope="session")
+def live(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> str:
+    """The version that is live after a retraining through the day before yesterday and the one that an ingest started."""
+    site.airflow.pause("recsys_retrain", False)
+    first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
+    site.airflow.wait("recsys_retrain", first)
+    site.airflow.wait("recsys_ingest", site.airflow.trigger("recsys_ingest"))
+    started = site.airflow.wait_for_runs("recsys_retrain", "asset_triggered", 1)[-1]["dag_run_id"]
+    site.airflow.wait("recsys_retrain", started)
+    return deployments(Storage(site.env["RECSYS_STORAGE__ROOT"]))[-1]["version"]

@@ -43,29 +43,6 @@ def kept_history(site: SimpleNamespace) -> pl.DataFrame:
     return events.sort("day", "event_id", "item_id")
 
 
-@pytest.fixture(scope="module")
-def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
-    """The run ids of a first load and of a scheduled run of yesterday; both DAGs are unpaused from here on."""
-    site.airflow.pause("recsys_ingest", False)
-    load = site.airflow.trigger("recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10)
-    site.airflow.wait("recsys_ingest", load)
-    scheduled = next(run["dag_run_id"] for run in site.airflow.runs("recsys_ingest") if run["run_type"] == "scheduled")
-    site.airflow.wait("recsys_ingest", scheduled)
-    return {"load": load, "scheduled": scheduled}
-
-
-@pytest.fixture(scope="module")
-def live(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> str:
-    """The version that is live after a retraining through the day before yesterday and the one that an ingest started."""
-    site.airflow.pause("recsys_retrain", False)
-    first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
-    site.airflow.wait("recsys_retrain", first)
-    site.airflow.wait("recsys_ingest", site.airflow.trigger("recsys_ingest"))
-    started = site.airflow.wait_for_runs("recsys_retrain", "asset_triggered", 1)[-1]["dag_run_id"]
-    site.airflow.wait("recsys_retrain", started)
-    return deployments(storage(site))[-1]["version"]
-
-
 def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
     site: SimpleNamespace, loaded: dict[str, str], yesterday: date
 ) -> None:

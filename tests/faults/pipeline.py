@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -142,13 +144,13 @@ class Pipeline:
     def state(self) -> State:
         """All that must be the same again: objects byte for byte, history and Redis by content.
 
-        Reports and the worker's result hold seconds.
+        Reports, the worker's result and log, and what a manifest tells of the run hold seconds.
         """
         self._wait_for_orphans()
         objects = {
-            path: self.storage.get(path)
+            path: re.sub(rb'\n  "run": {.*?\n  }', b"", self.storage.get(path), flags=re.S)
             for path in self.storage.list("")
-            if not path.startswith((paths.HISTORY, "reports/")) and not path.endswith("/result.json")
+            if not path.startswith((paths.HISTORY, "reports/")) and not path.endswith(("/result.json", "/worker.log"))
         }
         return {**objects, **self.history(), **self.served()}
 
@@ -205,8 +207,8 @@ class Pipeline:
         pipe.execute()
 
     def _wait_for_orphans(self) -> None:
-        """Wait for the workers that a killed `train` left behind."""
-        while any(_alive(group) for group in self._groups):
+        """Wait for what a killed task left behind; the worker outlives it on purpose."""
+        while any(_alive(group) for group in self._groups) or workers(self.storage):
             time.sleep(0.05)
         self._groups.clear()
 
@@ -241,12 +243,26 @@ def killed_when(mark: Callable[[], Any], *, alone: bool = False) -> Disturbance:
     return disturb
 
 
-def worker_killed(pid: int, over: Callable[[], bool]) -> None:
-    """SIGKILL to the task's subprocess, as the kernel does when memory is short."""
-    while not over():
-        for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.kill(int(worker), signal.SIGKILL)
-            return
+def workers(storage: Storage) -> list[int]:
+    """The processes that train for this storage."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if f"\0recsys_ops.worker\0{storage.root}/".encode() in process.read_bytes():
+                found.append(int(process.parent.name))
+    return found
+
+
+def worker_killed(storage: Storage) -> Disturbance:
+    """SIGKILL to the worker, as the kernel does when memory is short."""
+
+    def disturb(pid: int, over: Callable[[], bool]) -> None:
+        while not over():
+            for worker in workers(storage):
+                os.kill(worker, signal.SIGKILL)
+                return
+
+    return disturb
 
 
 def file_mark(path: Path) -> tuple[int, int]:

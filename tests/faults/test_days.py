@@ -76,8 +76,8 @@ def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, nights: Ni
 
 def test_a_worker_that_the_kernel_ended_is_reported_and_can_run_again(pipeline: Pipeline, nights: Nights) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])
-    outcome = pipeline.run("train", SECOND_NIGHT, disturb=worker_killed)
-    assert outcome.error == "AirflowException"
-    assert "ended by signal 9: out of memory" in outcome.message
+    outcome = pipeline.run("train", SECOND_NIGHT, disturb=worker_killed(pipeline.storage))
+    assert outcome.error == "WorkerError"
+    assert "ended by signal 9, most likely because memory ran out" in outcome.message
     pipeline.succeed(("train",), SECOND_NIGHT)
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []

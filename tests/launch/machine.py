@@ -35,7 +35,12 @@ class Machine:
 
     @property
     def host(self) -> str:
-        return f"10.213.{self.number}.2"
+        return self._address(2)
+
+    def _address(self, place: int) -> str:
+        """In a network of four addresses of its own, also beside another run of the suite."""
+        block = (os.getpid() * 61 + self.number) % 16384
+        return f"10.213.{block // 64}.{block % 64 * 4 + place}"
 
     @property
     def namespace(self) -> str:
@@ -57,9 +62,7 @@ class Machine:
         """The Airflow connection of this machine; `extra` replaces its extras, one of None is left out."""
         known = {"private_key": (self.folder / "key").read_text(), "host_key": self.host_key}
         wanted = {name: value for name, value in {**known, **extra}.items() if value is not None}
-        return json.dumps(
-            {"conn_type": "ssh", "host": self.host, "port": 22, "login": self._user, "extra": wanted}
-        )
+        return json.dumps({"conn_type": "ssh", "host": self.host, "port": 22, "login": self._user, "extra": wanted})
 
     def cut(self) -> None:
         _run("ip", "link", "set", self._link, "down")
@@ -137,7 +140,7 @@ SetEnv PYTHONPATH={PLUGINS} TMPDIR={folder}/tmp
     _run("ip", "netns", "add", made.namespace)
     try:
         _run("ip", "link", "add", made._link, "type", "veth", "peer", "name", "eth0", "netns", made.namespace)
-        _run("ip", "address", "add", f"10.213.{made.number}.1/30", "dev", made._link)
+        _run("ip", "address", "add", f"{made._address(1)}/30", "dev", made._link)
         _run(*inside, "address", "add", f"{made.host}/30", "dev", "eth0")
         for words in (("lo",), ("eth0",)):
             _run(*inside, "link", "set", *words, "up")

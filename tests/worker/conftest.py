@@ -38,7 +38,13 @@ def history(users: int = 400, items: int = 160, days: int = 15, seed: int = 1, l
 def make_job(storage: Storage) -> Callable[..., JobSpec]:
     """Write the job of `day` from `events`; returns its spec. Items whose number ends in 5 are not for sale."""
 
-    def make(events: pl.DataFrame | None = None, day: date = DAY, champion: str | None = None, **training: Any) -> JobSpec:
+    def make(
+        events: pl.DataFrame | None = None,
+        day: date = DAY,
+        champion: str | None = None,
+        price: float | None = None,
+        **training: Any,
+    ) -> JobSpec:
         evaluation = EvaluationSettings()
         interactions = matrix.build(history() if events is None else events, day, CONFIDENCE, evaluation)
         eligible = ~interactions.items.str.ends_with("5").to_numpy()
@@ -54,6 +60,7 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             champion=champion,
             history_version=7,
             window_start=matrix.window_start(day, CONFIDENCE),
+            gpu_price_per_hour=price,
         )
 
     return make

@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from recsys_ops import paths
 from recsys_ops.evaluation.gate import decide
 from recsys_ops.settings import GateSettings
 from recsys_ops.storage import Storage
-from recsys_ops.worker import model
+from recsys_ops.worker import job, model
 from recsys_ops.worker.job import main
 from recsys_ops.worker.spec import JobSpec, read_inputs
 
@@ -39,7 +39,22 @@ def contents(storage: Storage, version: str) -> dict[str, bytes]:
     return {path: storage.get(path) for path in storage.list(f"models/{version}")}
 
 
+def without_run(found: dict[str, bytes]) -> dict[str, bytes]:
+    """A version's contents without what was measured of the run that made it."""
+
+    def stripped(path: str, data: bytes) -> bytes:
+        return json.dumps(json.loads(data) | {"run": None}).encode() if path.endswith("/manifest.json") else data
+
+    return {path: stripped(path, data) for path, data in found.items()}
+
+
+def delete_models(storage: Storage) -> None:
+    for path in storage.list("models"):
+        storage.delete(path)
+
+
 def start_worker(storage: Storage) -> subprocess.Popen[str]:
+    """The command as a launcher runs it; what it logs comes by its standard error."""
     command = [sys.executable, "-m", "recsys_ops.worker", spec_url(storage)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})
 
@@ -63,6 +78,7 @@ def test_a_finished_job_leaves_a_complete_version_and_its_result(storage: Storag
     assert found["seconds"].keys() == {"read", "fit", "loss", "evaluate", "refit", "recommend", "write"}
     assert (found["device"]["kind"], found["device"]["solver"]) in {("cpu", "cpu"), ("gpu", "gpu")}
     assert found["peak_memory_bytes"] > 10_000_000
+    assert found["cost"] is None
 
 
 def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(storage: Storage, make_job: MakeJob):
@@ -91,33 +107,80 @@ def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(sto
     assert "newcomer" not in users.gather(model.read_evaluation(storage, manifest).users)
 
 
-def test_a_job_run_twice_gives_the_same_bytes(storage: Storage, make_job: MakeJob):
+def test_the_same_job_gives_the_same_bytes_but_for_what_was_measured(storage: Storage, make_job: MakeJob):
     spec = make_job(iterations=3)
     main(spec_url(storage))
     first = contents(storage, spec.version)
+    delete_models(storage)
     assert make_job(iterations=3) == spec
     main(spec_url(storage))
-    assert contents(storage, spec.version) == first
+    second = contents(storage, spec.version)
+    assert first != second
+    assert without_run(first) == without_run(second)
 
 
-@pytest.mark.parametrize("phase", ["fit", "refit", "write"])
-def test_a_killed_job_run_again_gives_the_same_bytes(phase: str, storage: Storage, make_job: MakeJob):
-    spec = make_job(iterations=3)
+def test_a_finished_job_is_not_done_again(storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture):
+    spec = make_job(iterations=2)
     main(spec_url(storage))
-    undisturbed = contents(storage, spec.version)
-    for path in storage.list("models"):
-        storage.delete(path)
-    killed = start_worker(storage)
-    assert killed.stderr is not None
-    for line in killed.stderr:
-        if line.rstrip().endswith(f"phase={phase}"):
-            killed.send_signal(signal.SIGKILL)
-            break
-    assert killed.wait() == -signal.SIGKILL
-    rerun = start_worker(storage)
-    _, log = rerun.communicate()
-    assert rerun.returncode == 0, log
-    assert contents(storage, spec.version) == undisturbed
+    first = contents(storage, spec.version)
+    storage.delete(paths.job(DAY, "train.npz"))
+    storage.delete(paths.job(DAY, "result.json"))
+    caplog.set_level("INFO")
+    caplog.clear()
+    assert main(spec_url(storage)) == 0
+    assert contents(storage, spec.version) == first
+    assert (result(storage)["status"], result(storage)["version"]) == ("succeeded", spec.version)
+    assert f"version {spec.version} is finished already" in caplog.text
+    assert "phase=" not in caplog.text
+
+
+@pytest.mark.parametrize("change", ["a damaged file", "a missing file", "a damaged manifest", "other code", "another package"])
+def test_a_version_that_is_not_whole_or_of_another_release_is_made_again(
+    change: str, storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+):
+    spec = make_job(iterations=1)
+    main(spec_url(storage))
+    first = contents(storage, spec.version)
+    match change:
+        case "a damaged file":
+            storage.put(paths.model(spec.version, "popular.parquet"), b"half")
+        case "a missing file":
+            storage.delete(paths.model(spec.version, "popular.parquet"))
+        case "a damaged manifest":
+            storage.put(paths.model(spec.version, "manifest.json"), b"{}")
+        case "other code":
+            monkeypatch.setattr(model, "code", lambda: "0" * 64)
+        case "another package":
+            monkeypatch.setattr(model, "packages", lambda: {"numpy": "3.0"})
+    assert main(spec_url(storage)) == 0
+    again = contents(storage, spec.version)
+    manifest = paths.model(spec.version, "manifest.json")
+    assert again.pop(manifest) != first.pop(manifest)
+    assert again == first
+
+
+def test_a_machine_with_another_release_says_so(storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture):
+    spec = make_job(iterations=1)
+    storage.write_json(paths.job(DAY, "spec.json"), spec.model_copy(update={"code": "0" * 64}).model_dump(mode="json"))
+    assert main(spec_url(storage)) == 0
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "install the same release here and where Airflow runs" in warning.getMessage()
+
+
+def test_a_machine_without_the_memory_says_what_is_needed_and_what_is_there(
+    storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 9.3 GiB")
+
+    make_job(iterations=1)
+    for function, needed in (("fit", "about [0-9,]{7,}"), ("read_inputs", "more than [0-9,]{4,}")):
+        monkeypatch.setattr(job, function, full)
+        assert main(spec_url(storage)) == 1
+        assert re.search(
+            rf"memory does not suffice \(Unable to allocate 9.3 GiB\): {needed} bytes are needed, [0-9,]{{10,}} are there: lower",
+            result(storage)["reason"],
+        )
 
 
 def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):

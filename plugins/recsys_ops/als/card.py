@@ -2,7 +2,10 @@
 
 import functools
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,19 @@ from numpy.typing import NDArray
 from recsys_ops.als import equations
 from recsys_ops.errors import ModelError
 
+_peak = 0  # bytes, as last seen by `peak_memory`
+
 
 @dataclass(frozen=True)
 class Card:
-    """The card that CuPy computes on: its name, or None and the reason why there is none."""
+    """The card that CuPy computes on: its name, or None and the reason why there is none.
+
+    versions : driver, cuda, cupy
+    """
 
     name: str | None
     reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @functools.cache
@@ -29,11 +38,13 @@ def available() -> Card:
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         if not np.allclose(cupy.asnumpy(_trial(cupy)), _trial(np), atol=1e-3):
             return Card(None, f"{name} solves equations otherwise than the CPU: update its driver, or CuPy")
+        cuda = cupy.cuda.runtime.runtimeGetVersion()
+        versions = {"driver": _driver(), "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}", "cupy": str(cupy.__version__)}
     except ModuleNotFoundError as error:
         return Card(None, f"{error}: install recsys-ops[worker], or cupy-cuda13x for CUDA 13")
     except Exception as error:  # a missing driver, card or CUDA library: each raises something else
         return Card(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    return Card(name)
+    return Card(name, versions=versions)
 
 
 def cupy() -> Any:
@@ -68,11 +79,28 @@ def make_room(xp: Any, needed: int, allowed: int) -> None:
         return
     pool = xp.get_default_memory_pool()
     if pool.free_bytes() + needed > allowed:
+        peak_memory(xp)
         pool.free_all_blocks()
+
+
+def peak_memory(xp: Any) -> int:
+    """The most bytes of the card's memory that CuPy has held for this process: it gives back none but in `make_room`."""
+    global _peak
+    _peak = max(_peak, int(xp.get_default_memory_pool().total_bytes()))
+    return _peak
 
 
 def too_small(xp: Any, wanted: str, do: str) -> ModelError:
     return ModelError(f"the graphics card's memory does not suffice: {wanted}; {free(xp):,} bytes are free: {do}")
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver; empty where Linux does not tell."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def _trial(xp: Any) -> Any:

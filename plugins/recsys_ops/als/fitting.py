@@ -34,7 +34,7 @@ def fit(
     start = factors0 or small_random(user_items.shape, settings.factors, settings.seed)
     sweeps = {"gpu": gpu.sweeps, "cpu": cpu.sweeps, "implicit": _implicit_sweeps}[solver(settings)]
     too_much = (
-        f"the factors did not stay finite in {iterations} sweeps (largest confidence {user_items.data.max(initial=0):g}): "
+        f"the factors did not stay finite (largest confidence {user_items.data.max(initial=0):g}): "
         "lower confidence.alpha or raise training.regularization"
     )
     try:
@@ -54,10 +54,11 @@ def solver(settings: TrainingSettings) -> str:
 
 
 def describe_device(settings: TrainingSettings) -> dict[str, str]:
-    """What computes: its kind (gpu or cpu), its name and the solver."""
+    """What computes: its kind (gpu or cpu), its name and the solver; of a card its driver's version, CUDA's and CuPy's."""
     chosen = solver(settings)
     if chosen == "gpu":
-        return {"kind": "gpu", "name": card.available().name or "", "solver": chosen}
+        found = card.available()
+        return {"kind": "gpu", "name": found.name or "", "solver": chosen, **found.versions}
     return {"kind": "cpu", "name": platform.processor() or platform.machine(), "solver": chosen}
 
 

@@ -3,6 +3,7 @@
 Everything is written against an array module, so that NumPy runs the same lines on the CPU.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -235,15 +236,23 @@ def _memory(xp: Any, user_items: sparse.csr_matrix, settings: TrainingSettings) 
     """Bytes that a batch may take: what may be used, less what stays there all the time."""
     given = settings.max_gpu_memory_gib
     allowed = 0.8 * card.free(xp) if given is None else given * _GIB
-    rows, factors = sum(user_items.shape), settings.factors
-    # the cells by user and by item; factors, their successors and their rotation; the sum for the eigenbasis; indices
-    resident: int = 16 * user_items.nnz + 8 * rows * factors + 8 * factors * (equations.GRAM_ROWS + 4 * factors) + 48 * rows
-    least = equations.batch_bytes(factors, factors, True)
-    if allowed < resident + least:
-        wanted = f"{resident + least:,} bytes for {user_items.nnz:,} cells and {rows:,} rows of {factors} factors"
-        do = "lower training.factors" if given is None else "raise training.max_gpu_memory_gib"
+    rows: int = sum(user_items.shape)
+
+    def resident(factors: int) -> int:
+        # the cells by user and by item; factors, their successors and their rotation; the sum for the eigenbasis; indices
+        eigenbasis = 8 * factors * (equations.GRAM_ROWS + 4 * factors)
+        return int(16 * user_items.nnz) + 8 * rows * factors + eigenbasis + 48 * rows
+
+    def least(factors: int) -> int:
+        return resident(factors) + equations.batch_bytes(factors, factors, True)
+
+    if allowed < least(settings.factors):
+        wanted = f"{least(settings.factors):,} bytes for {user_items.nnz:,} cells and {rows:,} rows of {settings.factors} factors"
+        fit = bisect_right(range(1, settings.factors), allowed, key=least)  # the largest number, 0 where none
+        lower = f"lower training.factors to {fit}" if fit else "lower confidence.window_days"
+        do = lower if given is None else f"raise training.max_gpu_memory_gib, or {lower}"
         raise card.too_small(xp, f"{wanted} do not fit in {int(allowed):,}", do)
-    return int(allowed) - resident
+    return int(allowed) - resident(settings.factors)
 
 
 def _best(xp: Any, table: Array, n: int) -> tuple[Array, Array]:

@@ -43,6 +43,7 @@ class BuildMatrixOperator(DayOperator):
             champion=before["version"] if before else None,
             history_version=version,
             window_start=window_start,
+            gpu_price_per_hour=settings.worker.gpu_price_per_hour,
         )
         return {
             "events": events.height,

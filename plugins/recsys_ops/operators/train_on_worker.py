@@ -53,11 +53,13 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.launch.base import Job
         from recsys_ops.worker import staging
+        from recsys_ops.worker.files import sha256
         from recsys_ops.worker.spec import SPEC, read_spec
 
         store = self._store = storage(settings)
         spec = self._spec = read_spec(store, day)
-        name = f"recsys-{spec.version}"
+        # two deployments may share a machine, and the same data have the same version
+        name = f"recsys-{spec.version}-{sha256(store.root.encode())[:8]}"
         work = self._work = staging_storage(settings, name) or store
         self._launcher = launcher(settings)
         self._job = Job(

@@ -2,11 +2,16 @@
 
 import logging
 import sys
-
-from recsys_ops.worker.job import main
+import time
 
 if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    started = time.monotonic()  # before imports that take seconds, which are paid for as well
+    from recsys_ops.worker.job import main
+    from recsys_ops.worker.stored_log import formatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if len(sys.argv) != 2:
         sys.exit("usage: python -m recsys_ops.worker <root>/jobs/day=<YYYY-MM-DD>/spec.json")
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], started))

@@ -2,81 +2,120 @@
 
 import logging
 import re
-import resource
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
+from scipy import sparse
 
 from recsys_ops import paths
-from recsys_ops.als import gpu, recommend
-from recsys_ops.als.factors import Callback
+from recsys_ops.als import card, gpu, recommend
+from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import describe_device, fit, loss, solver
 from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
+from recsys_ops.worker.checkpoint import Checkpoints
 from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
 from recsys_ops.worker.matching import Matched, match, may_start_from, warm_start
-from recsys_ops.worker.spec import RESULT, Inputs, JobSpec, read_inputs, read_spec
+from recsys_ops.worker.meter import CountedStorage, Meter, machine_memory, peak_memory
+from recsys_ops.worker.spec import LOG, RESULT, Inputs, JobSpec, code, read_inputs, read_spec
+from recsys_ops.worker.stored_log import StoredLog
 
 log = logging.getLogger(__name__)
 
 POPULAR_ITEMS = 100
 
 
-def main(url: str) -> int:
-    """Run the job whose spec lies at ``<root>/jobs/day=<day>/spec.json`` and write ``result.json`` beside it.
+def main(url: str, started: float | None = None) -> int:
+    """Run the job whose spec lies at ``<root>/jobs/day=<day>/spec.json``; ``result.json`` and ``worker.log`` come beside it.
 
-    Returns 0 when the model version is complete, else 1; the result then says why in one sentence. Credentials of the
-    storage come from the environment variables of object_store (``AZURE_STORAGE_ACCOUNT_NAME``, …).
+    Returns 0 when the model version is complete, else 1; the result then says why in one sentence. A job that is done already
+    is not done again. Credentials of the storage come from the environment variables of object_store
+    (``AZURE_STORAGE_ACCOUNT_NAME``, …).
+
+    started : of the process, by `time.monotonic`; what the cost is counted from, now when None
     """
     place = re.fullmatch(r"(.+)/jobs/day=(\d{4}-\d\d-\d\d)/spec\.json", url)
     if place is None:
         log.error("%s is no job: expected <root>/jobs/day=<YYYY-MM-DD>/spec.json", url)
         return 1
-    storage, day = Storage(place[1]), date.fromisoformat(place[2])
-    seconds: dict[str, float] = {}
-    version, device, reason, outage = None, None, None, False
+    root, day = place[1], date.fromisoformat(place[2])
+    with StoredLog(Storage(root), paths.job(day, LOG)):
+        return _main(CountedStorage(root), day, Meter(time.monotonic() if started is None else started))
+
+
+def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
+    spec, device, reason, outage = None, None, None, False
     try:
         spec = read_spec(storage, day)
-        version, device = spec.version, describe_device(spec.training)
-        run(storage, spec, seconds)
+        device = describe_device(spec.training)
+        run(storage, spec, device, meter)
     except RecsysError as error:
         reason, outage = str(error), isinstance(error, StorageError)
         log.error("the job of %s failed: %s", day, reason)
+    except MemoryError as error:
+        reason = _too_little_memory(error, f"more than {storage.bytes_read:,}")
+        log.exception("the job of %s failed: %s", day, reason)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}; the worker's log has the traceback"
         log.exception("the job of %s failed", day)
     result = {
         "status": "failed" if reason else "succeeded",
-        "version": version,
+        "version": spec and spec.version,
         "reason": reason,
         "outage": outage,
-        "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
-        "peak_memory_bytes": _peak_memory(),
+        "seconds": meter.seconds,
+        "peak_memory_bytes": peak_memory(),
         "device": device,
+        "cost": meter.cost(spec.gpu_price_per_hour) if spec else None,
     }
     try:
         storage.write_json(paths.job(day, RESULT), result)
     except RecsysError as error:
         log.error("the result could not be written: %s", error)
         return 1
-    log.info("job day=%s %s version=%s seconds=%.1f", day, result["status"], version, sum(seconds.values()))
+    log.info("job day=%s %s version=%s seconds=%.1f", day, result["status"], result["version"], sum(meter.seconds.values()))
     return 1 if reason else 0
 
 
-def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
-    """Train, make the lists and write the model version; `seconds` takes the time of each phase.
+def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter: Meter) -> None:
+    """Train, make the lists and write the model version, unless that is done already.
 
-    Raises ModelError for inputs or a champion that must not be used.
+    Raises ModelError for inputs or a champion that must not be used, and when memory does not suffice.
     """
-    with _phase("read", seconds):
+    checkpoints = Checkpoints(Storage(storage.root), spec, device)
+    if model.is_finished(storage, spec):
+        log.info("version %s is finished already: nothing to do", spec.version)
+        checkpoints.delete()
+        return
+    if code() != spec.code:
+        log.warning(
+            "this machine's recsys_ops is not the one that wrote the job: install the same release here and where Airflow runs"
+        )
+    with meter.phase("read"):
         inputs = read_inputs(storage, spec)
         champion = _champion(storage, spec, inputs)
+    needed = _memory_needed(inputs, spec)
+    log.info("memory needed_mib=%d machine_mib=%d", needed >> 20, machine_memory() >> 20)
+    try:
+        _train(storage, spec, inputs, champion, device, checkpoints, meter)
+    except MemoryError as error:
+        raise ModelError(_too_little_memory(error, f"about {needed:,}")) from error
+    checkpoints.delete()
+
+
+def _train(
+    storage: CountedStorage,
+    spec: JobSpec,
+    inputs: Inputs,
+    champion: "_Champion | None",
+    device: Mapping[str, str],
+    checkpoints: Checkpoints,
+    meter: Meter,
+) -> None:
     data = inputs.interactions
     train, full = data.train, data.full
     log.info("users=%d items=%d train=%d full=%d holdout=%d", *train.shape, train.nnz, full.nnz, data.holdout.nnz)
@@ -88,36 +127,60 @@ def run(storage: Storage, spec: JobSpec, seconds: dict[str, float]) -> None:
     computes = solver(training)
     best = gpu.top_n if computes == "gpu" else recommend.top_n
     log.info("solver=%s start=%s sweeps=%d", computes, "cold" if start is None else spec.champion, sweeps)
-    with _phase("fit", seconds):
-        fitted = fit(train, training, iterations=sweeps, factors0=start, callback=_progress(sweeps))
-    with _phase("loss", seconds):
+    with meter.phase("fit"):
+        fitted = _fit("fit", train, spec, sweeps, start, checkpoints)
+    with meter.phase("loss"):
         log.info("loss=%.8g", loss(train, fitted, training))
-    with _phase("evaluate", seconds):
+    with meter.phase("evaluate"):
         settings = spec.evaluation
         evaluation = evaluation_lists(
             train, data.holdout, fitted, champion.matched if champion else None, max(settings.k), settings.exclude_seen, best
         )
     log.info("evaluated users=%d champion=%s", len(evaluation.users), spec.champion)
 
-    with _phase("refit", seconds):
-        sweeps = training.refit_iterations
-        served = fit(full, training, iterations=sweeps, factors0=fitted, callback=_progress(sweeps))
-    with _phase("recommend", seconds):
+    with meter.phase("refit"):
+        served = _fit("refit", full, spec, training.refit_iterations, fitted, checkpoints)
+    with meter.phase("recommend"):
         seen = full if spec.exclude_seen else None
         lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
         popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
     log.info("recommended users=%d eligible_items=%d popular=%d", lists.height, inputs.eligible.sum(), popular.height)
 
-    with _phase("write", seconds):
+    def measured() -> model.Run:
+        return model.Run(
+            device=dict(device),
+            seconds=meter.seconds,
+            bytes_read=storage.bytes_read,
+            bytes_written=storage.bytes_written,
+            peak_memory_bytes=peak_memory(),
+            gpu_peak_memory_bytes=card.peak_memory(card.cupy()) if computes == "gpu" else None,
+            resumed=checkpoints.resumed or None,
+            cost=meter.cost(spec.gpu_price_per_hour),
+        )
+
+    with meter.phase("write"):
         frames = {
             "users": pl.DataFrame({"user_id": data.users}),
             "items": pl.DataFrame({"item_id": data.items, "eligible": inputs.eligible, "popularity": popularity(full)}),
             "recommendations": lists,
             "popular": popular,
         }
-        model.write_model(
-            storage, spec, served, evaluation, frames, started_from=champion.manifest if champion and start else None
-        )
+        before = champion.manifest if champion and start else None
+        model.write_model(storage, spec, served, evaluation, frames, started_from=before, measured=measured)
+
+
+def _fit(
+    phase: str, user_items: sparse.csr_matrix, spec: JobSpec, sweeps: int, start: Factors | None, checkpoints: Checkpoints
+) -> Factors:
+    """All of a phase's sweeps, but for those that are in its checkpoint; a line in the log after each."""
+    done, start = checkpoints.read(phase) or (0, start)
+    began = time.monotonic()
+
+    def after(sweep: int, sofar: Callable[[], Factors]) -> None:
+        log.info("sweep %d of %d, %.1f s", done + sweep + 1, sweeps, time.monotonic() - began)
+        checkpoints.write(phase, done + sweep + 1, sofar, last=done + sweep + 1 == sweeps)
+
+    return fit(user_items, spec.training, iterations=sweeps - done, factors0=start, callback=after)
 
 
 @dataclass(frozen=True)
@@ -140,23 +203,17 @@ def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | No
     return _Champion(manifest, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
 
 
-def _progress(sweeps: int) -> Callback:
-    """A line in the log after every sweep."""
-    started = time.monotonic()
-    return lambda sweep, _: log.info("sweep %d of %d, %.1f s", sweep + 1, sweeps, time.monotonic() - started)
+def _memory_needed(inputs: Inputs, spec: JobSpec) -> int:
+    """Bytes, roughly: the libraries; the matrices, one of them transposed as well; four copies of the factors (of a fit: start,
+    result, at work, on their way into a checkpoint); the served lists.
+    """
+    train, full = inputs.interactions.train, inputs.interactions.full
+    cells, factors = train.nnz + 2 * full.nnz, sum(full.shape) * spec.training.factors
+    return int(300 * 2**20 + 8 * cells + 4 * 4 * factors + 70 * full.shape[0] * spec.top_n)
 
 
-@contextmanager
-def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    log.info("phase=%s", name)
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[name] = time.monotonic() - started
-        log.info("phase=%s seconds=%.2f peak_memory_mib=%d", name, seconds[name], _peak_memory() >> 20)
-
-
-def _peak_memory() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _too_little_memory(error: MemoryError, needed: str) -> str:
+    return (
+        f"the machine's memory does not suffice ({error or 'no more could be had'}): {needed} bytes are needed, "
+        f"{machine_memory():,} are there: lower training.factors or confidence.window_days, or take a larger machine"
+    )

@@ -1,6 +1,7 @@
 """A model version in storage: its files, the manifest written last, and reading it back with every sum checked."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -17,6 +18,8 @@ from recsys_ops.storage import Storage
 from recsys_ops.worker import files
 from recsys_ops.worker.spec import JobSpec, code, packages
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 
 
@@ -27,8 +30,31 @@ class FileSum(BaseModel):
     bytes: int
 
 
+class Run(BaseModel):
+    """What was measured of the run that made a version, until all was written but the manifest.
+
+    device : kind (gpu or cpu), name and solver; of a gpu driver, cuda and cupy
+    seconds : of each phase; the manifest's own writing is missing in `write`
+    bytes_read : in phase `read`, and the job's spec · bytes_written : in phase `write`; checkpoints and log are in neither
+    gpu_peak_memory_bytes : None where no gpu was used
+    resumed : by phase the number of sweeps that an earlier, killed run had done; None where nothing was left of one
+    cost : of this run from the start of its process, at the spec's price; None without a price
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: dict[str, str]
+    seconds: dict[str, float]
+    bytes_read: int
+    bytes_written: int
+    peak_memory_bytes: int
+    gpu_peak_memory_bytes: int | None
+    resumed: dict[str, int] | None
+    cost: float | None
+
+
 class Manifest(BaseModel):
-    """What a model version is made of. It holds no clock value: the same job gives the same manifest.
+    """What a model version is made of, and under `run` what making it took: the same job gives the same but for `run`.
 
     started_from : the version whose factors the fit went on from, None for a cold fit
     fitted_cold : the day of the last cold fit, this one's or of those before it
@@ -51,6 +77,7 @@ class Manifest(BaseModel):
     packages: dict[str, str]
     spec: JobSpec
     files: dict[str, FileSum]
+    run: Run
 
 
 def write_model(
@@ -61,11 +88,13 @@ def write_model(
     frames: Mapping[str, pl.DataFrame],
     *,
     started_from: Manifest | None,
+    measured: Callable[[], Run],
 ) -> None:
     """Write a version's files, the manifest last: a version without a manifest is not finished.
 
     frames : users, items, recommendations, popular
     started_from : the version whose factors the fit went on from, None for a cold fit
+    measured : called when all but the manifest is written
     """
     contents = {
         "factors.npz": files.from_arrays({"user": factors.user, "item": factors.item}),
@@ -88,6 +117,7 @@ def write_model(
         packages=packages(),
         spec=spec,
         files={name: FileSum(sha256=files.sha256(data), bytes=len(data)) for name, data in contents.items()},
+        run=measured(),
     )
     storage.write_json(paths.model(spec.version, MANIFEST), manifest.model_dump(mode="json"))
 
@@ -115,6 +145,18 @@ def verify(storage: Storage, version: str) -> Manifest:
     for name in manifest.files:
         _read(storage, manifest, name)
     return manifest
+
+
+def is_finished(storage: Storage, spec: JobSpec) -> bool:
+    """Whether a job's version is there, made by this machine's code and packages, and every file is as its manifest says."""
+    if not storage.exists(paths.model(spec.version, MANIFEST)):
+        return False
+    try:
+        manifest = load_manifest(storage, spec.version)
+        return (manifest.code, manifest.packages) == (code(), packages()) and bool(verify(storage, spec.version))
+    except ModelError as error:
+        log.warning("%s", error)
+        return False
 
 
 def read_frame(storage: Storage, manifest: Manifest, name: str) -> pl.DataFrame:

@@ -22,10 +22,13 @@ from recsys_ops.worker import files
 
 SPEC = "spec.json"
 RESULT = "result.json"
+LOG = "worker.log"
 
 
 class JobSpec(BaseModel):
     """One training job. Everything the model depends on is here, so that the version names the content.
+
+    The price is the one thing here that changes neither model nor version.
 
     day : the held-out day, the last the served model learns from
     confidence : what the matrices were weighed by
@@ -34,6 +37,7 @@ class JobSpec(BaseModel):
     inputs : SHA-256 of each file beside the spec
     code, packages : what `build_matrix` was run with; the worker's own are in the manifest
     top_n, exclude_seen : of the lists that will be served; those that are evaluated go by `evaluation`
+    gpu_price_per_hour : of the machine, in the user's currency; None: the manifest names no cost
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +55,7 @@ class JobSpec(BaseModel):
     inputs: dict[str, str]
     code: str
     packages: dict[str, str]
+    gpu_price_per_hour: float | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def write_job(
     champion: str | None,
     history_version: int,
     window_start: date,
+    gpu_price_per_hour: float | None = None,
 ) -> JobSpec:
     """Write a job's inputs, then its spec, under ``jobs/day=…``; the same job gives the same bytes and the same version.
 
@@ -103,8 +109,10 @@ def write_job(
         inputs={name: files.sha256(data) for name, data in contents.items()},
         code=code(),
         packages=packages(),
+        gpu_price_per_hour=gpu_price_per_hour,
     )
-    canonical = json.dumps(unnamed.model_dump(mode="json", exclude={"version"}), sort_keys=True)
+    named_by = unnamed.model_dump(mode="json", exclude={"version", "gpu_price_per_hour"})
+    canonical = json.dumps(named_by, sort_keys=True)
     spec = unnamed.model_copy(update={"version": f"{day:%Y%m%d}-{files.sha256(canonical.encode())[:10]}"})
     for name, data in contents.items():
         storage.put(paths.job(day, name), data)

@@ -23,12 +23,20 @@ lint: .venv/installed           ## format, lint, types, floors, lock
 	@$(BIN)/lint-imports
 	@$(BIN)/uv pip check --python $(BIN)/python
 
-lock: .venv/installed           ## compile requirements.txt from requirements.in
-	@$(BIN)/uv pip compile --quiet --upgrade --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
+compile = $(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11
+compile-lock = $(compile) requirements.in --output-file requirements.txt
+# the training machine's: of what both machines have, the same versions
+compile-worker-lock = $(compile) --extra worker --constraint requirements.txt pyproject.toml requirements-worker.in \
+  --output-file requirements-worker.txt
 
-lock-check: .venv/installed     ## requirements.txt is what requirements.in compiles to
-	@$(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11 requirements.in -o requirements.txt
-	@git diff --exit-code requirements.txt && touch .venv/installed
+lock: .venv/installed           ## compile requirements.txt and requirements-worker.txt, with the newest versions
+	@$(compile-lock) --upgrade
+	@$(compile-worker-lock) --upgrade
+
+lock-check: .venv/installed     ## both are what they are compiled to
+	@$(compile-lock)
+	@$(compile-worker-lock)
+	@git diff --exit-code requirements.txt requirements-worker.txt && touch .venv/installed
 
 need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
 

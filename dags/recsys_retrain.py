@@ -34,13 +34,13 @@ with DAG(
     start_date=datetime(2024, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
+    dagrun_timeout=timedelta(hours=12),
     on_failure_callback=stop_after_timeout,
     default_args={
         "owner": "recsys",
         "retries": 2,
         "retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(hours=3),
+        "execution_timeout": timedelta(hours=1),
         "on_failure_callback": alert,
     },
     params={
@@ -58,7 +58,7 @@ with DAG(
     with TaskGroup("training", prefix_group_id=False):
         extract_catalogue = ExtractCatalogueOperator(task_id="extract_catalogue", sql="extract_catalogue.sql")
         build_matrix = BuildMatrixOperator(task_id="build_matrix")
-        train = TrainOnWorkerOperator(task_id="train")
+        train = TrainOnWorkerOperator(task_id="train", execution_timeout=timedelta(hours=5))
         evaluate = EvaluateOperator(task_id="evaluate")
         if load_settings().worker.gce:
             start_machine = StartMachineOperator(task_id="start_machine")

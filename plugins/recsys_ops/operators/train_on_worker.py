@@ -54,7 +54,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         from recsys_ops.launch.base import Job
         from recsys_ops.worker import staging
         from recsys_ops.worker.files import sha256
-        from recsys_ops.worker.spec import SPEC, read_spec
+        from recsys_ops.worker.spec import LOG, SPEC, read_spec
 
         store = self._store = storage(settings)
         spec = self._spec = read_spec(store, day)
@@ -67,7 +67,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             spec_url=work.url(paths.job(day, SPEC)),
             timeout_s=settings.training.timeout_s,
             environment=worker_environment(settings),
-            read_log=lambda: work.get(paths.job(day, staging.LOG)) if work.exists(paths.job(day, staging.LOG)) else b"",
+            read_log=lambda: work.get(paths.job(day, LOG)) if work.exists(paths.job(day, LOG)) else b"",
         )
         try:
             self.execute_resumable(context)
@@ -76,7 +76,12 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
                 staging.bring_back(work, store, spec)
         result = _result(store, spec)
         if result is None:
-            raise ModelError("the worker left no result; its last lines above say why")
+            hint = (
+                "; storage.root is a folder: is it this one over there?"
+                if store.root.startswith("file:") and work is store
+                else ""
+            )
+            raise ModelError(f"the worker left no result in {store.root}; its last lines above say why{hint}")
         if result["status"] != "succeeded":
             raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
         if work is not store:
@@ -86,14 +91,14 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
 
     def submit_job(self, context: "Context") -> "JsonValue":
         from recsys_ops.worker import staging
-        from recsys_ops.worker.spec import RESULT
+        from recsys_ops.worker.spec import LOG, RESULT
 
         found = self._launcher.find(self._job)
         if found is None:
             if self._work is not self._store:
                 staging.stage(self._store, self._work, self._spec)
             for place in (self._work, self._store):
-                for left in (RESULT, staging.LOG):  # by an earlier try
+                for left in (RESULT, LOG):  # by an earlier try
                     place.delete(paths.job(self._spec.day, left))
             log.info("starting job %s", self._job.name)
         else:

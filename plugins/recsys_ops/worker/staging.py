@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from recsys_ops import paths
 from recsys_ops.storage import Storage
-from recsys_ops.worker.spec import RESULT, SPEC, JobSpec
+from recsys_ops.worker.spec import LOG, RESULT, SPEC, JobSpec
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 4
-LOG = "worker.log"
 # what a job reads of the champion
 CHAMPION = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
 

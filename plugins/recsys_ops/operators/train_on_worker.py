@@ -76,16 +76,13 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
                 staging.bring_back(work, store, spec)
         result = _result(store, spec)
         if result is None:
-            hint = (
-                "; storage.root is a folder: is it this one over there?"
-                if store.root.startswith("file:") and work is store
-                else ""
-            )
+            shared = work is store and store.root.startswith("file:")
+            hint = "; storage.root is a folder: is it the same over there?" if shared else ""
             raise ModelError(f"the worker left no result in {store.root}; its last lines above say why{hint}")
+        if work is not store and not result["outage"]:  # after an outage the next try goes on with what is there
+            staging.clear(work)
         if result["status"] != "succeeded":
             raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
-        if work is not store:
-            staging.clear(work)
         figures = {key: value for key, value in result.items() if key not in ("status", "reason", "outage")}
         return {"worker": settings.training.worker, **figures}
 

@@ -16,13 +16,15 @@ CHAMPION = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
 
 
 def stage(store: Storage, work: Storage, spec: JobSpec) -> None:
-    """Copy a job's inputs and the champion's factors, the spec last: where it lies already, all of it does."""
+    """Copy a job's inputs and the champion's factors, then the spec, unless an earlier try has done so."""
     spec_path = paths.job(spec.day, SPEC)
-    if work.exists(spec_path) and work.get(spec_path) == store.get(spec_path):
+    inputs = [paths.job(spec.day, name) for name in spec.inputs]
+    if spec.champion:
+        inputs += [paths.model(spec.champion, name) for name in CHAMPION]
+    if {*inputs, spec_path} <= {*work.list("")} and work.get(spec_path) == store.get(spec_path):
         log.info("the job's files are in %s already", work.root)
         return
-    champion = [paths.model(spec.champion, name) for name in CHAMPION] if spec.champion else []
-    _copy(store, work, [*(paths.job(spec.day, name) for name in spec.inputs), *champion])
+    _copy(store, work, inputs)
     _copy(store, work, [spec_path])
 
 

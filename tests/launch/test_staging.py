@@ -1,0 +1,67 @@
+"""A job whose files lie in another storage than everything else."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from azurite.server import ACCOUNT, Azurite
+from worker.conftest import DAY, history
+
+from launch.conftest import Train
+from recsys_ops import paths
+from recsys_ops.errors import ModelError
+from recsys_ops.storage import Storage
+from recsys_ops.worker import model
+from recsys_ops.worker.job import main
+
+pytestmark = pytest.mark.azurite
+
+
+@pytest.fixture
+def staging(azurite_server: Azurite, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """Azure's storage, empty, into which `train` stages its job; everything else lies in a folder."""
+    url = f"{azurite_server.container()}/staged"
+    connection = f'{{"conn_type": "wasb", "login": "{ACCOUNT}", "password": "{azurite_server.key}"}}'
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_BLOB", connection)
+    monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+    monkeypatch.setenv("RECSYS_WORKER__STAGING_URL", url)
+    return Storage(url, azurite_server.options)
+
+
+def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
+    storage: Storage, staging: Storage, make_job, train: Train, caplog
+) -> None:
+    yesterday = DAY - timedelta(days=1)
+    champion = make_job(history(last=yesterday), day=yesterday, iterations=2).version
+    assert main(storage.url(paths.job(yesterday, "spec.json"))) == 0
+    spec = make_job(iterations=2, champion=champion)
+
+    figures = train()
+    assert figures["version"] == spec.version
+    assert model.verify(storage, spec.version).spec.champion == champion
+    assert storage.read_json(paths.job(DAY, "result.json"))["status"] == "succeeded"
+    assert b"phase=refit" in storage.get(paths.job(DAY, "worker.log"))
+    assert staging.list("") == []
+    copied = [float(mb) for mb in re.findall(r"copied objects=\d+ mb=([\d.]+) seconds=", caplog.text)]
+    assert sum(copied) > 0.3
+
+    undisturbed = model.load_manifest(storage, spec.version)
+    for name in undisturbed.files:
+        storage.delete(paths.model(spec.version, name))
+    storage.delete(paths.model(spec.version, "manifest.json"))
+    assert main(storage.url(paths.job(DAY, "spec.json"))) == 0
+    assert model.load_manifest(storage, spec.version).files == undisturbed.files
+
+
+def test_what_a_failed_job_has_to_say_comes_back_as_well(storage: Storage, staging: Storage, make_job, train: Train) -> None:
+    spec = make_job(iterations=2)
+    storage.put(paths.job(DAY, "train.npz"), b"rubbish")
+    with pytest.raises(ModelError, match=r"the worker failed: .*train\.npz.*run build_matrix again"):
+        train()
+    assert b"run build_matrix again" in storage.get(paths.job(DAY, "worker.log"))
+    assert storage.list(paths.model(spec.version, "")) == []
+    # mended, it is copied anew
+    make_job(iterations=2)
+    train()
+    model.verify(storage, spec.version)

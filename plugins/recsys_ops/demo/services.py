@@ -31,6 +31,7 @@ def postgres(folder: Path) -> Iterator[sa.URL]:
         yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     finally:
         server.stop()
+        server.cleanup()  # else a later call in this process gets this one, stopped as it is
 
 
 def create_database(server: sa.URL, name: str) -> sa.URL:

@@ -29,7 +29,11 @@ class Launcher(Protocol):
     """A place where jobs run. An id is JSON text that another process finds the job by.
 
     Every method raises WorkerError where the place cannot be reached, SettingsError where it refuses us.
+
+    place : its name in messages
     """
+
+    place: str
 
     def find(self, job: Job) -> str | None:
         """The id of the job of this name that runs or waits to run, if there is one."""

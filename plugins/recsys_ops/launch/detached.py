@@ -26,9 +26,8 @@ _PAUSE_S = 3
 
 
 class DetachedLauncher(Launcher):
-    """`place` names the machine in messages; `patience_s` is how long it may be out of reach."""
+    """`patience_s` is how long the machine may be out of reach."""
 
-    place: str
     patience_s: float = 0
 
     @abstractmethod

@@ -47,6 +47,7 @@ class Vertex(Launcher):
 
     def __init__(self, settings: VertexSettings, conn_id: str, *, poll_s: float = 5.0) -> None:
         self._settings, self._conn_id, self._poll_s = settings, conn_id, poll_s
+        self.place = f"Vertex AI in {settings.region}"
         self._jobs = f"v1/projects/{settings.project}/locations/{settings.region}/customJobs"
 
     @cached_property

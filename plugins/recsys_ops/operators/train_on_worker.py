@@ -97,9 +97,9 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             for place in (self._work, self._store):
                 for left in (RESULT, LOG):  # by an earlier try
                     place.delete(paths.job(self._spec.day, left))
-            log.info("starting job %s", self._job.name)
+            log.info("starting job %s on %s", self._job.name, self._launcher.place)
         else:
-            log.info("job %s runs already: following it", self._job.name)
+            log.info("job %s runs already on %s: following it", self._job.name, self._launcher.place)
         self._started(found or self._launcher.start(self._job), context)
         return {"job": self._job.name, "launcher": type(self._launcher).__name__, "id": str(self._job_id)}
 

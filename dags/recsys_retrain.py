@@ -24,7 +24,7 @@ from recsys_ops.operators.extract_catalogue import ExtractCatalogueOperator
 from recsys_ops.operators.gate import GateOperator
 from recsys_ops.operators.refresh_redis import RefreshRedisOperator
 from recsys_ops.operators.start_machine import StartMachineOperator
-from recsys_ops.operators.stop_machine import StopMachineOperator, stop_after_timeout
+from recsys_ops.operators.stop_machine import StopMachineOperator, stop_left_on
 from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
 from recsys_ops.settings import include_dir, load_settings
 
@@ -35,7 +35,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
-    on_failure_callback=stop_after_timeout,
+    on_success_callback=stop_left_on,
+    on_failure_callback=stop_left_on,
     default_args={
         "owner": "recsys",
         "retries": 2,

@@ -2,8 +2,6 @@
 
 import itertools
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +11,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from azurite.server import Azurite, azurite
+from packages import install
 
 from recsys_ops.demo import services
 from recsys_ops.storage import Storage
@@ -21,6 +20,13 @@ from recsys_ops.storage import Storage
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
 
 _numbers = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``pytest -n 2 --dist loadgroup`` the tests of a folder stay together, as they share servers."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,9 +52,7 @@ def database_url(postgres_server: sa.URL) -> str:
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
     """A MariaDB; the system's package is installed where the suite may do that."""
-    if not shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin") and os.getuid() == 0 and shutil.which("apt-get"):
-        for command in ("update", "install -y --no-install-recommends mariadb-server"):
-            subprocess.run(["apt-get", "-qq", *command.split()], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    install("mariadbd", "mariadb-server")
     with ExitStack() as stack:
         try:
             url = stack.enter_context(services.mariadb(tmp_path_factory.mktemp("mariadb")))

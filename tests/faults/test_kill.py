@@ -95,7 +95,7 @@ def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pip
 def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
     """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and six times at random."""
     chance = random.Random(f"{night} {task}")
-    at_random = [partial(killed_after, nights.seconds[night, task] * chance.random()) for _ in range(6)]
+    at_random = [partial(killed_after, 0.7 * nights.seconds[night, task] * chance.random()) for _ in range(6)]
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
     writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.oauth2.service_account import Credentials
 from worker.conftest import DAY, make_job  # noqa: F401
 
 from launch.machine import Machine, machine
@@ -30,6 +31,12 @@ task = TrainOnWorkerOperator(task_id="train")
 signal.signal(signal.SIGTERM, lambda *_: task.on_kill())  # as Airflow's task process does
 print(json.dumps(task.run(date.fromisoformat(sys.argv[1]), load_settings(), {})))
 """
+
+
+@pytest.fixture(autouse=True)
+def _nobody_asks_google(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside every token google-auth asks Google itself from where the account may be used."""
+    monkeypatch.setattr(Credentials, "_is_regional_access_boundary_lookup_required", lambda _: False, raising=False)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from packages import install
+
 PLUGINS = Path(__file__).parents[2] / "plugins"
 _numbers = count(1)
-_SSHD = ("/usr/sbin/sshd", "/usr/bin/sshd")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Machine:
 
     folder: Path
     number: int
+    sshd: str
     python: str = sys.executable
     _sshd: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -96,7 +98,7 @@ class Machine:
 
     def power_on(self) -> None:
         (self.folder / "tmp").mkdir()
-        command = ["ip", "netns", "exec", self.namespace, shutil.which("sshd", path="/usr/sbin:/usr/bin"), "-D", "-e", "-f"]
+        command = ["ip", "netns", "exec", self.namespace, self.sshd, "-D", "-e", "-f"]
         with (self.folder / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen([*command, str(self.folder / "sshd_config")], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
@@ -114,15 +116,13 @@ def machine(folder: Path) -> Iterator[Machine]:
     """A machine that is on. Raises RuntimeError with the reason where there can be none."""
     if os.getuid() != 0:
         raise RuntimeError("a network namespace with an sshd needs root")
-    if not (shutil.which("sshd", path="/usr/sbin:/usr/bin") and shutil.which("ip")) and shutil.which("apt-get"):
-        for words in ("update", "install -y --no-install-recommends openssh-server openssh-client iproute2"):
-            subprocess.run(
-                ["apt-get", "-qq", *words.split()], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, check=False
-            )
+    sshd, ip = install("sshd", "openssh-server", "openssh-client"), install("ip", "iproute2")
+    if not (sshd and ip):
+        raise RuntimeError("sshd or ip is not there, and could not be installed")
     for name in ("key", "host_key"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
     Path("/run/sshd").mkdir(exist_ok=True)
-    made = Machine(folder, next(_numbers))
+    made = Machine(folder, next(_numbers), sshd)
     (folder / "sshd_config").write_text(
         f"""
 ListenAddress {made.host}
@@ -155,8 +155,6 @@ SetEnv PYTHONPATH={PLUGINS} TMPDIR={folder}/tmp
 def _run(*command: str) -> str:
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except FileNotFoundError as error:
-        raise RuntimeError(f"{command[0]} is not there, and could not be installed") from error
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f"{' '.join(command)}: {error.stderr.strip()}") from error
 

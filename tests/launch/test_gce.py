@@ -17,7 +17,7 @@ import pytest
 
 from recsys_ops.errors import SettingsError, WorkerError
 from recsys_ops.launch import gce
-from recsys_ops.operators.stop_machine import stop_after_timeout
+from recsys_ops.operators.stop_machine import stop_left_on
 from recsys_ops.settings import GceSettings, load_settings
 
 from .compute_server import INSTANCE, PROJECT, ZONE, ComputeServer, compute_server
@@ -147,6 +147,7 @@ def test_a_machine_that_would_outlive_airflow_is_warned_of(compute: ComputeServe
 
 def test_a_stop_that_cannot_be_asked_for_is_logged(compute: ComputeServer, caplog: pytest.LogCaptureFixture) -> None:
     compute.permissions.remove("compute.instances.stop")
+    compute.status = "RUNNING"
     gce.ask_to_stop(machine(compute), CONN)
     assert "stop it by hand" in caplog.text
 
@@ -262,9 +263,10 @@ def configured(compute: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> Itera
     load_settings.cache_clear()
 
 
-def test_a_run_that_is_out_of_time_and_skips_its_teardown_stops_the_machine(configured: ComputeServer) -> None:
+def test_a_machine_that_no_teardown_stopped_is_stopped_when_the_run_ends(configured: ComputeServer) -> None:
     configured.status = "RUNNING"
-    stop_after_timeout({"reason": "task_failure"})
-    assert configured.asked == []
-    stop_after_timeout({"reason": "timed_out"})
+    stop_left_on({})
+    assert configured.asked == ["stop"]
+    configured.status = "TERMINATED"
+    stop_left_on({})
     assert configured.asked == ["stop"]

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from azurite.weather import Weather, weather
-from google.oauth2.service_account import Credentials
 from worker.conftest import DAY
 
 from recsys_ops import paths
@@ -32,8 +31,6 @@ JOB = Job("recsys-20260310-0123456789", "gs://b/jobs/day=2026-03-10/spec.json", 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VertexServer]:
-    # else google-auth asks Google itself, beside every token, from where the account may be used
-    monkeypatch.setattr(Credentials, "_is_regional_access_boundary_lookup_required", lambda _: False, raising=False)
     with vertex() as server:
         monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", server.connection())
         yield server
@@ -210,8 +207,10 @@ def test_cancelling_ends_the_process_and_is_safe_to_repeat(server: VertexServer)
     assert next(iter(server.processes.values())).poll() is not None
     assert place.find(JOB) is None
     place.cancel(job_id)
-    with pytest.raises(ModelError, match="cancelled by somebody"):
+    with pytest.raises(WorkerError, match="cancelled together with its task"):
         place.wait(JOB, job_id, lambda _: None)
+    with pytest.raises(ModelError, match="cancelled by somebody"):
+        launcher(server.url, SLEEPER).wait(JOB, job_id, lambda _: None)
     place.cancel(job_id)
     assert place.status(job_id) == "failed"
 

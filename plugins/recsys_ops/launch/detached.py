@@ -16,7 +16,7 @@ from pathlib import Path
 import recsys_ops
 from recsys_ops.errors import ModelError, SettingsError, WorkerError
 from recsys_ops.launch.base import Job, Launcher, Status
-from recsys_ops.worker.detached import ALIVE, TIMED_OUT
+from recsys_ops.worker.detached import ALIVE, NO_RESULT, TIMED_OUT
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class DetachedLauncher(Launcher):
         self._insist(lambda: self._call(["follow", job_id, str(lines.heard)], b"", lines.hear), lines)
         lines.end()
         match self._ask(["status", job_id]):
+            case "running":
+                raise WorkerError(f"the output of {job_id} ended, but the job on {self.place} runs")
             case "gone":
                 raise WorkerError(
                     f"{self.place} has lost the job {job_id}: it was restarted, or the job's processes were killed; the next try "
@@ -69,6 +71,8 @@ class DetachedLauncher(Launcher):
                 raise ModelError(
                     f"the job was ended after training.timeout_s = {job.timeout_s} s: raise it, or use a faster machine"
                 )
+            case code if int(code) == NO_RESULT:
+                raise WorkerError("the worker could not reach its storage to leave a result: its last lines above say why")
             case code if int(code) > 128:
                 why = ", most likely because memory ran out: the lines above say how much it took" if code == "137" else ""
                 raise WorkerError(f"the job on {self.place} was ended by signal {int(code) - 128}{why}")
@@ -104,6 +108,8 @@ class DetachedLauncher(Launcher):
                     ) from error
                 log.warning("%s; trying again for %.0f s", error, self.patience_s - away)
                 time.sleep(_PAUSE_S)
+        if code < 0:
+            raise WorkerError(f"what follows the job on {self.place} was ended by signal {-code}")
         if code != 0:
             last = said.strip().splitlines() or ["nothing"]
             raise SettingsError(f"{self.place} cannot run the worker (exit code {code}): {last[-1]}")

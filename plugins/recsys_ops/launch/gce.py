@@ -64,9 +64,11 @@ def stop(settings: GceSettings, conn_id: str) -> dict[str, Any]:
 
 
 def ask_to_stop(settings: GceSettings, conn_id: str) -> None:
-    """Ask for the machine's stop and do not wait. A refusal is logged: who asks is failing already."""
+    """Ask for the machine's stop, unless it is down or on its way there, and do not wait. A refusal is logged, not raised."""
     try:
-        _Machine(settings, conn_id).ask("stop")
+        machine = _Machine(settings, conn_id)
+        if machine.status() not in {"TERMINATED", "SUSPENDED", "STOPPING", "SUSPENDING"}:
+            machine.ask("stop")
     except RecsysError as error:
         log.error("the machine could not be asked to stop: %s. If it runs, it bills: stop it by hand", error)
 
@@ -78,6 +80,9 @@ class _Machine:
         self._rest = GoogleRest(settings.endpoint, conn_id, needs=_NEEDS)
         self._zone = f"compute/v1/projects/{settings.project}/zones/{settings.zone}"
         self._instance = f"{self._zone}/instances/{settings.instance}"
+
+    def status(self) -> str:
+        return str(self._call("GET", self._instance)["status"])
 
     def bring_to(self, wanted: Collection[str], ways: Mapping[str, str], timeout_s: float) -> tuple[dict[str, Any], bool]:
         """The instance as it is in one of the statuses `wanted`, and whether it had to be asked.

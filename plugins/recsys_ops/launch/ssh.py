@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import paramiko
 
 _CONNECT_S = 10
+_CANCEL_S = 3
 _KEY = "put its key into extra host_key (ssh-keyscan, compared with what the machine's console shows)"
 
 
@@ -32,6 +34,7 @@ class Ssh(DetachedLauncher):
                 banner_timeout=_CONNECT_S,
                 auth_timeout=_CONNECT_S,
                 conn_retry_attempts=1,
+                keepalive_interval=2,
                 no_host_key_check=False,
             )
         except Exception as error:  # each fault of a connection raises something else
@@ -48,7 +51,8 @@ class Ssh(DetachedLauncher):
             gce.start(self._settings.gce, self._settings.google_conn_id)
 
     def cancel(self, job_id: str) -> None:
-        self._hook.client = None  # what the present connection is in the middle of must not delay this
+        self._hang_up()  # what the present connection is in the middle of must not delay this,
+        self._hook.conn_timeout = _CANCEL_S  # nor may a machine that is away: Airflow kills the task soon
         super().cancel(job_id)
 
     def page(self, job_id: str) -> str | None:
@@ -75,10 +79,10 @@ class Ssh(DetachedLauncher):
                 errors = channel.makefile_stderr().read().decode(errors="replace")
                 code = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self._hook.client = None
+            self._hang_up()
             raise WorkerError(f"{self.place} does not answer ({_reason(error)})") from error
         if code == -1:
-            self._hook.client = None
+            self._hang_up()
             raise WorkerError(f"{self.place} has closed the connection")
         return code, errors
 
@@ -88,19 +92,34 @@ class Ssh(DetachedLauncher):
 
         conn_id = self._settings.ssh.conn_id
         try:
-            return self._hook.get_conn()
+            client = self._hook.get_conn()
         except paramiko.BadHostKeyException as error:
             raise SettingsError(
                 f"{self.place} shows another host key than connection {conn_id} or known_hosts has: somebody may pose as it. "
                 f"If it was installed anew, {_KEY}"
             ) from error
         except paramiko.AuthenticationException as error:
+            if not isinstance(error, paramiko.BadAuthenticationType) and "Authentication failed" not in str(error):
+                raise  # the connection broke in the middle of it
             who = f"{self._hook.username} ({error}): check login and extra private_key of connection {conn_id}"
             raise SettingsError(f"{self.place} refuses user {who}") from error
         except paramiko.SSHException as error:
             if "known_hosts" not in str(error):
                 raise
             raise SettingsError(f"the host key of {self.place} is not known: for connection {conn_id} {_KEY}") from error
+        _give_up_after_silence(client)
+        return client
+
+    def _hang_up(self) -> None:
+        self._hook.client = None
+        self._hook.__dict__.pop("host_proxy", None)  # cached, and of no use a second time
+
+
+def _give_up_after_silence(client: "paramiko.SSHClient") -> None:
+    """Have the kernel end a connection whose other end is silent, whatever paramiko is waiting for; a proxy has its own ways."""
+    transport = client.get_transport()
+    if transport and isinstance(transport.sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
 
 
 def _reason(error: Exception) -> str:

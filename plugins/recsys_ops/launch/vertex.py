@@ -13,13 +13,14 @@ from recsys_ops.errors import ModelError, SettingsError, WorkerError
 from recsys_ops.launch.base import Job, Launcher, Status
 from recsys_ops.launch.google_rest import GoogleRest, NotFoundError
 from recsys_ops.settings import VertexSettings
+from recsys_ops.worker.detached import NO_RESULT
 
 log = logging.getLogger(__name__)
 
 # a machine with a card is there in 5 to 10 minutes, and a job that is cancelled gone in less
 _MARGIN = timedelta(minutes=15)
 # before a job whose creation was not answered is looked for, in polls
-_PAUSES = (0.2, 1, 3, 8)
+_PAUSES = (1, 3, 8)
 _NEEDS = (
     "roles/aiplatform.user in the project and roles/iam.serviceAccountUser on worker.vertex.service_account, and the project "
     "the Vertex AI API enabled"
@@ -48,6 +49,7 @@ class Vertex(Launcher):
     def __init__(self, settings: VertexSettings, conn_id: str, *, poll_s: float = 5.0) -> None:
         self._settings, self._conn_id, self._poll_s = settings, conn_id, poll_s
         self.place = f"Vertex AI in {settings.region}"
+        self._cancelled = False
         self._jobs = f"v1/projects/{settings.project}/locations/{settings.region}/customJobs"
 
     @cached_property
@@ -75,9 +77,10 @@ class Vertex(Launcher):
 
     def status(self, job_id: str) -> Status:
         try:
-            return _STATUS.get(_state(self._get(job_id)), "running")
+            state = _state(self._get(job_id))
         except NotFoundError:
             return "gone"
+        return "failed" if state == "CANCELLING" else _STATUS.get(state, "running")
 
     def wait(self, job: Job, job_id: str, tell: Callable[[str], None]) -> None:
         """Return when the job has ended by itself, having told its log and each change of its state.
@@ -109,6 +112,7 @@ class Vertex(Launcher):
             except NotFoundError:
                 return True
 
+        self._cancelled = True
         if not over():
             try:
                 self._rest.call("POST", f"v1/{json.loads(job_id)}:cancel", json={})
@@ -157,6 +161,8 @@ class Vertex(Launcher):
                 f"the training took longer than training.timeout_s = {job.timeout_s} s and was ended: give it more, or a faster "
                 f"accelerator in worker.vertex; Vertex AI says: {message}, see {page}"
             )
+        if state == "CANCELLED" and self._cancelled:
+            raise WorkerError(f"the job was cancelled together with its task, see {page}")
         if state == "CANCELLED":
             raise ModelError(f"the job was cancelled by somebody: clear the task to train again; {message}, see {page}")
         if "out-of-memory" in message:
@@ -165,6 +171,8 @@ class Vertex(Launcher):
             )
         exited = re.search(r"non-zero status of (\d+)", message)
         if exited and "StartError" not in message:
+            if int(exited[1]) == NO_RESULT:
+                raise WorkerError(f"the worker could not reach its storage to leave a result: {message}, see {page}")
             if int(exited[1]) in _KILLED:
                 raise WorkerError(f"the worker was killed from outside: {message}, see {page}")
             tell(f"Vertex AI: {message}")

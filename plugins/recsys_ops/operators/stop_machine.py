@@ -19,8 +19,10 @@ class StopMachineOperator(DayOperator):
         return gce.stop(settings.worker.gce, settings.worker.google_conn_id)
 
 
-def stop_after_timeout(context: "Context") -> None:
-    """A DAG's ``on_failure_callback``: a run that is longer than its ``dagrun_timeout`` skips its teardowns, too."""
+def stop_left_on(context: "Context") -> None:
+    """A DAG's callback at its end. A run that is out of time skips its teardowns, and one of which only `train` was cleared has
+    started the machine without them.
+    """
     worker = load_settings().worker
-    if worker.gce and context["reason"] == "timed_out":
+    if worker.gce:
         gce.ask_to_stop(worker.gce, worker.google_conn_id)

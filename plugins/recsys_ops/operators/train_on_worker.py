@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperatorLink, ResumableJobMixin
 
 from recsys_ops import paths
-from recsys_ops.errors import ModelError, SettingsError, StorageError
+from recsys_ops.errors import ModelError, RecsysError, SettingsError, StorageError, WorkerError
 from recsys_ops.operators.base import DayOperator, storage, storage_options
 from recsys_ops.settings import Settings
+from recsys_ops.windows import TASKS_TEST_PREFIX
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -49,6 +50,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
 
     page: str | None = None
     _job_id: str | None = None
+    _killed = False
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.launch.base import Job
@@ -71,20 +73,25 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         )
         try:
             self.execute_resumable(context)
-        finally:
-            if work is not store:
-                staging.bring_back(work, store, spec)
+        except BaseException as error:
+            self._leave(error, context)
+            raise
+        if work is not store:
+            staging.bring_back(work, store, spec)
         result = _result(store, spec)
         if result is None:
             shared = work is store and store.root.startswith("file:")
             hint = "; storage.root is a folder: is it the same over there?" if shared else ""
             raise ModelError(f"the worker left no result in {store.root}; its last lines above say why{hint}")
         if work is not store and not result["outage"]:  # after an outage the next try goes on with what is there
-            staging.clear(work)
+            try:
+                staging.clear(work)
+            except StorageError as error:
+                log.warning("staged files stay: %s", error)
         if result["status"] != "succeeded":
             raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
-        figures = {key: value for key, value in result.items() if key not in ("status", "reason", "outage")}
-        return {"worker": settings.training.worker, **figures}
+        told = ("version", "device", "cost", "peak_memory_bytes")
+        return {"worker": settings.training.worker, **{key: result[key] for key in told}, "phases": result["seconds"]}
 
     def submit_job(self, context: "Context") -> "JsonValue":
         from recsys_ops.worker import staging
@@ -100,11 +107,19 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             log.info("starting job %s on %s", self._job.name, self._launcher.place)
         else:
             log.info("job %s runs already on %s: following it", self._job.name, self._launcher.place)
+        if self._killed:
+            raise WorkerError("the task was ended before its job was started")
         self._started(found or self._launcher.start(self._job), context)
+        if self._killed:
+            self.on_kill()
+            raise WorkerError("the task was ended while its job was started")
         return {"job": self._job.name, "launcher": type(self._launcher).__name__, "id": str(self._job_id)}
 
     def get_job_status(self, external_id: Any, context: "Context") -> str:
-        if external_id["job"] != self._job.name or external_id["launcher"] != type(self._launcher).__name__:
+        if external_id["launcher"] != type(self._launcher).__name__:
+            return "elsewhere"
+        if external_id["job"] != self._job.name:  # of a matrix that was built anew since
+            self._launcher.cancel(external_id["id"])
             return "another job"
         status = self._launcher.status(external_id["id"])
         return "succeeded, but its results are not there" if status == "succeeded" and not self._finished() else status
@@ -123,8 +138,27 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         """What came of it lies in storage, however the task has found the job."""
 
     def on_kill(self) -> None:
+        """Called by Airflow's signal handler, after which the task goes on until it is killed."""
+        self._killed = True
         if self._job_id is not None:
-            self._launcher.cancel(self._job_id)
+            try:
+                self._launcher.cancel(self._job_id)
+                log.info("job %s was asked to end", self._job.name)
+            except RecsysError as error:
+                log.error("job %s could not be ended, at the latest it ends after training.timeout_s: %s", self._job.name, error)
+
+    def _leave(self, error: BaseException, context: "Context") -> None:
+        """End the job unless another try will follow it, and bring back what it had to say."""
+        from recsys_ops.worker import staging
+
+        passing = isinstance(error, StorageError | WorkerError)
+        if not passing or _is_last_try(context):
+            self.on_kill()
+        if self._work is not self._store:
+            try:
+                staging.bring_back(self._work, self._store, self._spec)
+            except RecsysError as also:
+                log.warning("what the job has written stays in %s: %s", self._work.root, also)
 
     def _started(self, job_id: str, context: "Context") -> None:
         if self._job_id != job_id:
@@ -143,6 +177,12 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             except ModelError:
                 continue
         return False
+
+
+def _is_last_try(context: "Context") -> bool:
+    """Whether nobody comes back for the job; ``airflow tasks test`` never does."""
+    ti = context.get("ti")
+    return ti is None or ti.run_id.startswith(TASKS_TEST_PREFIX) or ti.try_number > ti.max_tries
 
 
 def launcher(settings: Settings) -> "Launcher":

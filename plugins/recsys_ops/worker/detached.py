@@ -21,6 +21,7 @@ from pathlib import Path
 
 RUNNING, GONE = "running", "gone"
 TIMED_OUT = 124
+NO_RESULT = os.EX_TEMPFAIL  # of the worker, when storage is away
 # `follow` says this when there is nothing to tell, so that its reader knows the connection from a silent one that is cut
 ALIVE = b"\0"
 
@@ -38,10 +39,11 @@ def start(name: str, url: str, timeout_s: int) -> int:
     if lock is None:
         return 0
     _forget_old(folder.parent)
-    (folder / "exit").unlink(missing_ok=True)
+    for left in ("exit", "pid"):
+        (folder / left).unlink(missing_ok=True)
     command = [sys.executable, "-m", "recsys_ops.worker.detached", "supervise", name, url, str(timeout_s)]
     with (folder / "log").open("wb") as log:
-        supervisor = subprocess.Popen(  # noqa: S603
+        subprocess.Popen(  # noqa: S603
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -51,12 +53,13 @@ def start(name: str, url: str, timeout_s: int) -> int:
             pass_fds=[lock],
             cwd=folder,
         )
-    (folder / "pid").write_text(str(supervisor.pid))
     return 0
 
 
 def supervise(name: str, url: str, timeout_s: int) -> int:
     """Run the job to its end or the end of its time, and leave its exit code."""
+    folder = _folder(name)
+    _leave(folder / "pid", os.getpid())
     command = [sys.executable, "-m", "recsys_ops.worker", url]
     job = subprocess.Popen(command, close_fds=False)  # noqa: S603  the job holds the lock, too
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who cancels means the job, and this tells how it ended
@@ -66,10 +69,7 @@ def supervise(name: str, url: str, timeout_s: int) -> int:
         job.kill()
         job.wait()
         code = TIMED_OUT
-    folder = _folder(name)
-    half = folder / "exit.half"
-    half.write_text(str(code if code >= 0 else 128 - code))
-    half.rename(folder / "exit")
+    _leave(folder / "exit", code if code >= 0 else 128 - code)
     return 0
 
 
@@ -107,9 +107,11 @@ def status(name: str) -> int:
 def cancel(name: str) -> int:
     """End the job, if it runs."""
     folder = _folder(name)
-    if _runs(folder):
-        with suppress(ProcessLookupError, FileNotFoundError):
+    while _runs(folder):
+        with suppress(FileNotFoundError):  # it is just being started
             os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
+            break
+        time.sleep(0.05)
     return 0
 
 
@@ -146,11 +148,19 @@ def _runs(folder: Path) -> bool:
     return False
 
 
+def _leave(file: Path, number: int) -> None:
+    """Whole, or not at all."""
+    half = file.with_suffix(".half")
+    half.write_text(str(number))
+    half.rename(file)
+
+
 def _forget_old(jobs: Path) -> None:
     """Remove what jobs that ended a day ago have left."""
     for folder in jobs.iterdir():
-        if not _runs(folder) and time.time() - folder.stat().st_mtime > _FORGET_AFTER_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another start does the same
+            if not _runs(folder) and time.time() - folder.stat().st_mtime > _FORGET_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
 from recsys_ops.worker.checkpoint import Checkpoints
+from recsys_ops.worker.detached import NO_RESULT
 from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
 from recsys_ops.worker.matching import Matched, match, may_start_from, warm_start
 from recsys_ops.worker.meter import CountedStorage, Meter, machine_memory, peak_memory
@@ -32,9 +33,9 @@ POPULAR_ITEMS = 100
 def main(url: str, started: float | None = None) -> int:
     """Run the job whose spec lies at ``<root>/jobs/day=<day>/spec.json``; ``result.json`` and ``worker.log`` come beside it.
 
-    Returns 0 when the model version is complete, else 1; the result then says why in one sentence. A job that is done already
-    is not done again. Credentials of the storage come from the environment variables of object_store
-    (``AZURE_STORAGE_ACCOUNT_NAME``, …).
+    Returns 0 when the model version is complete, else 1, and the result says why in one sentence; NO_RESULT when it could not
+    be written. A job that is done already is not done again. Credentials of the storage come from the environment variables of
+    object_store (``AZURE_STORAGE_ACCOUNT_NAME``, …).
 
     started : of the process, by `time.monotonic`; what the cost is counted from, now when None
     """
@@ -76,7 +77,7 @@ def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
         storage.write_json(paths.job(day, RESULT), result)
     except RecsysError as error:
         log.error("the result could not be written: %s", error)
-        return 1
+        return NO_RESULT
     log.info("job day=%s %s version=%s seconds=%.1f", day, result["status"], result["version"], sum(meter.seconds.values()))
     return 1 if reason else 0
 

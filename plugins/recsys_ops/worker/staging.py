@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from recsys_ops import paths
 from recsys_ops.storage import Storage
+from recsys_ops.worker.model import load_manifest
 from recsys_ops.worker.spec import LOG, RESULT, SPEC, JobSpec
 
 log = logging.getLogger(__name__)
@@ -16,10 +17,14 @@ CHAMPION = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
 
 
 def stage(store: Storage, work: Storage, spec: JobSpec) -> None:
-    """Copy a job's inputs and the champion's factors, then the spec, unless an earlier try has done so."""
+    """Copy a job's inputs and the champion's factors, then the spec, unless an earlier try has done so.
+
+    Raises ModelError when there is no such champion.
+    """
     spec_path = paths.job(spec.day, SPEC)
     inputs = [paths.job(spec.day, name) for name in spec.inputs]
     if spec.champion:
+        load_manifest(store, spec.champion)
         inputs += [paths.model(spec.champion, name) for name in CHAMPION]
     if {*inputs, spec_path} <= {*work.list("")} and work.get(spec_path) == store.get(spec_path):
         log.info("the job's files are in %s already", work.root)

@@ -1,5 +1,6 @@
 """A job whose files lie in another storage than everything else."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,13 +10,13 @@ from azurite.server import ACCOUNT, Azurite
 from worker.conftest import DAY, history
 
 from launch.conftest import Train
+from launch.gcs_server import gcs
+from launch.vertex_server import IMAGE, PROJECT, REGION, vertex
 from recsys_ops import paths
 from recsys_ops.errors import ModelError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
 from recsys_ops.worker.job import main
-
-pytestmark = pytest.mark.azurite
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def staging(azurite_server: Azurite, storage: Storage, monkeypatch: pytest.Monke
     return Storage(url, azurite_server.options)
 
 
+@pytest.mark.azurite
 def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
     storage: Storage, staging: Storage, make_job, train: Train, caplog
 ) -> None:
@@ -54,6 +56,7 @@ def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
     assert model.load_manifest(storage, spec.version).files == undisturbed.files
 
 
+@pytest.mark.azurite
 def test_what_a_failed_job_has_to_say_comes_back_as_well(storage: Storage, staging: Storage, make_job, train: Train) -> None:
     spec = make_job(iterations=2)
     storage.put(paths.job(DAY, "train.npz"), b"rubbish")
@@ -65,3 +68,26 @@ def test_what_a_failed_job_has_to_say_comes_back_as_well(storage: Storage, stagi
     make_job(iterations=2)
     train()
     model.verify(storage, spec.version)
+
+
+def test_a_job_on_vertex_ai_is_staged_on_google_cloud_and_has_a_page(
+    storage: Storage, make_job, train: Train, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    spec = make_job(iterations=2)
+    with vertex() as server, gcs() as bucket:
+        server.environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": bucket.key()}  # the machine's own identity
+        key = {**json.loads(bucket.key()), "token_uri": f"{server.url}/token"}
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",
+            json.dumps({"conn_type": "google_cloud_platform", "extra": {"keyfile_dict": key}}),
+        )
+        described = {"project": PROJECT, "region": REGION, "image": IMAGE, "service_account": "job@x", "endpoint": server.url}
+        monkeypatch.setenv("RECSYS_TRAINING__WORKER", "vertex")
+        monkeypatch.setenv("RECSYS_WORKER__VERTEX", json.dumps(described))
+        monkeypatch.setenv("RECSYS_WORKER__STAGING_URL", bucket.storage().root)
+        assert train()["version"] == spec.version
+        assert bucket.objects == {}
+    model.verify(storage, spec.version)
+    assert "phase=refit" in caplog.text
+    assert re.search(r"the job's page: https://console\.cloud\.google\.com/vertex-ai/\S+project=shop-prod", caplog.text)
+    assert key["private_key"][40:80] not in caplog.text

@@ -88,7 +88,7 @@ class Vertex(Launcher):
         Raises ModelError when it took longer than its time, ran out of memory or was cancelled; SettingsError when its container
         could not be started; WorkerError when its machine was taken away or failed, or none was to be had.
         """
-        state, lines = "", _Lines(job.read_log, tell)
+        state, lines, pause = "", _Lines(job.read_log, tell), self._poll_s / 10
         while state not in _STATUS:
             try:
                 found = self._get(job_id)
@@ -101,7 +101,8 @@ class Vertex(Launcher):
                 lines.tell_new(everything=state in _STATUS)
             if state not in _STATUS:
                 self._cancel_if_stuck(job, job_id, found)
-                time.sleep(self._poll_s)
+                time.sleep(pause)
+                pause = min(1.5 * pause, self._poll_s)
         if _STATUS[state] == "failed":
             self._judge(job, job_id, found, tell)
 

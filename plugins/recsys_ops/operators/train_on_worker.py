@@ -164,8 +164,9 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         if self._job_id != job_id:
             self._job_id, self.page = job_id, self._launcher.page(job_id)
             if self.page:
-                context["ti"].xcom_push(key=JobPage().xcom_key, value=self.page)
                 log.info("the job's page: %s", self.page)
+                if "ti" in context:
+                    context["ti"].xcom_push(key=JobPage().xcom_key, value=self.page)
 
     def _finished(self) -> bool:
         from recsys_ops.worker.model import verify

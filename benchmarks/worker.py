@@ -3,11 +3,11 @@
 Trains a shape's job by the worker command alone, then by the task `train`: beside it, on a machine reached by SSH (a network
 namespace of this one with an sshd of its own, so both share the cores), and there with the job staged to another folder. The
 overhead is the task's seconds over the command's own. The times are the task's from the start of `execute` on, Airflow being
-imported already, as in Airflow's worker; each in a process of its own. Every run starts with nothing and fits cold; their models
-are the same bytes, or the benchmark fails.
+imported already, as in Airflow's worker; each in a process of its own, the better of two. Every run starts with nothing and fits
+cold; their models are the same bytes, or the benchmark fails.
 
-Then stages the job to Azure's storage, as Azurite speaks it, and back, beside a plain copy of the same bytes by Azure's own
-client, and to a folder beside `shutil.copyfile`.
+Then stages the job to Azure's storage, as Azurite speaks it, and brings as many bytes back, beside a plain copy by Azure's own
+client.
 
 Needs root, sshd and iproute2.
 """
@@ -18,7 +18,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,10 +85,13 @@ def trainings(name: str, folder: Path) -> None:
     seconds, first, sums = {}, {}, set()
 
     def run(label: str, train: Callable[[], tuple[float, float | None]]) -> None:
-        seconds[label], first[label] = train()
-        sums.add(json.dumps(model.verify(store, spec.version).model_dump(mode="json")["files"], sort_keys=True))
-        for path in store.list(paths.model(spec.version, "")):
-            store.delete(path)
+        tries = []
+        for _ in range(2):
+            tries.append(train())
+            sums.add(json.dumps(model.verify(store, spec.version).model_dump(mode="json")["files"], sort_keys=True))
+            for path in store.list(paths.model(spec.version, "")):
+                store.delete(path)
+        seconds[label], first[label] = min(tries)
 
     for path in (folder / "machine", folder / "staged"):
         path.mkdir(parents=True)
@@ -154,7 +156,6 @@ def task(store: Storage, there: Machine, worker: str, **env: str) -> tuple[float
 
 
 def copies(name: str, folder: Path) -> None:
-    """Out and back, each three times, the best of each."""
     store = Storage(f"file://{folder}/{name}/blob")
     spec = JobSpec.model_validate_json(store.get(paths.job(DAY, "spec.json")))
     inputs = [paths.job(DAY, file) for file in spec.inputs]
@@ -166,24 +167,14 @@ def copies(name: str, folder: Path) -> None:
         rates = [max(size / taken for taken in times(call)) for call in (ours, plain)]
         print(f"| {label} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f} |")
 
-    target = folder / "target"
+    with azurite(Path(tempfile.mkdtemp(dir=folder))) as server:
+        container = server.container()
+        work = Storage(f"{container}/staged", server.options)
 
-    def copyfiles() -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        for path in inputs:
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name / "blob" / path, target / path)
-
-    def fresh(work: Storage) -> Callable[[], None]:
-        def staged() -> None:
+        def stage() -> None:
             staging.clear(work)
             staging.stage(store, work, spec)
 
-        return staged
-
-    compare("to a folder; `shutil.copyfile`", fresh(Storage(f"file://{folder}/staged-{name}")), copyfiles)
-    with azurite(Path(tempfile.mkdtemp(dir=folder))) as server:
-        container = server.container()
         with azure_client(server, container) as client:
 
             def upload() -> None:
@@ -191,8 +182,17 @@ def copies(name: str, folder: Path) -> None:
                     with (folder / name / "blob" / path).open("rb") as data:
                         client.upload_blob(f"plain/{path}", data, overwrite=True, max_concurrency=4)
 
-            work = Storage(f"{container}/staged", server.options)
-            compare("to Azure's storage; `upload_blob`", fresh(work), upload)
+            def download() -> None:
+                for path in inputs:
+                    with (folder / "back").open("wb") as file:
+                        client.download_blob(f"plain/{path}", max_concurrency=4).readinto(file)
+
+            compare("to Azure's storage; `upload_blob`", stage, upload)
+            for path in inputs:  # in place of a model
+                work.put(paths.model(spec.version, Path(path).name), store.get(path))
+            compare(
+                "back from it; `download_blob`", lambda: staging.bring_back(work, Storage(f"file://{folder}/b"), spec), download
+            )
 
 
 @contextlib.contextmanager

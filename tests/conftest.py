@@ -24,9 +24,10 @@ _numbers = itertools.count()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``pytest -n 2 --dist loadgroup`` the tests of a folder stay together, as they share servers."""
+    """With ``pytest -n 2 --dist loadgroup`` a file's tests stay together, and all that need the one running Airflow."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+        folder, name = item.path.parent.name, str(item.path)
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "dags" else name))
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,5 +1,6 @@
 """Training on a machine that is reached by SSH, whatever happens to the connection, the machine and the task."""
 
+import json
 import os
 import re
 import signal
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 from worker.conftest import DAY
 
+from launch.compute_server import INSTANCE, PROJECT, ZONE, compute_server
 from launch.conftest import Task, Train
+from launch.google_identity import connection
 from launch.machine import Machine
 from recsys_ops import paths
 from recsys_ops.errors import ModelError, SettingsError, WorkerError
 from recsys_ops.launch.base import Job
 from recsys_ops.launch.ssh import Ssh
+from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
@@ -125,6 +129,41 @@ def test_a_job_that_ended_while_nobody_looked_is_not_done_again(there: Machine, 
     assert second.figures()["version"] == spec.version
     assert sweeps_told(second.log) == []
     model.verify(storage, spec.version)
+
+
+def test_a_job_whose_matrix_was_built_anew_is_ended_before_the_new_one_starts(
+    there: Machine, storage: Storage, make_job, start_task
+) -> None:
+    make_job(**ENDLESS)
+    first = start_task()
+    until(lambda: len(sweeps_told(first.log)) > 10)
+    old = there.workers()
+    first.process.kill()
+    name = re.search(r"starting job (\S+) on", first.log)[1]
+    spec = make_job(iterations=2)
+
+    class Remembered(dict):
+        """What Airflow keeps of a task between its tries."""
+
+        set = dict.__setitem__
+
+    remembered = Remembered(training_job={"job": name, "launcher": "Ssh", "id": name})
+    figures = TrainOnWorkerOperator(task_id="train").run(DAY, load_settings(), {"task_state_store": remembered})
+    assert figures["version"] == spec.version
+    assert spec.version in remembered["training_job"]["id"]
+    assert not {*old} & {*there.workers()}
+
+
+def test_a_machine_on_compute_engine_that_was_taken_away_is_started_again(
+    there: Machine, storage: Storage, make_job, train: Train, monkeypatch
+) -> None:
+    spec = make_job(iterations=2)
+    with compute_server() as compute:
+        described = {"project": PROJECT, "zone": ZONE, "instance": INSTANCE, "endpoint": compute.endpoint}
+        monkeypatch.setenv("RECSYS_WORKER__GCE", json.dumps(described))
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(compute.port))
+        assert train()["version"] == spec.version
+        assert (compute.asked, compute.state) == (["start"], "RUNNING")
 
 
 def test_two_tasks_at_once_share_one_job(there: Machine, make_job, start_task) -> None:

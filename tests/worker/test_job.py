@@ -18,6 +18,7 @@ from recsys_ops.evaluation.gate import decide
 from recsys_ops.settings import GateSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import job, model
+from recsys_ops.worker.detached import NO_RESULT
 from recsys_ops.worker.job import main
 from recsys_ops.worker.spec import JobSpec, read_inputs
 
@@ -281,3 +282,8 @@ def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):
     make_job(iterations=1)
     script = "import sys; sys.modules['airflow'] = None; from recsys_ops.worker.job import main; sys.exit(main(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, spec_url(storage)], check=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})
+
+
+def test_a_worker_whose_storage_is_away_says_so_by_its_exit_code(tmp_path: Path):
+    (tmp_path / "blob").write_text("no folder")
+    assert main(f"file://{tmp_path}/blob/jobs/day={DAY}/spec.json") == NO_RESULT

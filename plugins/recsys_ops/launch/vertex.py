@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from recsys_ops.errors import ModelError, SettingsError, WorkerError
+from recsys_ops.errors import ModelError, SettingsError, StorageError, WorkerError
 from recsys_ops.launch.base import Job, Launcher, Status
 from recsys_ops.launch.google_rest import GoogleRest, NotFoundError
 from recsys_ops.settings import VertexSettings
@@ -223,7 +223,11 @@ class _Lines:
 
     def tell_new(self, *, everything: bool) -> None:
         """Tell the new whole lines; with `everything` also a last one without an end."""
-        written = self._read()
+        try:
+            written = self._read()
+        except StorageError as error:  # no reason to lose sight of the job
+            log.warning("the worker's log cannot be read just now: %s", error)
+            return
         if not written.startswith(self._told):
             self._told = b""
         end = len(written) if everything else written.rfind(b"\n") + 1

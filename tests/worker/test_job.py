@@ -64,6 +64,7 @@ def test_the_defaults_beat_popularity_on_planted_tastes(storage: Storage, make_j
     spec = make_job()
     assert main(spec_url(storage)) == 0
     figures = model.measure(storage, spec.version, draws=500)
+    assert result(storage)["metrics"] == {name: figures[name] for name in ("challenger", "popularity")}
     assert figures["challenger"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
     assert decide(figures, GateSettings(allow_first_deployment=True)).blessed
 

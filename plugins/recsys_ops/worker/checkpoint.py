@@ -19,7 +19,7 @@ from recsys_ops.worker.spec import JobSpec, code, packages
 log = logging.getLogger(__name__)
 
 PHASES = ("fit", "refit")
-_PAUSE = 9  # after a checkpoint, times as long as it took: on few cores the sweeps would else be slower by a third
+_PAUSE = 9  # after a checkpoint, times as long as it took: on few cores the sweeps would else be slower by a third or more
 
 
 class Checkpoints:

@@ -15,6 +15,7 @@ from recsys_ops.als import card, gpu, recommend
 from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import describe_device, fit, loss, solver
 from recsys_ops.errors import ModelError, RecsysError, StorageError
+from recsys_ops.evaluation.metrics import ranking_metrics
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model
 from recsys_ops.worker.checkpoint import Checkpoints
@@ -28,6 +29,8 @@ from recsys_ops.worker.stored_log import StoredLog
 log = logging.getLogger(__name__)
 
 POPULAR_ITEMS = 100
+# by model, then by name such as ndcg@20
+Metrics = dict[str, dict[str, float]]
 
 
 def main(url: str, started: float | None = None) -> int:
@@ -49,11 +52,11 @@ def main(url: str, started: float | None = None) -> int:
 
 
 def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
-    spec, device, reason, outage = None, None, None, False
+    spec, device, metrics, reason, outage = None, None, None, None, False
     try:
         spec = read_spec(storage, day)
         device = describe_device(spec.training)
-        run(storage, spec, device, meter)
+        metrics = run(storage, spec, device, meter)
     except RecsysError as error:
         reason, outage = str(error), isinstance(error, StorageError)
         log.error("the job of %s failed: %s", day, reason)
@@ -68,6 +71,7 @@ def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
         "version": spec and spec.version,
         "reason": reason,
         "outage": outage,
+        "metrics": metrics,
         "seconds": meter.seconds,
         "peak_memory_bytes": peak_memory(),
         "device": device,
@@ -82,8 +86,8 @@ def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
     return 1 if reason else 0
 
 
-def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter: Meter) -> None:
-    """Train, make the lists and write the model version, unless that is done already.
+def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter: Meter) -> Metrics | None:
+    """Train, make the lists and write the model version; returns its metrics on the held-out day, None if it was done already.
 
     Raises ModelError for inputs or a champion that must not be used, and when memory does not suffice.
     """
@@ -91,7 +95,7 @@ def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter
     if model.is_finished(storage, spec):
         log.info("version %s is finished already: nothing to do", spec.version)
         checkpoints.delete()
-        return
+        return None
     if code() != spec.code:
         log.warning(
             "this machine's recsys_ops is not the one that wrote the job: install the same release here and where Airflow runs"
@@ -102,10 +106,11 @@ def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter
     needed = _memory_needed(inputs, spec)
     log.info("memory needed_mib=%d machine_mib=%d", needed >> 20, machine_memory() >> 20)
     try:
-        _train(storage, spec, inputs, champion, device, checkpoints, meter)
+        metrics = _train(storage, spec, inputs, champion, device, checkpoints, meter)
     except MemoryError as error:
         raise ModelError(_too_little_memory(error, f"about {needed:,}")) from error
     checkpoints.delete()
+    return metrics
 
 
 def _train(
@@ -116,7 +121,7 @@ def _train(
     device: Mapping[str, str],
     checkpoints: Checkpoints,
     meter: Meter,
-) -> None:
+) -> Metrics:
     data = inputs.interactions
     train, full = data.train, data.full
     log.info("users=%d items=%d train=%d full=%d holdout=%d", *train.shape, train.nnz, full.nnz, data.holdout.nnz)
@@ -137,7 +142,15 @@ def _train(
         evaluation = evaluation_lists(
             train, data.holdout, fitted, champion.matched if champion else None, max(settings.k), settings.exclude_seen, best
         )
-    log.info("evaluated users=%d champion=%s", len(evaluation.users), spec.champion)
+        models = {"challenger": evaluation.challenger, "champion": evaluation.champion, "popularity": evaluation.popularity}
+        metrics = {
+            name: ranking_metrics(lists, evaluation.relevant, settings.k, most_popular=evaluation.most_popular)
+            for name, lists in models.items()
+            if lists is not None
+        }
+    decisive = f"ndcg@{settings.k[-1]}"
+    told = " ".join(f"{name}={found[decisive]:.4f}" for name, found in metrics.items())
+    log.info("evaluated users=%d champion=%s %s %s", len(evaluation.users), spec.champion, decisive, told)
 
     with meter.phase("refit"):
         served = _fit("refit", full, spec, training.refit_iterations, fitted, checkpoints)
@@ -168,6 +181,7 @@ def _train(
         }
         before = champion.manifest if champion and start else None
         model.write_model(storage, spec, served, evaluation, frames, started_from=before, measured=measured)
+    return metrics
 
 
 def _fit(

@@ -22,14 +22,6 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
 _numbers = itertools.count()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``pytest -n 2 --dist loadgroup`` a file's tests stay together, and all that need the one running Airflow."""
-    for item in items:
-        folder, name = item.path.parent.name, str(item.path)
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "dags" else name))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing may be skipped."""

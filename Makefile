@@ -14,7 +14,7 @@ demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctr
 	@$(BIN)/python -m recsys_ops.demo.run ui
 
 test: .venv/installed           ## the whole suite
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest $(ARGS)
 
 lint: .venv/installed           ## format, lint, types, floors, lock
 	@$(BIN)/ruff format --check .

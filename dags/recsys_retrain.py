@@ -41,7 +41,7 @@ with DAG(
         "owner": "recsys",
         "retries": 2,
         "retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(hours=1),
+        "execution_timeout": timedelta(hours=3),
         "on_failure_callback": alert,
     },
     params={

@@ -1,7 +1,6 @@
 """Azurite, the emulator of Azure's blob storage, out of npm; Node comes out of PyPI."""
 
 import base64
-import fcntl
 import os
 import secrets
 import subprocess
@@ -62,12 +61,10 @@ class Azurite:
 def azurite(folder: Path) -> Iterator[Azurite]:
     """A server on a free port until the block ends; its log lies in the folder."""
     main = HERE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-    with (HERE / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not main.is_file():
-            subprocess.run(
-                [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True, capture_output=True
-            )
+    if not main.is_file():
+        subprocess.run(
+            [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True, capture_output=True
+        )
     port, key = services.free_port(), base64.b64encode(secrets.token_bytes(64)).decode()
     options = ["--inMemoryPersistence", "--loose", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
     with (folder / "azurite.log").open("w") as log:

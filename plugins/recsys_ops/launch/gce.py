@@ -36,13 +36,7 @@ def start(settings: GceSettings, conn_id: str) -> dict[str, Any]:
             "down: gcloud compute instances set-scheduling %s --max-run-duration=4h --instance-termination-action=STOP",
             *(machine.name, machine.flags),
         )
-    return {
-        "instance": settings.instance,
-        "zone": settings.zone,
-        "machine_type": instance["machineType"].rpartition("/")[2],
-        "already_running": not asked,
-        "start_s": round(time.monotonic() - began, 1),
-    }
+    return {**_described(settings, instance), "already_running": not asked, "start_s": round(time.monotonic() - began, 1)}
 
 
 def stop(settings: GceSettings, conn_id: str) -> dict[str, Any]:
@@ -54,13 +48,7 @@ def stop(settings: GceSettings, conn_id: str) -> dict[str, Any]:
     began = time.monotonic()
     machine = _Machine(settings, conn_id)
     instance, asked = machine.bring_to({"TERMINATED", "SUSPENDED"}, {"RUNNING": "stop"}, _STOP_TIMEOUT_S)
-    return {
-        "instance": settings.instance,
-        "zone": settings.zone,
-        "machine_type": instance["machineType"].rpartition("/")[2],
-        "already_stopped": not asked,
-        "stop_s": round(time.monotonic() - began, 1),
-    }
+    return {**_described(settings, instance), "already_stopped": not asked, "stop_s": round(time.monotonic() - began, 1)}
 
 
 def ask_to_stop(settings: GceSettings, conn_id: str) -> None:
@@ -130,6 +118,14 @@ class _Machine:
             return self._rest.call(method, path, **request)
         except SettingsError as error:
             raise SettingsError(f"{self.name} cannot be used, see worker.gce: {error}") from error
+
+
+def _described(settings: GceSettings, instance: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "instance": settings.instance,
+        "zone": settings.zone,
+        "machine_type": instance["machineType"].rpartition("/")[2],
+    }
 
 
 def _turns(seconds: float) -> Iterator[None]:

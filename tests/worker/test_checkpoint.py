@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from recsys_ops import paths
-from recsys_ops.als.factors import Factors
+from recsys_ops.als.factors import Factors, small_random
 from recsys_ops.errors import StorageError
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files, model
@@ -92,6 +93,19 @@ def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(sto
     assert without_run(contents(storage, spec.version)) == without_run(undisturbed)
     assert model.verify(storage, spec.version).run.resumed == done
     assert not [path for path in storage.list("jobs") if "checkpoint" in path]
+
+
+@pytest.mark.parametrize(("kind", "written"), [("gpu", [1, 2, 3, 4, 5]), ("cpu", [1, 5])])
+def test_each_sweep_of_a_card_gets_a_checkpoint_and_a_cpu_is_not_held_up(
+    storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture, kind: str, written: list[int]
+):
+    caplog.set_level("INFO")
+    checkpoints = Checkpoints(storage, make_job(iterations=5), {"kind": kind})
+    factors = small_random((4000, 3000), 32, seed=1)
+    for sweep in range(1, 6):
+        checkpoints.write("fit", sweep, lambda: factors, last=sweep == 5)
+        wait([checkpoints._writing])
+    assert [int(n) for n in re.findall(r"checkpoint phase=fit sweep=(\d+)", caplog.text)] == written
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from recsys_ops import paths
 from recsys_ops.evaluation.gate import decide
 from recsys_ops.settings import GateSettings
 from recsys_ops.storage import Storage
-from recsys_ops.worker import job, model
+from recsys_ops.worker import job, meter, model
 from recsys_ops.worker.detached import NO_RESULT
 from recsys_ops.worker.job import main
 from recsys_ops.worker.spec import JobSpec, read_inputs
@@ -169,20 +169,34 @@ def test_a_machine_with_another_release_says_so(storage: Storage, make_job: Make
     assert "install the same release here and where Airflow runs" in warning.getMessage()
 
 
-def test_a_machine_without_the_memory_says_what_is_needed_and_what_is_there(
-    storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("there", "would"), [(2**40, ""), (315 * 2**20, r"; training.factors = \d+ would fit"), (2**20, "; no number of .* fit")]
+)
+def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what_would_fit(
+    storage: Storage,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    there: int,
+    would: str,
 ):
     def full(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 9.3 GiB")
 
-    make_job(iterations=1)
-    for function, needed in (("fit", "about [0-9,]{7,}"), ("read_inputs", "more than [0-9,]{4,}")):
-        monkeypatch.setattr(job, function, full)
-        assert main(spec_url(storage)) == 1
-        assert re.search(
-            rf"memory does not suffice \(Unable to allocate 9.3 GiB\): {needed} bytes are needed, [0-9,]{{10,}} are there: lower",
-            result(storage)["reason"],
-        )
+    (tmp_path / "memory.max").write_text(f"{there}\n")
+    monkeypatch.setattr(meter, "_CONTAINER_LIMIT", tmp_path / "memory.max")
+    make_job(iterations=1, factors=9_000)
+    monkeypatch.setattr(job, "fit", full)
+    assert main(spec_url(storage)) == 1
+    needs = rf"about [0-9,]{{9,}} bytes for 9000 factors of [0-9,]{{9,}}{would}"
+    assert re.search(rf"memory does not suffice \(Unable to allocate 9.3 GiB; {needs}\): lower", result(storage)["reason"])
+    # the kernel kills without a word: who reads the log finds it there
+    told = [record for record in caplog.records if record.levelname == "WARNING" and re.search(needs, record.getMessage())]
+    assert bool(told) == bool(would)
+    monkeypatch.setattr(job, "read_inputs", full)
+    assert main(spec_url(storage)) == 1
+    assert re.search(r"does not suffice \(Unable to allocate 9.3 GiB; [0-9,]{4,} bytes were read of", result(storage)["reason"])
 
 
 def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):

@@ -19,14 +19,15 @@ from recsys_ops.worker.spec import JobSpec, code, packages
 log = logging.getLogger(__name__)
 
 PHASES = ("fit", "refit")
-_PAUSE = 9  # after a checkpoint, times as long as it took: on few cores the sweeps would else be slower by a third or more
+_CPU_PAUSE = 9  # after a checkpoint, times as long as it took: on few cores the sweeps would else be slower by a third or more
 
 
 class Checkpoints:
     """One job's checkpoints. No fault of theirs ends the job: it is logged.
 
-    One thread writes them while the sweeps go on, one at a time and for at most a tenth of the time: sweeps that end between two
-    get none. That takes one more copy of the factors in memory and one on the local disk.
+    One thread writes them while the sweeps go on, one at a time: each sweep gets one, but for those that end while one is
+    written. Where the CPU does the sweeps, it writes for at most a tenth of the time. That takes one more copy of the factors
+    in memory and one on the local disk.
 
     resumed : by phase the number of sweeps that did not have to be done again
     """
@@ -37,6 +38,7 @@ class Checkpoints:
         self._origin = {"version": spec.version, "code": code(), "packages": packages(), "device": dict(device)}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._pause = _CPU_PAUSE if device["kind"] == "cpu" else 0
         self._not_before = dict.fromkeys(PHASES, 0.0)  # by time.monotonic
 
     def read(self, phase: str) -> tuple[int, Factors] | None:
@@ -87,7 +89,7 @@ class Checkpoints:
         else:
             log.info("checkpoint phase=%s sweep=%d seconds=%.2f", phase, sweeps, time.monotonic() - started)
         now = time.monotonic()
-        self._not_before[phase] = now + _PAUSE * (now - started)
+        self._not_before[phase] = now + self._pause * (now - started)
 
     def _path(self, phase: str) -> str:
         return paths.job(self._day, f"checkpoint-{phase}.npz")

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -61,7 +62,7 @@ def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
         reason, outage = str(error), isinstance(error, StorageError)
         log.error("the job of %s failed: %s", day, reason)
     except MemoryError as error:
-        reason = _too_little_memory(error, f"more than {storage.bytes_read:,}")
+        reason = _too_little_memory(f"{error}; {storage.bytes_read:,} bytes were read of {machine_memory():,}")
         log.exception("the job of %s failed: %s", day, reason)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}; the worker's log has the traceback"
@@ -103,12 +104,12 @@ def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter
     with meter.phase("read"):
         inputs = read_inputs(storage, spec)
         champion = _champion(storage, spec, inputs)
-    needed = _memory_needed(inputs, spec)
-    log.info("memory needed_mib=%d machine_mib=%d", needed >> 20, machine_memory() >> 20)
+    needs = _memory_needs(inputs, spec)
+    log.log(logging.WARNING if "would fit" in needs else logging.INFO, "memory: %s", needs)
     try:
         metrics = _train(storage, spec, inputs, champion, device, checkpoints, meter)
     except MemoryError as error:
-        raise ModelError(_too_little_memory(error, f"about {needed:,}")) from error
+        raise ModelError(_too_little_memory(f"{error}; {needs}")) from error
     checkpoints.delete()
     return metrics
 
@@ -218,17 +219,27 @@ def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | No
     return _Champion(manifest, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
 
 
-def _memory_needed(inputs: Inputs, spec: JobSpec) -> int:
-    """Bytes, roughly: the libraries; the matrices, one of them transposed as well; four copies of the factors (of a fit: start,
-    result, at work, on their way into a checkpoint); the served lists.
-    """
+def _memory_needs(inputs: Inputs, spec: JobSpec) -> str:
+    """What the job needs, what is there and, where that is less, the most `training.factors` that would fit."""
     train, full = inputs.interactions.train, inputs.interactions.full
-    cells, factors = train.nnz + 2 * full.nnz, sum(full.shape) * spec.training.factors
-    return int(300 * 2**20 + 8 * cells + 4 * 4 * factors + 70 * full.shape[0] * spec.top_n)
+    cells, rows = train.nnz + 2 * full.nnz, sum(full.shape)
+
+    def needed(factors: int) -> int:
+        """Bytes, roughly: the libraries; the matrices, one of them transposed as well; four copies of the factors (of a fit:
+        start, result, at work, on their way into a checkpoint); the served lists.
+        """
+        return int(300 * 2**20 + 8 * cells + 4 * 4 * rows * factors + 70 * full.shape[0] * spec.top_n)
+
+    factors, there = spec.training.factors, machine_memory()
+    said = f"about {needed(factors):,} bytes for {factors} factors of {there:,}"
+    if needed(factors) <= there:
+        return said
+    fitting = bisect_right(range(1, factors), there, key=needed)  # the largest number, 0 where none
+    return f"{said}; " + (f"training.factors = {fitting} would fit" if fitting else "no number of factors would fit")
 
 
-def _too_little_memory(error: MemoryError, needed: str) -> str:
+def _too_little_memory(known: str) -> str:
     return (
-        f"the machine's memory does not suffice ({error or 'no more could be had'}): {needed} bytes are needed, "
-        f"{machine_memory():,} are there: lower training.factors or confidence.window_days, or take a larger machine"
+        f"the machine's memory does not suffice ({known}): lower training.factors or confidence.window_days, "
+        "or take a larger machine"
     )

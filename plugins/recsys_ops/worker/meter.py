@@ -13,6 +13,8 @@ from recsys_ops.storage import Storage
 
 log = logging.getLogger(__name__)
 
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
 
 class CountedStorage(Storage):
     """A storage that counts the bytes of the objects that go through it."""
@@ -66,5 +68,9 @@ def peak_memory() -> int:
 
 
 def machine_memory() -> int:
-    """Bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that this process may have: the machine's, or its container's where that has fewer (Linux, control groups 2)."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(_CONTAINER_LIMIT.read_text()))
+    except (OSError, ValueError):  # no control group of its own, or "max"
+        return machine

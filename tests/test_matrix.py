@@ -358,3 +358,82 @@ def test_matrices_are_those_made_by_hand(rows: list[tuple[int, str, str, str]], 
     known = set(full) | (liked - met)
     assert built.users.to_list() == sorted({user for user, _ in known})
     assert built.items.to_list() == sorted({item for _, item in known})
+
+
+def held_out_by(protocol: str, events: pl.DataFrame, **settings: Any) -> Interactions:
+    return build(events, DAY, CONFIDENCE, EVALUATION.model_copy(update={"protocol": protocol, **settings}))
+
+
+def busy(seed: int) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(["view", "cart", "purchase"], 3000)
+    ages, users, items = rng.integers(0, 30, 3000), rng.integers(0, 60, 3000), rng.integers(0, 40, 3000)
+    return history(
+        *((int(a), f"u{u:02}", f"i{i:02}", str(k)) for a, u, i, k in zip(ages, users, items, kinds, strict=True)),
+        (3, "once", "i00", "purchase"), (3, "u00", "rare", "purchase"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["random", "leave_last_out"])
+def test_masked_pairs_were_liked_are_unknown_to_train_and_can_be_recommended(protocol: str):
+    events = busy(1)
+    built = held_out_by(protocol, events)
+    train, full, held = (set(cells(matrix, built)) for matrix in (built.train, built.full, built.holdout))
+    liked = set(events.filter(pl.col("event_type") != "view").select("user_id", "item_id").unique().iter_rows())
+    assert train | held == full
+    assert not train & held
+    assert held <= liked
+    assert {user for user, _ in held} <= {user for user, _ in train}
+    assert {item for _, item in held} <= {item for _, item in train}
+    assert {("once", "i00"), ("u00", "rare")} <= train
+    assert cells(built.full, built) == cells(build(events, DAY, CONFIDENCE, EVALUATION).full, built)
+
+
+@pytest.mark.parametrize("protocol", ["random", "leave_last_out"])
+def test_masking_does_not_depend_on_the_order_of_the_rows(protocol: str):
+    one, other = (held_out_by(protocol, e) for e in (busy(2), busy(2).sample(fraction=1.0, shuffle=True, seed=1)))
+    for name in ("train", "full", "holdout"):
+        assert cells(getattr(one, name), one) == cells(getattr(other, name), other)
+
+
+def test_random_masks_a_seeded_share_of_the_liked_pairs():
+    events = busy(3)
+    pairs = events.filter(pl.col("event_type") != "view").select("user_id", "item_id").unique().height
+    first, again, other, fewer = (
+        set(cells(built.holdout, built))
+        for built in (
+            held_out_by("random", events), held_out_by("random", events), held_out_by("random", events, seed=2),
+            held_out_by("random", events, random_share=0.05),
+        )
+    )  # fmt: skip
+    assert first == again
+    assert first != other
+    assert len(first) / pairs == pytest.approx(0.2, abs=0.03)
+    assert len(fewer) / pairs == pytest.approx(0.05, abs=0.02)
+
+
+def test_leave_last_out_masks_what_each_user_liked_last_with_all_that_was_about_it():
+    events = history(
+        (9, "ann", "cup", "view"), (5, "ann", "pot", "cart"), (2, "ann", "cup", "purchase"), (2, "ann", "pan", "cart"),
+        (1, "ann", "lid", "view"), (8, "bob", "cup", "purchase"), (7, "bob", "pan", "view"), (0, "bob", "pot", "purchase"),
+        (3, "cid", "cup", "purchase"),
+    )  # fmt: skip
+    built = held_out_by("leave_last_out", events)
+    assert set(cells(built.holdout, built)) == {("ann", "cup"), ("bob", "pot")}
+    assert ("ann", "cup") not in cells(built.train, built)
+    assert ("cid", "cup") in cells(built.train, built)
+
+
+def test_what_is_masked_counts_neither_for_the_minima_nor_as_bought():
+    events = history(
+        (5, "ann", "cup", "view"), (4, "ann", "pot", "view"), (3, "ann", "pan", "purchase"),
+        (5, "bob", "cup", "view"), (4, "bob", "pan", "view"), (3, "bob", "pot", "purchase"),
+        (5, "cid", "cup", "purchase"), (4, "cid", "pan", "purchase"), (3, "cid", "pot", "cart"),
+    )  # fmt: skip
+    evaluation = EVALUATION.model_copy(update={"protocol": "leave_last_out"})
+    built = build(events, DAY, CONFIDENCE.model_copy(update={"buyers_only": True}), evaluation)
+    assert {user for user, _ in cells(built.train, built)} == {"cid"}
+    assert dict(zip(built.users, built.buyers, strict=True)) == {"ann": False, "bob": False, "cid": True}
+    assert cells(built.holdout, built) == {}
+    built = build(events, DAY, CONFIDENCE.model_copy(update={"min_item_events": 2}), evaluation)
+    assert set(cells(built.holdout, built)) == {("ann", "pan")}

@@ -22,9 +22,10 @@ class Interactions:
     """What people did, as matrices of one shape (n_users, n_items); row and column order is that of the sorted ids.
 
     users, items : String series, sorted, unique: those with a cell in `full` or in `holdout`
-    train : csr_matrix, float32, confidence > 1, the days before the held-out day
-    full : csr_matrix, float32, confidence > 1, the same through the held-out day
-    holdout : csr_matrix, bool, what each user liked on the held-out day
+    train : csr_matrix, float32, confidence > 1, what is not held out: the days before the run's day
+    full : csr_matrix, float32, confidence > 1, everything through the run's day
+    holdout : csr_matrix, bool, what each user liked on the run's day, or what else the protocol holds out
+    buyers : bool, (n_users,), who bought something in what is not held out
     """
 
     users: pl.Series
@@ -32,6 +33,7 @@ class Interactions:
     train: sparse.csr_matrix
     full: sparse.csr_matrix
     holdout: sparse.csr_matrix
+    buyers: NDArray[np.bool_]
 
 
 def window_start(day: date, confidence: ConfidenceSettings) -> date:
@@ -40,7 +42,7 @@ def window_start(day: date, confidence: ConfidenceSettings) -> date:
 
 
 def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evaluation: EvaluationSettings) -> Interactions:
-    """Weigh the window's events and hold out `day`.
+    """Weigh the window's events and hold out `day`, or by another of the protocols.
 
     A pair's confidence is ``1 + alpha * log1p(w)`` (Hu, Koren & Volinsky 2008, eq. 6, with the weight in place of the count),
     where ``w`` sums ``weight * 0.5 ** (age / half_life_days) * repeat_decay ** (n - 1)`` over its events: the age runs from the
@@ -50,12 +52,19 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
 
     `buyers_only`, then `min_user_events` and `min_item_events` leave users and items out of what is learned, and BM25 counts
     what is left: for `train` on the days before `day`, for `full` through it. What is held out does not depend on them.
+
+    With the protocols `random` and `leave_last_out` everything about the pairs held out is masked in `train`, which otherwise has
+    all days through `day`: a seeded share of the pairs liked in the window, or the one that each user liked last (of several on a
+    day that of the smallest item id). A pair is masked only where its user and its item keep others in `train`, so that the item
+    can be recommended. A model of an earlier run has learnt from the masked pairs: judged on them, or taken to start from, it
+    would look better than it is, so by these protocols a model is compared with popularity alone and fitted from scratch.
+
     The order of the rows does not matter. Memory grows with the events of the window, some 60 bytes each beside `events`.
 
     events : history rows (day, user_id, item_id, event_type, …), the ids as String or as Enum of ascending ids; days outside
         the window are left out
 
-    Raises DataError when nothing is learned from the days before `day`: there is nothing to train on.
+    Raises DataError when nothing is learned from what is not held out: there is nothing to train on.
     """
     users, items = _ids(events["user_id"]), _ids(events["item_id"])
     shape = (len(users), len(items))
@@ -76,32 +85,49 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
     cell = pl.col("user") * len(items) + pl.col("item")
     key = cell * 2 ** _bits(weights) + kind * confidence.window_days + age
     weighted = rows.filter(kind.is_in(_codes(confidence.weights))).select(key.sort()).collect().to_series().to_numpy()
-    is_before = (np.arange(weights.size) % confidence.window_days > 0)[weighted & 2 ** _bits(weights) - 1]
-    before = weighted[is_before]
     bought = rows.filter(kind.is_in(_codes(["purchase"])))
+    liked = rows.filter(kind.is_in(_codes(evaluation.events)))
+    if evaluation.protocol == "next_day":
+        last = day - timedelta(days=1)
+        is_before = (np.arange(weights.size) % confidence.window_days > 0)[weighted & 2 ** _bits(weights) - 1]
+        learnable, bought_before = weighted[is_before], bought.filter(age > 0)
+        held = liked.filter(age == 0).select(cell.unique().sort()).collect().to_series().to_numpy()
+    else:
+        last = day
+        cells = weighted >> _bits(weights)
+        held = _drawn(liked, evaluation, len(items))
+        held = _both_in(held, cells[~np.isin(cells, held)], shape)
+        learnable, bought_before = weighted[~np.isin(cells, held)], bought.filter(~cell.is_in(pl.Series(held).implode()))
 
-    def learned(sums: sparse.csr_matrix, buys: pl.LazyFrame) -> sparse.csr_matrix:
-        buyers = buys.select("user").collect().to_series().to_numpy() if confidence.buyers_only else None
+    def who(of: pl.LazyFrame) -> NDArray[np.bool_]:
+        found = np.zeros(len(users), dtype=bool)
+        found[of.select("user").collect().to_series().to_numpy()] = True
+        return found
+
+    def learned(sums: sparse.csr_matrix, buyers: NDArray[np.bool_]) -> sparse.csr_matrix:
         return _confidence(_supported(sums, buyers, confidence), confidence)
 
-    met = _sums(before, weights, shape, confidence.repeat_decay)
+    buyers = who(bought_before)
+
+    met = _sums(learnable, weights, shape, confidence.repeat_decay)
     if met.nnz == 0:
         raise DataError(
             f"nothing to train on: history holds no {', '.join(confidence.weights)} events of "
-            f"{start} … {day - timedelta(days=1)} ({events.height:,} rows read); run recsys_ingest for those days first"
+            f"{start} … {last} ({events.height:,} rows read); run recsys_ingest for those days first"
         )
-    train = learned(met, bought.filter(age > 0))
+    train = learned(met, buyers)
     if train.nnz == 0:
         raise DataError(
-            f"nothing to train on: {met.nnz:,} pairs of user and item of {start} … {day - timedelta(days=1)}, none of which "
+            f"nothing to train on: {met.nnz:,} pairs of user and item of {start} … {last}, none of which "
             "passes confidence.buyers_only, min_user_events and min_item_events: lower them"
         )
-    liked = rows.filter(age == 0, kind.is_in(_codes(evaluation.events))).select(cell.unique().sort()).collect().to_series()
-    holdout = _matrix(liked.to_numpy(), np.ones(len(liked), dtype=bool), shape)
+    if evaluation.protocol != "next_day":
+        held = _both_in(held, _cells(train), shape)
+    holdout = _matrix(held, np.ones(len(held), dtype=bool), shape)
     if evaluation.exclude_seen:
         holdout = (holdout > met.astype(bool)).tocsr()
-    full = learned(_sums(weighted, weights, shape, confidence.repeat_decay), bought)
-    return _without_empty(Interactions(users, items, train, full, holdout))
+    full = learned(_sums(weighted, weights, shape, confidence.repeat_decay), who(bought) if confidence.buyers_only else buyers)
+    return _without_empty(Interactions(users, items, train, full, holdout, buyers))
 
 
 def _ids(column: pl.Series) -> pl.Series:
@@ -110,6 +136,36 @@ def _ids(column: pl.Series) -> pl.Series:
 
 def _codes(kinds: Iterable[EventType]) -> list[int]:
     return [_KINDS.index(kind) for kind in kinds]
+
+
+def _drawn(liked: pl.LazyFrame, evaluation: EvaluationSettings, n_items: int) -> NDArray[np.int64]:
+    """The cells to mask, ascending.
+
+    liked : user, item, age
+    """
+    cell = (pl.col("user") * n_items + pl.col("item")).alias("cell")
+    if evaluation.protocol == "random":
+        cells = liked.select(cell.unique().sort()).collect().to_series().to_numpy()
+        return cells[np.random.default_rng(evaluation.seed).random(len(cells)) < evaluation.random_share]
+    # of the smallest age, then of the smallest item
+    newest = liked.group_by("user").agg(item=(pl.col("age").cast(pl.Int64) * n_items + pl.col("item")).min() % n_items)
+    return newest.select(cell.sort()).collect().to_series().to_numpy()
+
+
+def _both_in(cells: NDArray[np.int64], others: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Those of `cells` whose row and column both have some of the `others`."""
+    rows, columns = (np.zeros(n, dtype=bool) for n in shape)
+    row, column = np.divmod(others, max(shape[1], 1))
+    rows[row] = columns[column] = True
+    row, column = np.divmod(cells, max(shape[1], 1))
+    return cells[rows[row] & columns[column]]
+
+
+def _cells(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
+    """The numbers of the stored cells, row by row."""
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    numbers: NDArray[np.int64] = rows * matrix.shape[1] + matrix.indices
+    return numbers
 
 
 def _weights(confidence: ConfidenceSettings) -> NDArray[np.float64]:
@@ -150,10 +206,10 @@ def _matrix(cells: NDArray[np.int64], data: NDArray[Any], shape: tuple[int, int]
     return sparse.csr_matrix((data, columns.astype(np.int32), np.append(0, ends).astype(np.int32)), shape=shape)
 
 
-def _supported(sums: sparse.csr_matrix, buyers: NDArray[np.int64] | None, confidence: ConfidenceSettings) -> sparse.csr_matrix:
+def _supported(sums: sparse.csr_matrix, buyers: NDArray[np.bool_], confidence: ConfidenceSettings) -> sparse.csr_matrix:
     """Without the cells of users and items that have too few; both are counted before either is left out."""
-    if buyers is not None:
-        sums = _where(sums, np.bincount(buyers, minlength=sums.shape[0]) > 0, np.ones(sums.shape[1], dtype=bool))
+    if confidence.buyers_only:
+        sums = _where(sums, buyers, np.ones(sums.shape[1], dtype=bool))
     per_user, per_item = np.diff(sums.indptr), np.bincount(sums.indices, minlength=sums.shape[1])
     return _where(sums, per_user >= confidence.min_user_events, per_item >= confidence.min_item_events)
 
@@ -196,5 +252,6 @@ def _without_empty(found: Interactions) -> Interactions:
         ends = np.append(0, matrix.indptr[1:][users]).astype(matrix.indptr.dtype)
         return sparse.csr_matrix((matrix.data, place[matrix.indices], ends), shape=(int(users.sum()), int(items.sum())))
 
-    matrices = (closed(matrix) for matrix in (found.train, found.full, found.holdout))
-    return Interactions(found.users.filter(pl.Series(users)), found.items.filter(pl.Series(items)), *matrices)
+    train, full, holdout = (closed(matrix) for matrix in (found.train, found.full, found.holdout))
+    kept = found.users.filter(pl.Series(users)), found.items.filter(pl.Series(items))
+    return Interactions(*kept, train, full, holdout, found.buyers[users])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_ops.als import recommend
-from recsys_ops.als.compiled import compiled
 from recsys_ops.als.recommend import top_n
+from recsys_ops.compiled import compiled
 
 
 def brute_force(users: np.ndarray, items: np.ndarray, n: int, seen: np.ndarray, eligible: np.ndarray) -> list[list[int]]:

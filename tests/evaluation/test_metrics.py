@@ -1,11 +1,11 @@
-"""Ranking metrics against cases worked by hand and against implicit's own."""
+"""Ranking metrics against cases worked by hand, and against what implicit and RecTools make of the same lists."""
 
 import numpy as np
 import pytest
 from implicit.evaluation import ranking_metrics_at_k
 from scipy import sparse
 
-from recsys_ops.evaluation.metrics import lower_bound, ndcg_by_user, ranking_metrics
+from recsys_ops.evaluation.metrics import lower_bound, ndcg_by_user, ranking_metrics, score, self_information
 
 
 def liked(*rows: list[int], items: int = 10) -> sparse.csr_matrix:
@@ -95,11 +95,70 @@ def test_metrics_agree_with_implicit_s():
     assert ours["precision@10"] * judged * k == pytest.approx(theirs["precision"] * np.minimum(likes, k).sum())
 
 
+def test_metrics_agree_with_rectools_s():
+    """The figures: RecTools 0.19.0, its NDCG with ``divide_by_achievable``, its MeanInvUserFreq and CatalogCoverage.
+
+    Its MAP divides by all a user liked, not by at most k, which for k = 10 is the same here.
+    """
+    rng = np.random.default_rng(9)
+    lists = np.argsort(rng.random((40, 25)), axis=1)[:, :10].astype(np.int32)
+    relevant = sparse.csr_matrix(rng.random((40, 25)) < 0.15)
+    met = rng.random((40, 25)) < np.linspace(0.1, 0.9, 25)
+    met[:, 0] = False
+    ours = score(
+        lists, relevant, (3, 10), most_popular=np.arange(10, dtype=np.int32), information=self_information(sparse.csr_matrix(met))
+    ).metrics()
+    theirs = {
+        "ndcg@3": 0.167490107683, "recall@3": 0.132051282051, "precision@3": 0.153846153846, "hit_rate@3": 0.410256410256,
+        "coverage@3": 0.96, "novelty@3": 1.297926642220,
+        "ndcg@10": 0.277011205046, "map@10": 0.154396791480, "recall@10": 0.398717948718, "precision@10": 0.148717948718,
+        "hit_rate@10": 0.794871794872, "coverage@10": 1.0, "novelty@10": 1.355101473948,
+    }  # fmt: skip
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
+
+
+def test_novelty_is_the_mean_of_the_listed_items_self_information():
+    # of four users with a cell one met item 0, four item 1 and nobody item 2
+    met = sparse.csr_matrix(np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    assert self_information(met).tolist() == [2.0, 0.0, 2.0]
+    found = score(
+        np.array([[0, 1], [1, -1]], np.int32), liked([0], [0], items=3), [1, 2],
+        most_popular=np.array([1, 0], np.int32), information=self_information(met),
+    ).metrics()  # fmt: skip
+    assert (found["novelty@1"], found["novelty@2"]) == (1.0, pytest.approx(2 / 3))
+
+
+def test_a_segment_s_metrics_are_those_of_its_users_lists_alone():
+    rng = np.random.default_rng(3)
+    users, items, k = 10_000, 30, (1, 5)
+    lists = np.argsort(rng.random((users, items)), axis=1)[:, :5].astype(np.int32)
+    relevant = sparse.csr_matrix(rng.random((users, items)) < 0.05)
+    common = {"most_popular": np.arange(5, dtype=np.int32), "information": rng.random(items)}
+    masks = {"some": rng.random(users) < 0.3, "all": np.ones(users, dtype=bool), "nobody": np.zeros(users, dtype=bool)}
+    found = score(lists, relevant, k, **common).segments(masks)
+    judged = np.diff(relevant.indptr) > 0
+    for name, mask in masks.items():
+        alone = ranking_metrics(lists[mask], relevant[mask], k, **common)
+        assert found[name] == pytest.approx({"users": np.count_nonzero(mask & judged), **alone})
+    assert found["all"] == {"users": np.count_nonzero(judged), **ranking_metrics(lists, relevant, k, **common)}
+
+
+def test_padding_of_the_most_popular_counts_for_nothing():
+    found = ranking_metrics(np.array([[0, -1]], np.int32), liked([0]), [2], most_popular=np.array([0, -1], np.int32))
+    assert found["popular@2"] == 0.5
+
+
 def test_the_lower_bound_is_that_of_a_plain_bootstrap():
     rng = np.random.default_rng(4)
     differences = rng.choice([-0.5, 0.0, 0.0, 0.2, 1.0], 400)
     plain = np.quantile(differences[rng.integers(0, 400, (20_000, 400))].mean(axis=1), 0.025)
     assert lower_bound(differences, 20_000, seed=1) == pytest.approx(plain, abs=0.003)
+
+
+def test_the_lower_bound_of_many_different_values_is_that_of_a_plain_bootstrap():
+    differences = np.random.default_rng(4).normal(0.01, 0.2, 3000)
+    draws = np.random.default_rng(1).integers(0, 3000, (4000, 3000), dtype=np.int16)
+    assert lower_bound(differences, 4000, seed=1) == pytest.approx(np.quantile(differences[draws].mean(axis=1), 0.025), abs=3e-4)
 
 
 def test_the_lower_bound_is_the_same_every_time_and_tightens_with_users():

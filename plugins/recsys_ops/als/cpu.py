@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.als.compiled import compiled
 from recsys_ops.als.factors import Callback, Factors, row_regularization
+from recsys_ops.compiled import compiled
 from recsys_ops.settings import TrainingSettings
 
 _STEPS = 3  # of conjugate gradients, as many as `implicit` takes

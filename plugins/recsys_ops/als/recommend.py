@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.als.compiled import compiled
+from recsys_ops.compiled import compiled
 
 # A thread holds the scores of one tile, 2 MiB, and one bit for each of its users and each item, 64 bytes an item
 _USERS = 512

@@ -152,7 +152,7 @@ def scored(source: Source, day: date, training: TrainingSettings, alpha: float) 
     train.data = (1 + alpha * (train.data - 1)).astype(np.float32)
     fitted = fit(train, training, iterations=training.iterations)
     lists: Evaluation = evaluation_lists(train, data.holdout, fitted, None, max(evaluation.k), evaluation.exclude_seen)
-    return compare(lists, k=evaluation.k, champion_version=None, factors_finite=True, draws=500, seed=1)
+    return compare(lists, k=evaluation.k, draws=500, seed=1)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def run(
     found = {"warm_s": between - began, "cold_s": ended - between}
     for name, factors in (("warm", warm), ("cold", cold)):
         lists = evaluation_lists(data.train, data.holdout, factors, None, max(evaluation.k), evaluation.exclude_seen)
-        metrics = compare(lists, k=evaluation.k, champion_version=None, factors_finite=True, draws=10, seed=1)
+        metrics = compare(lists, k=evaluation.k, draws=10, seed=1)
         found |= {name: metrics["challenger"]["ndcg@20"], "popularity": metrics["popularity"]["ndcg@20"]}
     refitted = fit(data.full, training, iterations=training.refit_iterations, factors0=warm)
     return found, (data, refitted)

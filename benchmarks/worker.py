@@ -116,7 +116,7 @@ def write(store: Storage, name: str) -> JobSpec:
     return write_job(
         store,
         DAY,
-        Interactions(users, items, data.train, data.train, data.holdout),
+        Interactions(users, items, data.train, data.train, data.holdout, np.zeros(len(users), dtype=bool)),
         np.ones(len(items), dtype=bool),
         confidence=ConfidenceSettings(),
         training=TrainingSettings(),

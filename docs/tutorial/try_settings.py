@@ -50,7 +50,7 @@ def score(events: pl.DataFrame, day: date, settings: Settings, trial: tuple[int,
     fitted = fit(data.train, training, iterations=training.iterations)
     lists = evaluation_lists(data.train, data.holdout, fitted, None, max(evaluation.k), exclude_seen)
     draws = settings.gate.bootstrap_draws
-    return compare(lists, k=evaluation.k, champion_version=None, factors_finite=True, draws=draws, seed=training.seed)
+    return compare(lists, k=evaluation.k, draws=draws, seed=training.seed)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,51 @@
-"""What Airflow loads of this package: the window functions as template macros, ``{{ macros.recsys_ops.run_day(…) }}``."""
+"""What Airflow loads of this package: the window functions as template macros, ``{{ macros.recsys_ops.run_day(…) }}``, and who
+writes the gate's verdict into its task's note.
+"""
 
+from typing import TYPE_CHECKING
+
+from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 from recsys_ops import windows
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+
+
+_VERDICT = ("blessed: ", "not blessed: ")
+
+
+class VerdictNotes:
+    """A task cannot write its own note; the scheduler, which calls this at a run's end, can."""
+
+    @hookimpl
+    def on_dag_run_success(self, dag_run: "DagRun") -> None:
+        _note_verdict(dag_run)
+
+    @hookimpl
+    def on_dag_run_failed(self, dag_run: "DagRun") -> None:
+        _note_verdict(dag_run)
 
 
 class RecsysOpsPlugin(AirflowPlugin):
     name = "recsys_ops"
     macros = [windows.run_day, windows.first_day]
+    listeners = [VerdictNotes()]
+
+
+def _note_verdict(dag_run: "DagRun") -> None:
+    if dag_run.dag_id != "recsys_retrain":
+        return
+    from airflow.models.xcom import XComModel
+    from sqlalchemy.orm import object_session
+
+    session = object_session(dag_run)
+    gate = dag_run.get_task_instance("gate", session=session) if session else None
+    if session is None or gate is None or not (gate.note or _VERDICT[0]).startswith(_VERDICT):  # a person's own note stays
+        return
+    found = session.scalars(
+        XComModel.get_many(run_id=dag_run.run_id, key="summary", task_ids="gate", dag_ids=dag_run.dag_id, limit=1)
+    ).first()
+    if found is not None:
+        gate.note = XComModel.deserialize_value(found)[:1000]

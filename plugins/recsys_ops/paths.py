@@ -4,6 +4,7 @@ from datetime import date
 
 HISTORY = "history"
 LIVE = "models/live.json"
+STUDIES = "tuning"
 
 
 def raw(day: date) -> str:
@@ -37,6 +38,16 @@ def report(name: str, day: date) -> str:
 def job(day: date, name: str) -> str:
     """What `build_matrix` hands to the worker; the worker's checkpoints, log and result."""
     return f"jobs/day={day}/{name}"
+
+
+def study(day: date, name: str) -> str:
+    """What `recsys_tune` has asked, what came of it, and what it proposes."""
+    return f"{STUDIES}/day={day}/{name}"
+
+
+def trial(day: date, number: int, name: str) -> str:
+    """What a study's trial has; its jobs lie below ``trial(day, number, "")`` as those of a storage of its own."""
+    return study(day, f"trials/{number}/{name}")
 
 
 def model(version: str, name: str) -> str:

@@ -215,13 +215,77 @@ class EvaluationSettings(Section):
     k: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_ascending)] = (3, 10, 20)
     events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase", "cart")
     exclude_seen: bool = True
+    protocol: Literal["next_day", "random", "leave_last_out"] = "next_day"
+    random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = 1
+
+
+AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 class GateSettings(Section):
     max_drop: Share = 0.05
+    max_drop_reference: Share = 0.08
     min_users: Positive = 50
     bootstrap_draws: Positive = 1000
+    min_overlap: Share = 0.4
+    max_refit_change: AtLeastOne = 2.0
+    max_day_change: AtLeastOne = 3.0
+    max_rows_per_user_change: AtLeastOne = 1.3
+    max_share_change: Share = 0.1
+    min_window_share: Share = 0.8
     allow_first_deployment: bool = False
+    when_not_blessed: Literal["fail", "skip"] = "fail"
+    approval: bool = False
+
+
+SearchedName = Literal[
+    "training.factors",
+    "training.iterations",
+    "training.regularization",
+    "training.regularization_exponent",
+    "confidence.alpha",
+    "confidence.half_life_days",
+]
+
+
+class SearchRange(Section):
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[int | float | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _bounds_or_choices(self) -> Self:
+        if self.choices:
+            if (self.low, self.high, self.log) != (None, None, False):
+                raise ValueError("give low and high, or choices, not both")
+        elif self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("give low and a larger high, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError("with log, low must be above 0")
+        return self
+
+    @property
+    def ends(self) -> tuple[int | float | None, ...]:
+        return self.choices or (self.low, self.high)
+
+
+class TuningSettings(Section):
+    adopt: bool = False
+    days: Positive = 3
+    batches: Positive = 4
+    batch_size: Positive = 3
+    at_once: Positive = 1
+    pool: str = "default_pool"
+    seed: Annotated[int, Field(ge=0)] = 1
+    # what is given is merged into a default: with another one no name could be left out
+    search: dict[SearchedName, SearchRange] = {}
+
+
+class ModelsSettings(Section):
+    keep: Positive = 14
+    max_age_days: Positive = 90
 
 
 class ServingSettings(Section):
@@ -230,6 +294,11 @@ class ServingSettings(Section):
     buckets: Positive = 4096
     top_n: Positive = 20
     exclude_seen: bool = True
+
+
+class MlflowSettings(Section):
+    conn_id: str | None = None
+    experiment: Annotated[str, Field(pattern=r"^[\w .-]+$")] = "recsys"
 
 
 class AlertSettings(Section):
@@ -252,7 +321,10 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    models: ModelsSettings = ModelsSettings()
+    tuning: TuningSettings = TuningSettings()
     serving: ServingSettings = ServingSettings()
+    mlflow: MlflowSettings = MlflowSettings()
     alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
@@ -280,6 +352,18 @@ class Settings(BaseSettings):
                 )
         if self.worker.gce and self.training.worker != "ssh":
             raise ValueError(f"worker.gce names a machine to start, but training.worker is {self.training.worker}, not ssh")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_searched_is_allowed(self) -> Self:
+        for name, searched in self.tuning.search.items():
+            section, _, key = name.partition(".")
+            current = getattr(self, section)
+            for value in searched.ends:
+                try:
+                    type(current).model_validate({**dict(current), key: value})
+                except ValidationError as error:
+                    raise ValueError(f"tuning.search has {value} for {name}: {error.errors()[0]['msg']}") from error
         return self
 
     @classmethod

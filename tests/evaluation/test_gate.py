@@ -6,19 +6,28 @@ from typing import Any
 
 import pytest
 
-from recsys_ops.evaluation.gate import decide
+from recsys_ops.evaluation.gate import RULES, decide
 from recsys_ops.settings import GateSettings
 
 SETTINGS = GateSettings(max_drop=0.05, min_users=50)
 
 
 def metrics() -> dict[str, Any]:
+    usual = {"rows": 40_000, "users": 900, "items": 250, "rows_per_user": 44.4, "quarantine_share": 0.02, "bot_share": 0.15}
+    data = {**usual, **{f"usual_{name}": value for name, value in usual.items()}, "gap": 1, "usual_gap": 1}
     return {
+        "protocol": "next_day",
         "k": [3, 20],
         "users": 812,
         "items": 300,
         "champion_version": "20260309-0123456789",
+        "reference_version": "20260201-0123456789",
         "factors_finite": True,
+        "ids_match": True,
+        "data": {**data, "window_rows": 900_000, "window_days": 365},
+        "champion_data": {**data, "window_rows": 880_000, "window_days": 365},
+        "parity": {"overlap": 0.8, "coverage": 1.02, "user_norm": 1.01, "item_norm": 0.99},
+        "reference": {"ndcg@3": 0.03, "ndcg@20": 0.050},
         "challenger": {"ndcg@3": 0.03, "ndcg@20": 0.050},
         "popularity": {"ndcg@3": 0.02, "ndcg@20": 0.034},
         "champion": {"ndcg@3": 0.03, "ndcg@20": 0.050},
@@ -27,7 +36,8 @@ def metrics() -> dict[str, Any]:
             "draws": 1000,
             "seed": 1,
             "popularity": {"mean": 0.016, "lower": 0.011},
-            "champion": {"mean": 0.0, "lower": -0.002},
+            "champion": {"mean": 0.0, "lower": -0.002, "upper": -0.0001},
+            "reference": {"mean": 0.0, "lower": -0.002, "upper": -0.0001},
         },
     }
 
@@ -53,7 +63,13 @@ def without(path: str) -> dict[str, Any]:
 
 
 def first_deployment() -> dict[str, Any]:
-    return metrics() | {"champion": None, "champion_version": None}
+    return metrics() | {
+        "champion": None,
+        "champion_version": None,
+        "champion_data": None,
+        "reference": None,
+        "reference_version": None,
+    }
 
 
 def failed(verdict: Any) -> list[str]:
@@ -142,6 +158,18 @@ def test_a_champion_that_was_not_scored_is_no_first_deployment():
         without("factors_finite"),
         with_value("factors_finite", False),
         with_value("factors_finite", "yes"),
+        without("protocol"),
+        without("ids_match"),
+        without("reference"),
+        without("bootstrap.champion.upper"),
+        without("parity"),
+        without("parity.overlap"),
+        with_value("parity", None),
+        with_value("data", None),
+        without("data.rows"),
+        with_value("data.usual_rows", 0),
+        without("champion_data"),
+        with_value("champion_data.window_rows", 0),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_a_sentence(figures: Any):
@@ -155,8 +183,66 @@ def test_a_champion_of_zero_does_not_divide():
     assert decide(with_value("champion.ndcg@20", 0.0), SETTINGS).blessed
 
 
+def test_a_fall_that_may_be_chance_is_not_held_against_a_model():
+    figures = with_value("challenger.ndcg@20", 0.047)
+    assert failed(decide(figures, SETTINGS)) == ["champion"]
+    figures["bootstrap"]["champion"]["upper"] = 0.0
+    verdict = decide(figures, SETTINGS)
+    assert verdict.blessed
+    assert "NDCG@20 −6.0 % against champion 20260309-0123456789, which may be chance" in verdict.summary
+
+
+def test_small_losses_do_not_add_up_unseen():
+    assert decide(with_value("reference.ndcg@20", 0.054), SETTINGS).blessed
+    verdict = decide(with_value("reference.ndcg@20", 0.055), SETTINGS)
+    assert verdict.summary == "not blessed: NDCG@20 −9.1 % against reference 20260201-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        ("ids_match", False, "ids"),
+        ("parity.overlap", 0.39, "overlap"),
+        ("parity.coverage", 0.49, "coverage"),
+        ("parity.user_norm", 2.1, "user_norm"),
+        ("parity.item_norm", 0.0, "item_norm"),
+        ("data.rows", 13_000, "rows"),
+        ("data.rows", 0, "rows"),
+        ("data.users", 2_800, "users"),
+        ("data.items", 70, "items"),
+        ("data.rows_per_user", 58.0, "rows_per_user"),
+        ("data.rows_per_user", 33.0, "rows_per_user"),
+        ("data.quarantine_share", 0.13, "quarantine_share"),
+        ("data.bot_share", 0.0, "bot_share"),
+        ("data.bot_share", 0.26, "bot_share"),
+        ("data.gap", 2, "gap"),
+        ("data.window_rows", 700_000, "window"),
+    ],
+)
+def test_data_or_a_refit_out_of_the_ordinary_are_refused_by_one_rule_with_both_numbers(path: str, value: Any, rule: str):
+    verdict = decide(with_value(path, value), SETTINGS)
+    assert failed(verdict) == [rule]
+    assert len(verdict.summary) < 140
+
+
+def test_a_shop_that_closes_on_sundays_is_no_gap():
+    figures = with_value("data.gap", 2)
+    figures["data"]["usual_gap"] = 2
+    assert decide(figures, SETTINGS).blessed
+
+
+def test_a_new_shop_has_nothing_usual_yet():
+    figures = metrics()
+    figures["data"] |= {name: None for name in figures["data"] if name.startswith("usual_")} | {"gap": None, "bot_share": None}
+    assert decide(figures, SETTINGS).blessed
+
+
+def test_by_the_other_protocols_no_champion_is_asked_for():
+    assert decide(first_deployment() | {"protocol": "random"}, SETTINGS).blessed
+
+
 @pytest.mark.parametrize("figures", [metrics(), {}])
 def test_the_verdict_is_strict_json_with_every_rule(figures: dict[str, Any]):
     stored = json.loads(json.dumps(decide(figures, SETTINGS).to_dict(), allow_nan=False))
-    assert [rule["name"] for rule in stored["rules"]] == ["champion", "popularity", "enough_users", "finite"]
+    assert [rule["name"] for rule in stored["rules"]] == list(RULES)
     assert all(rule.keys() == {"name", "value", "threshold", "passed", "sentence"} for rule in stored["rules"])

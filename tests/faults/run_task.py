@@ -76,7 +76,7 @@ def run_task(dag_id: str, task_id: str, run: dict[str, Any], say: int) -> Any:
     task = getattr(module, task_id)
     dates = {name: datetime.fromisoformat(run[name]) if run[name] else None for name in ("logical_date", "run_after")}
     context = {
-        "dag_run": SimpleNamespace(run_id=run["run_id"], run_type=run["run_type"], **dates),
+        "dag_run": SimpleNamespace(run_id=run["run_id"], run_type=run["run_type"], triggering_user_name="mara", **dates),
         "params": {**{name: param.value for name, param in task.dag.params.items()}, **run["params"]},
         "macros": SimpleNamespace(recsys_ops=windows),
     }

@@ -68,6 +68,7 @@ def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(pipeline: Pipe
         "version": figures["version"],
         "day": str(FIRST_NIGHT),
         "reason": "robots in yesterday's events",
+        "by": "mara",
     }
 
 

@@ -165,6 +165,7 @@ class Dag:
             f"AIRFLOW_CONN_{CONN.upper()}": connection(compute.port),
             "RECSYS_STORAGE__ROOT": f"file://{home}/blob",
             "RECSYS_TRAINING__WORKER": "ssh",
+            "RECSYS_MLFLOW__CONN_ID": "tracking",
             "RECSYS_WORKER__GCE": json.dumps(machine(compute, start_timeout_s=3).model_dump()),
         }
         self.compute, self.log = compute, home / "log"
@@ -236,6 +237,19 @@ def test_a_machine_that_cannot_be_stopped_fails_the_run_but_not_the_deployment(d
     assert done["run"] == done["states"]["stop_machine"] == "failed"
     assert dag.compute.state == "RUNNING"
     assert re.search(r'ALERT .*"task": "stop_machine".*compute.instances.stop', dag.log.read_text())
+
+
+def test_a_refused_model_is_mirrored_and_the_run_s_state_is_what_it_would_be_without(dag: Dag) -> None:
+    dag.begin(broken=["gate"])
+    done = dag.end()
+    assert done["states"]["refresh_redis"] == "upstream_failed"
+    assert done["states"]["mirror"] == "success"
+    assert done["run"] == "failed"
+    dag.begin(broken=["mirror"])
+    done = dag.end()
+    assert done["states"]["mirror"] == "failed"
+    assert done["run"] == done["states"]["refresh_redis"] == "success"
+    assert re.search(r'ALERT .*"task": "mirror".*mirror is broken', dag.log.read_text())
 
 
 @pytest.mark.parametrize("end", ["killed", "too slow"])

@@ -34,10 +34,12 @@ def staging(azurite_server: Azurite, storage: Storage, monkeypatch: pytest.Monke
 def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
     storage: Storage, staging: Storage, make_job, train: Train, caplog
 ) -> None:
-    yesterday = DAY - timedelta(days=1)
-    champion = make_job(history(last=yesterday), day=yesterday, iterations=2).version
-    assert main(storage.url(paths.job(yesterday, "spec.json"))) == 0
-    spec = make_job(iterations=2, champion=champion)
+    earlier = []
+    for day in (DAY - timedelta(days=40), DAY - timedelta(days=1)):
+        earlier.append(make_job(history(last=day), day=day, iterations=2).version)
+        assert main(storage.url(paths.job(day, "spec.json"))) == 0
+    reference, champion = earlier
+    spec = make_job(iterations=2, champion=champion, reference=reference)
 
     figures = train()
     assert figures["version"] == spec.version

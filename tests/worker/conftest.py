@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recsys_ops import matrix
+from recsys_ops.evaluation.day import day_facts
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker.spec import JobSpec, write_job
@@ -42,11 +43,13 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
         events: pl.DataFrame | None = None,
         day: date = DAY,
         champion: str | None = None,
+        reference: str | None = None,
         price: float | None = None,
         **training: Any,
     ) -> JobSpec:
         evaluation = EvaluationSettings()
-        interactions = matrix.build(history() if events is None else events, day, CONFIDENCE, evaluation)
+        events = history() if events is None else events
+        interactions, start = matrix.build(events, day, CONFIDENCE, evaluation), matrix.window_start(day, CONFIDENCE)
         eligible = ~interactions.items.str.ends_with("5").to_numpy()
         return write_job(
             storage,
@@ -59,7 +62,9 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             serving=ServingSettings(top_n=10),
             champion=champion,
             history_version=7,
-            window_start=matrix.window_start(day, CONFIDENCE),
+            window_start=start,
+            reference=reference,
+            data=day_facts(events, day, start, {}),
             gpu_price_per_hour=price,
         )
 

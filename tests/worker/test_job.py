@@ -207,10 +207,15 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
     newcomer = pl.DataFrame(
         {"day": [yesterday, DAY], "user_id": ["a-newcomer"] * 2, "item_id": ["item-0", "item-8"], "event_type": ["purchase"] * 2}
     )
-    second = make_job(pl.concat([events, newcomer]), champion=first.version)
+    second = make_job(pl.concat([events, newcomer]), champion=first.version, reference=first.version)
     assert main(spec_url(storage)) == 0
     figures = model.measure(storage, second.version, draws=200)
     assert figures["champion_version"] == first.version
+    assert figures["reference"] == figures["champion"]
+    assert figures["reference_version"] == first.version
+    assert 0.5 < figures["parity"]["overlap"] < 1
+    assert figures["ids_match"] is True
+    assert figures["data"]["window_rows"] > figures["champion_data"]["window_rows"] > 0
     assert figures["champion"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
     lists = model.read_evaluation(storage, model.load_manifest(storage, second.version))
     assert lists.champion is not None

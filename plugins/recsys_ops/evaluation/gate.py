@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from recsys_ops.settings import GateSettings
+
+Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,66 +35,168 @@ class Verdict:
         return asdict(self) | {"rules": [asdict(rule) for rule in self.rules]}
 
 
-def decide(metrics: Mapping[str, Any], settings: GateSettings) -> Verdict:
-    """Judge the figures of `compare.compare`. Never raises for bad figures: a rule that cannot be judged has not passed."""
-    rules = tuple(_judge(rule, metrics, settings) for rule in RULES)
+def decide(metrics: Metrics, settings: GateSettings) -> Verdict:
+    """Judge the figures of `worker.model.measure`. Never raises for bad figures: a rule that cannot be judged has not passed."""
+    rules = tuple(_judge(name, rule, metrics, settings) for name, rule in RULES.items())
     blessed = all(rule.passed for rule in rules)
-    said = "; ".join(rule.sentence for rule in rules if blessed or not rule.passed)
-    return Verdict(blessed, f"{'blessed' if blessed else 'not blessed'}: {said}", rules)
+    told = rules[:3] if blessed else [rule for rule in rules if not rule.passed]
+    return Verdict(blessed, f"{'blessed' if blessed else 'not blessed'}: {'; '.join(rule.sentence for rule in told)}", rules)
 
 
-def champion(metrics: Mapping[str, Any], settings: GateSettings) -> Rule:
-    """NDCG at the last cut-off may fall by `max_drop` of the champion's, scored again on the same users."""
-    name, threshold = "champion", -settings.max_drop
-    version, metric = metrics["champion_version"], _metric(metrics)
-    if version is None and metrics["champion"] is None:
+def champion(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """NDCG at the last cut-off may fall by `max_drop` of the champion's, scored again on the same users, and by more if it may
+    well be chance: if the upper 97.5 % bound of the difference is not below zero.
+    """
+    if metrics["protocol"] != "next_day":
+        return Rule(name, None, -settings.max_drop, True, f"no champion can be judged by the protocol {metrics['protocol']}")
+    if metrics["champion_version"] is None and metrics["champion"] is None:
         allowed = settings.allow_first_deployment
         permission = "allowed" if allowed else "not allowed: set gate.allow_first_deployment for one run"
-        return Rule(name, None, threshold, allowed, f"no champion to beat, first deployment {permission}")
-    ours, theirs = _number(metrics, "challenger", metric), _number(metrics, "champion", metric)
-    change = ours / theirs - 1 if theirs else 0.0
-    return Rule(name, change, threshold, change >= threshold, f"{metric.upper()} {_percent(change)} against champion {version}")
+        return Rule(name, None, -settings.max_drop, allowed, f"no champion to beat, first deployment {permission}")
+    return _no_worse(name, metrics, settings.max_drop)
 
 
-def popularity(metrics: Mapping[str, Any], settings: GateSettings) -> Rule:
-    """The lower 2.5 % bound of the NDCG gained over the popularity list must be above zero."""
+def reference(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The same against what was live 30 days ago, by `max_drop_reference`: no slow way down in small steps."""
+    if metrics["reference_version"] is None and metrics["reference"] is None:
+        return Rule(name, None, -settings.max_drop_reference, True, "no deployment is old enough to be the reference")
+    return _no_worse(name, metrics, settings.max_drop_reference)
+
+
+def popularity(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The lower 97.5 % bound of the NDCG gained over the popularity list must be above zero."""
     lower, mean = _number(metrics, "bootstrap", "popularity", "lower"), _number(metrics, "bootstrap", "popularity", "mean")
     said = f"{_metric(metrics).upper()} {_signed(mean)} against popularity (at least {_signed(lower)} at 97.5 % confidence)"
-    return Rule("popularity", lower, 0.0, lower > 0, said)
+    return Rule(name, lower, 0.0, lower > 0, said)
 
 
-def enough_users(metrics: Mapping[str, Any], settings: GateSettings) -> Rule:
+def enough_users(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
     """Fewer users than `min_users` prove nothing."""
     users = _number(metrics, "users")
     said = f"{users:,.0f} users evaluated, at least {settings.min_users:,} needed"
-    return Rule("enough_users", users, settings.min_users, users >= settings.min_users, said)
+    return Rule(name, users, settings.min_users, users >= settings.min_users, said)
 
 
-def finite(metrics: Mapping[str, Any], settings: GateSettings) -> Rule:
+def finite(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
     """Every figure and every factor is a finite number."""
     broken = _not_finite(metrics)
     if metrics["factors_finite"] is not True:
         broken.append("factors")
     said = f"not finite: {', '.join(broken)}" if broken else "all figures and factors finite"
-    return Rule("finite", len(broken), 0, not broken, said)
+    return Rule(name, len(broken), 0, not broken, said)
 
 
-RULES: tuple[Callable[[Mapping[str, Any], GateSettings], Rule], ...] = (champion, popularity, enough_users, finite)
+def ids(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The ids beside the factors are those that the matrix was built with, in its order."""
+    same = metrics["ids_match"] is True
+    return Rule(name, None, None, same, "ids as in the matrix" if same else "the ids beside the factors are not the matrix'")
 
 
-def _judge(rule: Callable[[Mapping[str, Any], GateSettings], Rule], metrics: Mapping[str, Any], settings: GateSettings) -> Rule:
+def overlap(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The refitted model, which is served, lists at least `min_overlap` of what the evaluated one lists."""
+    found = _number(metrics, "parity", "overlap")
+    said = f"the refit keeps {found:.0%} of the evaluated model's lists, at least {settings.min_overlap:.0%} needed"
+    return Rule(name, found, settings.min_overlap, found >= settings.min_overlap, said)
+
+
+def parity(measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The refit changes coverage and the factors' lengths by no more than the factor `max_refit_change`."""
+    found, most = _number(metrics, "parity", measure), settings.max_refit_change
+    return Rule(name, found, most, 1 / most <= found <= most, f"the refit changes {what} {found:.2f}-fold, at most {most:g}-fold")
+
+
+def usual(measure: str, what: str, limit: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """A figure of the day may be so many times its median over the 28 days before, or that part of it."""
+    most = float(getattr(settings, limit))
+    if metrics["data"][f"usual_{measure}"] is None:
+        return Rule(name, None, most, True, f"too few days before to say how many {what} are usual")
+    found, before = _number(metrics, "data", measure), _number(metrics, "data", f"usual_{measure}")
+    times = found / before
+    said = f"{found:,.4g} {what} on the day, usual are {before:,.4g}: at most {most:g} times as many or as few"
+    return Rule(name, times, most, 1 / most <= times <= most, said)
+
+
+def share(measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The share of rejected rows may differ by `max_share_change` from its median over the runs of the 28 days before."""
+    found, before, most = metrics["data"][measure], metrics["data"][f"usual_{measure}"], settings.max_share_change
+    if found is None or before is None:
+        return Rule(name, None, most, True, f"too few runs before to say how many {what} are usual")
+    change = _number(metrics, "data", measure) - _number(metrics, "data", f"usual_{measure}")
+    said = f"{found:.1%} of the rows were {what}, usual are {before:.1%}: at most {most:.0%} more or less"
+    return Rule(name, change, most, abs(change) <= most, said)
+
+
+def gap(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The days just before the held-out one are in the history: no longer a gap than any in the four weeks before."""
+    if metrics["data"]["usual_gap"] is None:
+        return Rule(name, None, None, True, "too few days before to say how long a gap is usual")
+    days, longest = _number(metrics, "data", "gap"), _number(metrics, "data", "usual_gap")
+    todo = "" if days <= longest else ": run recsys_ingest for the missing days"
+    said = f"days from the last one with events to this one: {days:.0f}, at most {longest:.0f} is usual{todo}"
+    return Rule(name, days, longest, days <= longest, said)
+
+
+def window(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+    """The window has at least `min_window_share` of the rows that the champion's had, day for day."""
+    if metrics["champion_data"] is None:
+        return Rule(name, None, settings.min_window_share, True, "no champion whose window could be larger")
+    ours, theirs = (_number(metrics, data, "window_rows") for data in ("data", "champion_data"))
+    if metrics["data"]["window_days"] != metrics["champion_data"]["window_days"]:
+        return Rule(name, None, settings.min_window_share, True, "the champion has learnt from a window of another length")
+    of = ours / theirs
+    said = f"the window has {ours:,.0f} rows, the champion's had {theirs:,.0f}: at least {settings.min_window_share:.0%} needed"
+    return Rule(name, of, settings.min_window_share, of >= settings.min_window_share, said)
+
+
+RULES: Mapping[str, Callable[[str, Metrics, GateSettings], Rule]] = {
+    # the first three are told of a blessed model
+    "champion": champion,
+    "popularity": popularity,
+    "enough_users": enough_users,
+    "reference": reference,
+    "finite": finite,
+    "ids": ids,
+    "overlap": overlap,
+    "coverage": partial(parity, "coverage", "the items that are listed"),
+    "user_norm": partial(parity, "user_norm", "the length of the users' factors"),
+    "item_norm": partial(parity, "item_norm", "the length of the items' factors"),
+    "rows": partial(usual, "rows", "rows", "max_day_change"),
+    "users": partial(usual, "users", "users", "max_day_change"),
+    "items": partial(usual, "items", "items", "max_day_change"),
+    "rows_per_user": partial(usual, "rows_per_user", "rows a user", "max_rows_per_user_change"),
+    "quarantine_share": partial(share, "quarantine_share", "rejected for their values"),
+    "bot_share": partial(share, "bot_share", "rejected as robots'"),
+    "gap": gap,
+    "window": window,
+}
+
+
+def _judge(name: str, rule: Callable[[str, Metrics, GateSettings], Rule], metrics: Metrics, settings: GateSettings) -> Rule:
     try:
-        return rule(metrics, settings)
+        return rule(name, metrics, settings)
     except Exception as error:
-        said = f"rule {rule.__name__} cannot be judged ({type(error).__name__}: {error}): look at metrics.json and evaluate again"
-        return Rule(rule.__name__, None, None, False, said)
+        said = f"rule {name} cannot be judged ({type(error).__name__}: {error}): look at metrics.json and evaluate again"
+        return Rule(name, None, None, False, said)
 
 
-def _metric(metrics: Mapping[str, Any]) -> str:
+def _no_worse(name: str, metrics: Metrics, most: float) -> Rule:
+    """Raises ValueError where a figure is missing."""
+    metric = _metric(metrics)
+    ours, theirs = _number(metrics, "challenger", metric), _number(metrics, name, metric)
+    upper = _number(metrics, "bootstrap", name, "upper")
+    change = ours / theirs - 1 if theirs else 0.0
+    if ours < 0 or theirs < 0:
+        raise ValueError(f"{metric} of {min(ours, theirs)} is none")
+    said = f"{metric.upper()} {_percent(change)} against {name} {metrics[f'{name}_version']}"
+    by_chance = change < -most and upper >= 0
+    return Rule(name, change, -most, change >= -most or by_chance, f"{said}, which may be chance" if by_chance else said)
+
+
+def _metric(metrics: Metrics) -> str:
     return f"ndcg@{metrics['k'][-1]}"
 
 
-def _number(metrics: Mapping[str, Any], *path: str) -> float:
+def _number(metrics: Metrics, *path: str) -> float:
     value: Any = metrics
     for key in path:
         value = value[key]

@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from recsys_ops import paths, windows
-from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceError, StorageError, WorkerError
+from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceError, StorageError, TrackingError, WorkerError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 class DayOperator(BaseOperator):
     """A task about one day. Subclasses write `run`, which returns the day's figures: counts, never rows.
 
-    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis) or a training
-    machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at once.
+    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis, MLflow) or a
+    training machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at
+    once.
     """
 
     template_fields: Sequence[str] = ("day",)
@@ -56,7 +57,7 @@ class DayOperator(BaseOperator):
             figures = self.run(day, settings, context)
             seconds = round(time.perf_counter() - started, 2)
             storage(settings).write_json(paths.report(self.name, day), {**figures, "seconds": seconds})
-        except (SourceError, StorageError, ServingError, WorkerError):
+        except (SourceError, StorageError, ServingError, TrackingError, WorkerError):
             raise
         except RecsysError as error:
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
@@ -69,7 +70,7 @@ def _in_words(value: Any) -> str:
     match value:
         case dict():
             return f"({', '.join(f'{name} {_in_words(inner)}' for name, inner in value.items())})"
-        case int():
+        case int() if not isinstance(value, bool):
             return f"{value:,}"
         case _:
             return str(value)
@@ -95,7 +96,7 @@ def _azure_options(conn_id: str) -> dict[str, str]:
     these is used: extra ``sas_token``; password and extra ``tenant_id`` (service principal); password (the account's key);
     extra ``workload_identity_tenant_id``; managed identity. Raises SettingsError for what none of our clients can do.
     """
-    connection = _connection(conn_id, "wasb", "storage.conn_id")
+    connection = find_connection(conn_id, "wasb", "storage.conn_id")
     extra = {name: value for name, value in connection.extra_dejson.items() if value}
     if unknown := extra.keys() - _WASB_EXTRAS:
         raise SettingsError(
@@ -117,7 +118,7 @@ def _azure_options(conn_id: str) -> dict[str, str]:
 
 def _google_options(conn_id: str) -> dict[str, str]:
     """object_store's keys out of a `google_cloud_platform` connection: its service account's key, or none: the machine's own."""
-    connection = _connection(conn_id, "google_cloud_platform", "worker.google_conn_id")
+    connection = find_connection(conn_id, "google_cloud_platform", "worker.google_conn_id")
     extra = {
         name.removeprefix("extra__google_cloud_platform__"): value for name, value in connection.extra_dejson.items() if value
     }
@@ -131,7 +132,8 @@ def _google_options(conn_id: str) -> dict[str, str]:
     return {"service_account_key": key if isinstance(key, str) else json.dumps(key)} if key else {}
 
 
-def _connection(conn_id: str, kind: str, setting: str) -> Connection:
+def find_connection(conn_id: str, kind: str, setting: str) -> Connection:
+    """Raises SettingsError when Airflow has none of that name; `kind` and `setting` say what to add."""
     try:
         connection: Connection = Connection.get(conn_id)
     except AirflowNotFoundException as error:

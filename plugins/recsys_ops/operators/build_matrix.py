@@ -1,36 +1,43 @@
 """The window of history as confidence matrices, and the job that the worker will run on them."""
 
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops import paths
+from recsys_ops.operators.adopt import adopted, note_taken_up
 from recsys_ops.operators.base import DayOperator, storage
-from recsys_ops.settings import Settings
+from recsys_ops.settings import ConfidenceSettings, Settings, WindowBotSettings
 
 if TYPE_CHECKING:
+    import polars as pl
     from airflow.sdk import Context
+
+    from recsys_ops.storage import Storage
 
 
 class BuildMatrixOperator(DayOperator):
     """Pin the history's version, turn its window into matrices and write the job spec that names the model version."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops import coded, history, matrix
-        from recsys_ops.cleaning.window_bots import judge_window
-        from recsys_ops.serving.deployments import champion
+        from recsys_ops import history, matrix
+        from recsys_ops.evaluation.day import day_facts
+        from recsys_ops.serving.deployments import champion, reference
         from recsys_ops.source import catalogue
         from recsys_ops.worker.spec import write_job
 
         store = storage(settings)
+        settings, study = adopted(store, settings, day)
         eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
         window_start = matrix.window_start(day, settings.confidence)
         version = history.version(store)
-        events = coded.read(store, window_start, day, version=version)
-        left_out = judge_window(events, settings.cleaning.bots.window)
-        store.write_parquet(paths.quarantine(self.name, day), left_out)
-        people = events.filter(~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode()))
+        window = read_window(store, day, settings.confidence, settings.cleaning.bots.window, version)
+        store.write_parquet(paths.quarantine(self.name, day), window.left_out)
+        events, people = window.events, window.people
         interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
-        before = champion(store, day)
+        # by the other protocols a model of an earlier run has learnt what is held out
+        fair = settings.evaluation.protocol == "next_day"
+        before, older = (champion(store, day), reference(store, day)) if fair else (None, None)
         spec = write_job(
             store,
             day,
@@ -43,18 +50,60 @@ class BuildMatrixOperator(DayOperator):
             champion=before["version"] if before else None,
             history_version=version,
             window_start=window_start,
+            reference=older["version"] if older and older != before else None,
+            data=day_facts(people, day, window_start, _shares(store, day)),
             gpu_price_per_hour=settings.worker.gpu_price_per_hour,
         )
+        if study:
+            note_taken_up(store, study, day, spec.version)
         return {
             "events": events.height,
             "first_day": str(events["day"].min()),
             "events_left_out": events.height - people.height,
-            "users_left_out": dict(left_out["reason"].value_counts(sort=True).iter_rows()),
+            "users_left_out": dict(window.left_out["reason"].value_counts(sort=True).iter_rows()),
             "users": interactions.full.shape[0],
             "items": interactions.full.shape[1],
             "cells": interactions.full.nnz,
             "holdout_pairs": interactions.holdout.nnz,
             "history_version": version,
             "champion": spec.champion,
+            "reference": spec.reference,
             "version": spec.version,
+            "proposal": study and str(study),
         }
+
+
+@dataclass(frozen=True)
+class Window:
+    """events : the history's rows of a window · people : those without slow robots' · left_out : these, with the reason"""
+
+    events: "pl.DataFrame"
+    people: "pl.DataFrame"
+    left_out: "pl.DataFrame"
+
+
+def read_window(
+    store: "Storage", day: date, confidence: ConfidenceSettings, bots: WindowBotSettings, history_version: int
+) -> Window:
+    """The window that ends with `day`, as of a version of the history."""
+    from recsys_ops import coded, matrix
+    from recsys_ops.cleaning.window_bots import judge_window
+
+    events = coded.read(store, matrix.window_start(day, confidence), day, version=history_version)
+    left_out = judge_window(events, bots)
+    people = events.filter(~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode()))
+    return Window(events, people, left_out)
+
+
+def _shares(store: "Storage", day: date) -> dict[date, dict[str, float]]:
+    """What the cleaning of `day` and of the four weeks before rejected, by day; a day that was not run itself is missing."""
+    from recsys_ops.evaluation.day import JUDGED, WEEKS, rejected_shares
+
+    found = {}
+    for at in (day - timedelta(days=n) for n in range(WEEKS + 1)):
+        written = [paths.report(step, at) for step in JUDGED]
+        if all(store.exists(path) for path in written):
+            shares = rejected_shares({step: store.read_json(path) for step, path in zip(JUDGED, written, strict=True)})
+            if shares is not None:
+                found[at] = shares
+    return found

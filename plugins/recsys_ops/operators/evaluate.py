@@ -22,9 +22,10 @@ class EvaluateOperator(DayOperator):
         metrics = measure(store, version, settings.gate.bootstrap_draws)
         store.write_json(paths.model(version, "metrics.json"), metrics)
         decisive = f"ndcg@{metrics['k'][-1]}"
-        models = ("challenger", "champion", "popularity")
+        models = ("challenger", "champion", "popularity", "reference")
         return {
             "version": version,
             "users": metrics["users"],
             **{f"{name} {decisive}": round(metrics[name][decisive], 4) for name in models if metrics[name] is not None},
+            "overlap after the refit": round(metrics["parity"]["overlap"], 3),
         }

@@ -1,53 +1,60 @@
 """The blessed version's lists into Redis: staged, verified, swapped."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops import paths, windows
-from recsys_ops.errors import NotBlessedError
 from recsys_ops.operators.base import DayOperator, redis_client, storage
 from recsys_ops.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from recsys_ops.serving.deployments import Live
+
 
 class RefreshRedisOperator(DayOperator):
     """Check the day's version and put it live, unless the run is one that never goes live: then Redis is not touched.
 
-    Those are: `airflow tasks test`, a backfill, and a day before the live version's; the last two may with a `publish_reason`.
+    Those are: `airflow tasks test`, a version that was rolled back from, a backfill, and a day before the live version's; the
+    last two may with a `publish_reason`.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.serving.deployments import deployments, record
+        from recsys_ops.serving.deployments import read_live, record
         from recsys_ops.serving.publish import publish
+        from recsys_ops.serving.verdicts import read_verdict
         from recsys_ops.worker.model import read_frame, verify
 
         store = storage(settings)
-        version = store.read_json(paths.job(day, "spec.json"))["version"]
-        manifest = verify(store, version)
-        verdict = store.read_json(paths.model(version, "verdict.json"))
-        if verdict["version"] != version or verdict["blessed"] is not True:
-            raise NotBlessedError(f"{version} is {verdict['summary']}")
+        spec = store.read_json(paths.job(day, "spec.json"))
+        version = spec["version"]
+        manifest, verdict = verify(store, version), read_verdict(store, version)
         recommendations = read_frame(store, manifest, "recommendations")
         popular = read_frame(store, manifest, "popular")["item_id"].head(settings.serving.top_n).to_list()
-        reason = context["params"].get("publish_reason")
-        live = deployments(store)
-        held = why_not_live(context["dag_run"], day, date.fromisoformat(live[-1]["day"]) if live else None, reason)
+        params, dag_run = context["params"], context["dag_run"]
+        reason = params.get("publish_reason")
+        held = why_not_live(dag_run, spec, day, read_live(store), reason)
         if held is None:
             publish(redis_client(settings), settings.serving, version, recommendations, popular)
-            record(store, version, day, reason or verdict["summary"])
+            because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
+            record(store, version, day, because, dag_run.triggering_user_name)
         return {"version": version, "users": recommendations.height, "live": held is None, "held_back": held}
 
 
-def why_not_live(dag_run: windows.Run, day: date, live_day: date | None, reason: str | None) -> str | None:
-    """Why a blessed version stays out of Redis all the same, or None."""
+def why_not_live(dag_run: windows.Run, spec: Mapping[str, Any], day: date, live: "Live", reason: str | None) -> str | None:
+    """Why a job's version that may go live stays out of Redis all the same, or None."""
     if windows.is_tasks_test(dag_run):
         return "a tasks test publishes nothing"
+    new = spec["version"] not in [deployment["version"] for deployment in live["deployments"]]
+    # a new one that beat what was rolled back from has beaten nothing
+    for blocked in (spec["version"], *([spec["champion"]] if new else [])):
+        if blocked in live["blocked"]:
+            return f"{blocked} was {live['blocked'][blocked]}; recsys_ops models release {blocked} lets this one go live"
     if reason:
         return None
     if windows.is_backfill(dag_run):
         return "a backfill publishes nothing"
-    if live_day is not None and day < live_day:
-        return f"the live version has seen {live_day} already"
-    return None
+    last = live["deployments"][-1]["day"] if live["deployments"] else ""
+    return f"the live version has seen {last} already" if str(day) < last else None

@@ -1,21 +1,48 @@
-"""Which versions went live, oldest first: ``models/live.json``, the champion's address for the next day's training."""
+"""Which versions went live, oldest first, which may not again by themselves, and which are kept: ``models/live.json``.
 
-from datetime import date
-from typing import Any, TypedDict
+It is read, changed and written whole. Nobody is kept out meanwhile (Azure could refuse the second writer, a folder could not), so
+of two writers at the same moment the later one's word stands. They are the end of a retraining, one at a time, and a person: a
+rollback, a pin, a release.
+"""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import TypedDict
 
 from recsys_ops import paths
 from recsys_ops.storage import Storage
 
+REFERENCE_AGE = timedelta(days=30)
+
 
 class Deployment(TypedDict):
+    """day : the last that the version has learnt from · by : the Airflow user who wanted it, None for a night's own."""
+
     version: str
     day: str
     reason: str
+    by: str | None
+
+
+class Live(TypedDict):
+    """deployments : oldest first; the last is live · blocked : why, by version · pinned : what never expires."""
+
+    deployments: list[Deployment]
+    blocked: dict[str, str]
+    pinned: list[str]
+
+
+def read_live(storage: Storage) -> Live:
+    """All that is noted; empty before the first deployment."""
+    found = storage.read_json(paths.LIVE) if storage.exists(paths.LIVE) else {}
+    return Live(
+        deployments=found.get("deployments", []), blocked=found.get("blocked", {}), pinned=sorted(found.get("pinned", []))
+    )
 
 
 def deployments(storage: Storage) -> list[Deployment]:
     """Every deployment, oldest first; empty before the first."""
-    return list(storage.read_json(paths.LIVE)["deployments"]) if storage.exists(paths.LIVE) else []
+    return read_live(storage)["deployments"]
 
 
 def champion(storage: Storage, day: date) -> Deployment | None:
@@ -23,9 +50,50 @@ def champion(storage: Storage, day: date) -> Deployment | None:
     return next((d for d in reversed(deployments(storage)) if date.fromisoformat(d["day"]) < day), None)
 
 
-def record(storage: Storage, version: str, day: date, reason: str) -> None:
+def reference(storage: Storage, day: date) -> Deployment | None:
+    """The last deployed version at least `REFERENCE_AGE` older than `day` that is still there and was not rolled back from.
+
+    Many small losses, each of them within the gate's bounds, show against it.
+    """
+    live = read_live(storage)
+
+    def fit(deployment: Deployment) -> bool:
+        version, is_old = deployment["version"], date.fromisoformat(deployment["day"]) <= day - REFERENCE_AGE
+        return is_old and version not in live["blocked"] and storage.exists(paths.model(version, "manifest.json"))
+
+    return next((deployment for deployment in reversed(live["deployments"]) if fit(deployment)), None)
+
+
+def record(storage: Storage, version: str, day: date, reason: str, by: str | None = None) -> None:
     """Note that a version is live now; noting the live one again changes nothing."""
-    past = deployments(storage)
+    live = read_live(storage)
+    past = live["deployments"]
     if not past or past[-1]["version"] != version:
-        value: dict[str, Any] = {"deployments": [*past, Deployment(version=version, day=str(day), reason=reason)]}
-        storage.write_json(paths.LIVE, value)
+        past.append(Deployment(version=version, day=str(day), reason=reason, by=by))
+        storage.write_json(paths.LIVE, live)
+
+
+def block(storage: Storage, versions: Iterable[str], reason: str) -> None:
+    """Let no run put versions live by itself until they are released; one that is blocked already keeps its reason."""
+    live = read_live(storage)
+    live["blocked"] = dict.fromkeys(versions, reason) | live["blocked"]
+    storage.write_json(paths.LIVE, live)
+
+
+def release(storage: Storage, version: str) -> None:
+    """Take a block back; without one nothing changes."""
+    live = read_live(storage)
+    if live["blocked"].pop(version, None) is not None:
+        storage.write_json(paths.LIVE, live)
+
+
+def pin(storage: Storage, version: str) -> None:
+    """Keep a version for good."""
+    live = read_live(storage)
+    storage.write_json(paths.LIVE, live | {"pinned": sorted({*live["pinned"], version})})
+
+
+def unpin(storage: Storage, version: str) -> None:
+    """Let a version expire like the others."""
+    live = read_live(storage)
+    storage.write_json(paths.LIVE, live | {"pinned": [pinned for pinned in live["pinned"] if pinned != version]})

@@ -5,7 +5,7 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import polars as pl
@@ -16,15 +16,14 @@ from recsys_ops.als import card, gpu, recommend
 from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import describe_device, fit, loss, solver
 from recsys_ops.errors import ModelError, RecsysError, StorageError
-from recsys_ops.evaluation.metrics import ranking_metrics
 from recsys_ops.storage import Storage
-from recsys_ops.worker import model
+from recsys_ops.worker import files, model
 from recsys_ops.worker.checkpoint import Checkpoints
 from recsys_ops.worker.detached import NO_RESULT
-from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
+from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations, served_lists
 from recsys_ops.worker.matching import Matched, match, may_start_from, warm_start
 from recsys_ops.worker.meter import CountedStorage, Meter, machine_memory, peak_memory
-from recsys_ops.worker.spec import LOG, RESULT, Inputs, JobSpec, code, read_inputs, read_spec
+from recsys_ops.worker.spec import LOG, NDCG, RESULT, Inputs, JobSpec, code, read_inputs, read_spec
 from recsys_ops.worker.stored_log import StoredLog
 
 log = logging.getLogger(__name__)
@@ -103,11 +102,11 @@ def run(storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter
         )
     with meter.phase("read"):
         inputs = read_inputs(storage, spec)
-        champion = _champion(storage, spec, inputs)
+        champion, reference = (_earlier(storage, version, spec, inputs) for version in (spec.champion, spec.reference))
     needs = _memory_needs(inputs, spec)
     log.log(logging.WARNING if "would fit" in needs else logging.INFO, "memory: %s", needs)
     try:
-        metrics = _train(storage, spec, inputs, champion, device, checkpoints, meter)
+        metrics = _train(storage, spec, inputs, champion, reference, device, checkpoints, meter)
     except MemoryError as error:
         raise ModelError(_too_little_memory(f"{error}; {needs}")) from error
     checkpoints.delete()
@@ -118,7 +117,8 @@ def _train(
     storage: CountedStorage,
     spec: JobSpec,
     inputs: Inputs,
-    champion: "_Champion | None",
+    champion: "_Earlier | None",
+    reference: "_Earlier | None",
     device: Mapping[str, str],
     checkpoints: Checkpoints,
     meter: Meter,
@@ -141,21 +141,31 @@ def _train(
     with meter.phase("evaluate"):
         settings = spec.evaluation
         evaluation = evaluation_lists(
-            train, data.holdout, fitted, champion.matched if champion else None, max(settings.k), settings.exclude_seen, best
+            train,
+            data.holdout,
+            fitted,
+            champion.matched if champion else None,
+            max(settings.k),
+            settings.exclude_seen,
+            best,
+            reference=reference.matched if reference else None,
+            buyers=data.buyers,
         )
-        models = {"challenger": evaluation.challenger, "champion": evaluation.champion, "popularity": evaluation.popularity}
-        metrics = {
-            name: ranking_metrics(lists, evaluation.relevant, settings.k, most_popular=evaluation.most_popular)
-            for name, lists in models.items()
-            if lists is not None
-        }
+        metrics = {name: scores.metrics() for name, scores in evaluation.scores(settings.k).items()}
     decisive = f"ndcg@{settings.k[-1]}"
     told = " ".join(f"{name}={found[decisive]:.4f}" for name, found in metrics.items())
     log.info("evaluated users=%d champion=%s %s %s", len(evaluation.users), spec.champion, decisive, told)
 
+    if spec.purpose == "score":
+        with meter.phase("write"):
+            scores = {"users": evaluation.users, "ndcg": evaluation.scores(settings.k)["challenger"].ndcg[-1]}
+            storage.put(paths.job(spec.day, NDCG), files.from_arrays(scores))
+        return metrics
+
     with meter.phase("refit"):
         served = _fit("refit", full, spec, training.refit_iterations, fitted, checkpoints)
     with meter.phase("recommend"):
+        again = served_lists(train, evaluation.users, fitted, served, max(settings.k), settings.exclude_seen, best)
         seen = full if spec.exclude_seen else None
         lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
         popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
@@ -180,7 +190,7 @@ def _train(
             "recommendations": lists,
             "popular": popular,
         }
-        before = champion.manifest if champion and start else None
+        before, evaluation = champion.manifest if champion and start else None, replace(evaluation, served=again)
         model.write_model(storage, spec, served, evaluation, frames, started_from=before, measured=measured)
     return metrics
 
@@ -200,23 +210,24 @@ def _fit(
 
 
 @dataclass(frozen=True)
-class _Champion:
+class _Earlier:
     manifest: model.Manifest
     matched: Matched
 
 
-def _champion(storage: Storage, spec: JobSpec, inputs: Inputs) -> _Champion | None:
-    if spec.champion is None:
+def _earlier(storage: Storage, version: str | None, spec: JobSpec, inputs: Inputs) -> _Earlier | None:
+    """A version that was or is live, in this job's rows."""
+    if version is None:
         return None
-    manifest = model.load_manifest(storage, spec.champion)
+    manifest = model.load_manifest(storage, version)
     if manifest.day >= spec.day:
         raise ModelError(
-            f"champion {spec.champion} has learnt from {manifest.day}, so it cannot be judged on {spec.day}: "
+            f"version {version} has learnt from {manifest.day}, so it cannot be judged on {spec.day}: "
             f"compare with a version of an earlier day"
         )
     users, items = model.read_frame(storage, manifest, "users"), model.read_frame(storage, manifest, "items")
     data, theirs = inputs.interactions, model.read_factors(storage, manifest)
-    return _Champion(manifest, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
+    return _Earlier(manifest, match(theirs, users["user_id"], items["item_id"], data.users, data.items))
 
 
 def _memory_needs(inputs: Inputs, spec: JobSpec) -> str:

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from recsys_ops.als.factors import Factors
 from recsys_ops.als.recommend import top_n as cpu_top_n
-from recsys_ops.evaluation.compare import Evaluation
+from recsys_ops.evaluation.compare import Evaluation, Served
+from recsys_ops.evaluation.metrics import self_information
 from recsys_ops.worker.matching import Matched
 
 # as `recsys_ops.als.recommend.top_n`
@@ -31,35 +32,63 @@ def evaluation_lists(
     k: int,
     exclude_seen: bool,
     top_n: TopN = cpu_top_n,
+    *,
+    reference: Matched | None = None,
+    buyers: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
-    """The top `k` of challenger, champion and popularity for the same users from the same items.
+    """The top `k` of challenger, champion, reference and popularity for the same users from the same items.
 
     Users: who liked something on the held-out day and did something before it; a stranger gets the popular items from any
     model, which would only thin out the comparison. Items: all that anybody met before the day, served or not. A user whom
-    the champion does not know gets the popularity list, as in the shop.
+    champion or reference does not know gets the popularity list, as in the shop.
 
     train : csr_matrix, (n_users, n_items), confidence · holdout : csr_matrix, (n_users, n_items), bool
-    top_n : what makes the lists of both models
+    top_n : what makes the lists of the models · buyers : bool, (n_users,), who had bought before, nobody when None
     """
     users = np.flatnonzero((np.diff(holdout.indptr) > 0) & (np.diff(train.indptr) > 0)).astype(np.int32)
     popular = popularity(train)
     met = popular > 0
     seen = train[users] if exclude_seen else None
     by_popularity = _most_popular(popular, len(users), k, seen=seen, eligible=met)[0]
-    champions = None
-    if champion is not None:
-        theirs = champion.factors
-        champions, _ = top_n(theirs.user[users], theirs.item, k, seen=seen, eligible=met & champion.known_items)
-        served = champion.known_users & theirs.user.any(axis=1)
-        champions = np.where(served[users, None], champions, by_popularity)
+
+    def earlier(model: Matched | None) -> NDArray[np.int32] | None:
+        if model is None:
+            return None
+        theirs = model.factors
+        lists, _ = top_n(theirs.user[users], theirs.item, k, seen=seen, eligible=met & model.known_items)
+        served = model.known_users & theirs.user.any(axis=1)
+        return np.where(served[users, None], lists, by_popularity)
+
     return Evaluation(
         users=users,
+        met=np.diff(train.indptr)[users],
+        buyers=np.zeros(len(users), dtype=bool) if buyers is None else buyers[users],
         challenger=top_n(challenger.user[users], challenger.item, k, seen=seen, eligible=met)[0],
         popularity=by_popularity,
-        champion=champions,
+        champion=earlier(champion),
+        reference=earlier(reference),
         relevant=holdout[users],
         most_popular=_most_popular(popular, 1, k, seen=None, eligible=met)[0][0],
+        information=self_information(train),
     )
+
+
+def served_lists(
+    train: sparse.csr_matrix,
+    users: NDArray[np.int32],
+    evaluated: Factors,
+    served: Factors,
+    k: int,
+    exclude_seen: bool,
+    top_n: TopN = cpu_top_n,
+) -> Served:
+    """What the refitted model would have listed in the place of the evaluated one. Arguments as in `evaluation_lists`.
+
+    users : the rows of those that were evaluated
+    """
+    seen, met = train[users] if exclude_seen else None, popularity(train) > 0
+    norms = [[np.linalg.norm(side, axis=1).mean() for side in (model.user, model.item)] for model in (evaluated, served)]
+    return Served(top_n(served.user[users], served.item, k, seen=seen, eligible=met)[0], np.array(norms, dtype=np.float64))
 
 
 def recommendations(

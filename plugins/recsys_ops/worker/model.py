@@ -13,10 +13,10 @@ from scipy import sparse
 from recsys_ops import paths
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import ModelError
-from recsys_ops.evaluation.compare import Evaluation, compare
+from recsys_ops.evaluation.compare import Evaluation, Served, compare
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files
-from recsys_ops.worker.spec import JobSpec, code, packages
+from recsys_ops.worker.spec import JobSpec, code, ids_digest, packages
 
 log = logging.getLogger(__name__)
 
@@ -175,21 +175,28 @@ def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
     indptr, indices = arrays.pop("holdout_indptr"), arrays.pop("holdout_indices")
     shape = (len(indptr) - 1, int(arrays.pop("n_items")))
     relevant = sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=shape)
-    return Evaluation(relevant=relevant, champion=arrays.pop("champion", None), **arrays)
+    served = Served(arrays.pop("served"), arrays.pop("norms"))
+    champion, reference = (arrays.pop(name, None) for name in _MAY_BE_NONE)
+    return Evaluation(relevant=relevant, served=served, champion=champion, reference=reference, **arrays)
 
 
 def measure(storage: Storage, version: str, draws: int) -> dict[str, Any]:
     """The figures of a version for the gate, JSON-able; `draws` bootstrap draws, seeded by the job."""
     manifest = load_manifest(storage, version)
-    factors = read_factors(storage, manifest)
-    return compare(
-        read_evaluation(storage, manifest),
-        k=manifest.spec.evaluation.k,
-        champion_version=manifest.spec.champion,
-        factors_finite=bool(np.isfinite(factors.user).all() and np.isfinite(factors.item).all()),
-        draws=draws,
-        seed=manifest.spec.training.seed,
-    )
+    spec, factors = manifest.spec, read_factors(storage, manifest)
+    before = load_manifest(storage, spec.champion).spec.data if spec.champion else None
+    ids = (read_frame(storage, manifest, "users")["user_id"], read_frame(storage, manifest, "items")["item_id"])
+    return {
+        "day": str(manifest.day),
+        "protocol": spec.evaluation.protocol,
+        "champion_version": spec.champion,
+        "reference_version": spec.reference,
+        "factors_finite": bool(np.isfinite(factors.user).all() and np.isfinite(factors.item).all()),
+        "ids_match": ids_digest(*ids) == spec.ids and (len(ids[0]), len(ids[1])) == (len(factors.user), len(factors.item)),
+        "data": spec.data and spec.data.model_dump(),
+        "champion_data": before and before.model_dump(),
+        **compare(read_evaluation(storage, manifest), k=spec.evaluation.k, draws=draws, seed=spec.training.seed),
+    }
 
 
 def _read(storage: Storage, manifest: Manifest, name: str) -> bytes:
@@ -202,14 +209,24 @@ def _read(storage: Storage, manifest: Manifest, name: str) -> bytes:
     return data
 
 
+_MAY_BE_NONE = ("champion", "reference")
+
+
 def _from_evaluation(evaluation: Evaluation) -> bytes:
+    assert evaluation.served is not None
     arrays = {
         "users": evaluation.users,
+        "met": evaluation.met,
+        "buyers": evaluation.buyers,
         "challenger": evaluation.challenger,
         "popularity": evaluation.popularity,
         "most_popular": evaluation.most_popular,
+        "information": evaluation.information,
         "holdout_indptr": evaluation.relevant.indptr,
         "holdout_indices": evaluation.relevant.indices,
         "n_items": np.int64(evaluation.relevant.shape[1]),
+        "served": evaluation.served.lists,
+        "norms": evaluation.served.norms,
     }
-    return files.from_arrays(arrays if evaluation.champion is None else arrays | {"champion": evaluation.champion})
+    others = {name: found for name in _MAY_BE_NONE if (found := getattr(evaluation, name)) is not None}
+    return files.from_arrays(arrays | others)

@@ -5,7 +5,9 @@ import platform
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import recsys_ops
 from recsys_ops import paths
 from recsys_ops.errors import ModelError
+from recsys_ops.evaluation.day import DayFacts
 from recsys_ops.matrix import Interactions
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
 from recsys_ops.storage import Storage
@@ -23,6 +26,7 @@ from recsys_ops.worker import files
 SPEC = "spec.json"
 RESULT = "result.json"
 LOG = "worker.log"
+NDCG = "ndcg.npz"
 
 
 class JobSpec(BaseModel):
@@ -30,11 +34,14 @@ class JobSpec(BaseModel):
 
     The price is the one thing here that changes neither model nor version.
 
+    purpose : serve makes a model version; score only fits and scores, and leaves each user's NDCG beside the result
     day : the held-out day, the last the served model learns from
     confidence : what the matrices were weighed by
     champion : the version to score on the same day, and to start from, None where there is none
+    reference : an older version to score on the same day, None where there is none
+    data : what the day and the window look like, None where nobody will judge that
     history_version, window_start : what the matrices were built from
-    inputs : SHA-256 of each file beside the spec
+    inputs : SHA-256 of each file beside the spec · ids : `ids_digest` of its users and items
     code, packages : what `build_matrix` was run with; the worker's own are in the manifest
     top_n, exclude_seen : of the lists that will be served; those that are evaluated go by `evaluation`
     gpu_price_per_hour : of the machine, in the user's currency; None: the manifest names no cost
@@ -42,6 +49,7 @@ class JobSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    purpose: Literal["serve", "score"] = "serve"
     day: date
     version: str
     confidence: ConfidenceSettings
@@ -50,9 +58,12 @@ class JobSpec(BaseModel):
     top_n: int
     exclude_seen: bool
     champion: str | None
+    reference: str | None
+    data: DayFacts | None
     history_version: int
     window_start: date
     inputs: dict[str, str]
+    ids: str
     code: str
     packages: dict[str, str]
     gpu_price_per_hour: float | None
@@ -82,7 +93,10 @@ def write_job(
     champion: str | None,
     history_version: int,
     window_start: date,
+    reference: str | None = None,
+    data: DayFacts | None = None,
     gpu_price_per_hour: float | None = None,
+    purpose: Literal["serve", "score"] = "serve",
 ) -> JobSpec:
     """Write a job's inputs, then its spec, under ``jobs/day=…``; the same job gives the same bytes and the same version.
 
@@ -92,10 +106,11 @@ def write_job(
         "train.npz": files.from_matrix(interactions.train),
         "full.npz": files.from_matrix(interactions.full),
         "holdout.npz": files.from_matrix(interactions.holdout),
-        "users.parquet": files.from_frame(pl.DataFrame({"user_id": interactions.users})),
+        "users.parquet": files.from_frame(pl.DataFrame({"user_id": interactions.users, "buyer": interactions.buyers})),
         "items.parquet": files.from_frame(pl.DataFrame({"item_id": interactions.items, "eligible": eligible})),
     }
     unnamed = JobSpec(
+        purpose=purpose,
         day=day,
         version="",
         confidence=confidence,
@@ -104,9 +119,12 @@ def write_job(
         top_n=serving.top_n,
         exclude_seen=serving.exclude_seen,
         champion=champion,
+        reference=reference,
+        data=data,
         history_version=history_version,
         window_start=window_start,
-        inputs={name: files.sha256(data) for name, data in contents.items()},
+        inputs={name: files.sha256(content) for name, content in contents.items()},
+        ids=ids_digest(interactions.users, interactions.items),
         code=code(),
         packages=packages(),
         gpu_price_per_hour=gpu_price_per_hour,
@@ -114,8 +132,8 @@ def write_job(
     named_by = unnamed.model_dump(mode="json", exclude={"version", "gpu_price_per_hour"})
     canonical = json.dumps(named_by, sort_keys=True)
     spec = unnamed.model_copy(update={"version": f"{day:%Y%m%d}-{files.sha256(canonical.encode())[:10]}"})
-    for name, data in contents.items():
-        storage.put(paths.job(day, name), data)
+    for name, content in contents.items():
+        storage.put(paths.job(day, name), content)
     storage.write_json(paths.job(day, SPEC), spec.model_dump(mode="json"))
     return spec
 
@@ -132,21 +150,28 @@ def read_spec(storage: Storage, day: date) -> JobSpec:
 
 def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
     """Raises ModelError when a file is not the one the spec names, or the files do not fit together."""
-    users = files.to_frame(_read(storage, spec, "users.parquet"))["user_id"]
+    users = files.to_frame(_read(storage, spec, "users.parquet"))
     items = files.to_frame(_read(storage, spec, "items.parquet"))
     train, full, holdout = (files.to_matrix(_read(storage, spec, f"{name}.npz")) for name in ("train", "full", "holdout"))
-    if {train.shape, full.shape, holdout.shape} != {(len(users), items.height)}:
+    if {train.shape, full.shape, holdout.shape} != {(users.height, items.height)}:
         raise ModelError(
-            f"the matrices of {spec.day} have shapes {train.shape}, {full.shape}, {holdout.shape}, but there are {len(users):,} "
-            f"users and {items.height:,} items: run build_matrix again"
+            f"the matrices of {spec.day} have shapes {train.shape}, {full.shape}, {holdout.shape}, but there are "
+            f"{users.height:,} users and {items.height:,} items: run build_matrix again"
         )
-    return Inputs(Interactions(users, items["item_id"], train, full, holdout), items["eligible"].to_numpy())
+    buyers = users["buyer"].to_numpy()
+    return Inputs(Interactions(users["user_id"], items["item_id"], train, full, holdout, buyers), items["eligible"].to_numpy())
+
+
+def ids_digest(users: pl.Series, items: pl.Series) -> str:
+    """SHA-256 of the ids in their order: those of a matrix and those beside its factors must be the same."""
+    return files.sha256("\n".join(chain(users, [""], items)).encode())
 
 
 def code() -> str:
     """SHA-256 of the sources that compute a model."""
     root = Path(recsys_ops.__file__).parent
     sources = [
+        root / "compiled.py",
         root / "matrix.py",
         *(path for room in ("als", "evaluation", "worker") for path in sorted((root / room).glob("*.py"))),
     ]

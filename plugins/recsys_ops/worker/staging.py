@@ -7,25 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from recsys_ops import paths
 from recsys_ops.storage import Storage
 from recsys_ops.worker.model import load_manifest
-from recsys_ops.worker.spec import LOG, RESULT, SPEC, JobSpec
+from recsys_ops.worker.spec import LOG, NDCG, RESULT, SPEC, JobSpec
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 4
-# what a job reads of the champion
-CHAMPION = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
+# what a job reads of the champion and of the reference
+EARLIER = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
 
 
 def stage(store: Storage, work: Storage, spec: JobSpec) -> None:
-    """Copy a job's inputs and the champion's factors, then the spec, unless an earlier try has done so.
+    """Copy a job's inputs and the factors of champion and reference, then the spec, unless an earlier try has done so.
 
-    Raises ModelError when there is no such champion.
+    Raises ModelError when there is no such version.
     """
     spec_path = paths.job(spec.day, SPEC)
     inputs = [paths.job(spec.day, name) for name in spec.inputs]
-    if spec.champion:
-        load_manifest(store, spec.champion)
-        inputs += [paths.model(spec.champion, name) for name in CHAMPION]
+    for version in filter(None, (spec.champion, spec.reference)):
+        load_manifest(store, version)
+        inputs += [paths.model(version, name) for name in EARLIER]
     if {*inputs, spec_path} <= {*work.list("")} and work.get(spec_path) == store.get(spec_path):
         log.info("the job's files are in %s already", work.root)
         return
@@ -34,10 +34,11 @@ def stage(store: Storage, work: Storage, spec: JobSpec) -> None:
 
 
 def bring_back(work: Storage, store: Storage, spec: JobSpec) -> None:
-    """Copy the model version, its manifest last, and the job's result and log; what the job did not write is left out."""
+    """Copy the model version, its manifest last, and the job's scores, result and log; what the job did not write is left out."""
     model = work.list(paths.model(spec.version, ""))
     manifest = [path for path in model if path == paths.model(spec.version, "manifest.json")]
-    _copy(work, store, [path for path in model if path not in manifest])
+    scores = paths.job(spec.day, NDCG)
+    _copy(work, store, [*(path for path in model if path not in manifest), *([scores] if work.exists(scores) else [])])
     job = [paths.job(spec.day, name) for name in (RESULT, LOG)]
     _copy(work, store, [*manifest, *(path for path in job if work.exists(path))])
 

@@ -1,0 +1,175 @@
+"""``python benchmarks/gate.py [--days 60] [--seeds 5] [--size small|middle]``: does the gate hold good models up, and bad ones?
+
+Demo shops, each with its own seed: four weeks of history, then so many nights as `recsys_retrain` has them. Each night a
+challenger goes on from yesterday's factors, is scored beside champion, reference and popularity, refitted through the day, and
+judged with the settings of `include/recsys.yaml`; what is blessed is tomorrow's champion. Beside it the same night with one thing
+wrong, which never goes live. The filters are not run: the history holds the customers' rows, and the robots' share is that of the
+shop's robots. A table says how many nights were refused, and by which rules.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import partial
+
+import numpy as np
+import polars as pl
+from measure import machine
+
+from recsys_ops import matrix
+from recsys_ops.als.factors import Factors
+from recsys_ops.als.fitting import fit
+from recsys_ops.demo import robots, shop, visits
+from recsys_ops.evaluation.compare import compare
+from recsys_ops.evaluation.day import DayFacts, day_facts
+from recsys_ops.evaluation.gate import Verdict, decide
+from recsys_ops.settings import load_settings
+from recsys_ops.worker.lists import evaluation_lists, served_lists
+from recsys_ops.worker.matching import Matched, match, warm_start
+
+OPENS = date(2026, 1, 1)
+HISTORY = 28
+SIZES = {"small": shop.ShopSize(2_500, 600, 8_500), "middle": shop.ShopSize(6_000, 1_200, 24_000)}
+GOOD = ("as every night", "fitted from scratch, another seed")
+BAD = (
+    "half of the history lost", "item ids shifted by one", "one iteration only", "30 % robots' rows, filters off",
+    "a matrix without the last week", "the day's rows doubled",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is live: its factors, the ids of their rows, and what its night looked like."""
+
+    name: str
+    data: matrix.Interactions
+    factors: Factors
+    facts: DayFacts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--size", choices=SIZES, default="middle")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    with ProcessPoolExecutor(options.processes) as pool:
+        shops = list(pool.map(partial(nights, SIZES[options.size], options.days), range(1, options.seeds + 1)))
+    verdicts = [found for found_of in shops for found in found_of]
+    print(f"{machine()}\n\n{SIZES[options.size]}, {options.seeds} shops, {options.days} nights each\n")
+    print("| the night's model | nights | refused | by |\n|---|--:|--:|---|")
+    for name in GOOD + BAD:
+        of = [verdict for called, verdict, _ in verdicts if called == name]
+        refused = [rule.name for verdict in of for rule in verdict.rules if not rule.passed]
+        by = ", ".join(f"{rule} {count}" for rule, count in Counter(refused).most_common())
+        print(f"| {name} | {len(of)} | {sum(not verdict.blessed for verdict in of) / len(of):.1%} | {by} |")
+    users = [found for called, _, found in verdicts if called == GOOD[0]]
+    print(f"\n{np.mean(users):,.0f} users evaluated a night; {time.perf_counter() - began:.0f} s")
+
+
+def nights(size: shop.ShopSize, days: int, seed: int) -> list[tuple[str, Verdict, int]]:
+    """The verdicts of a shop's nights, each with the model's name and the number of users evaluated."""
+    opened, settings = shop.Shop(size, OPENS, seed), load_settings()
+    confidence = settings.confidence.model_copy(update={"window_days": 60})
+    settings = settings.model_copy(update={"confidence": confidence})
+    events = pl.concat(people(opened, OPENS + timedelta(days=n)) for n in range(HISTORY + days))
+    shares = {day: rejected(opened, day) for day in (OPENS + timedelta(days=n) for n in range(HISTORY + days))}
+    live: list[Model] = []
+    found = []
+    for day in (OPENS + timedelta(days=HISTORY + n - 1) for n in range(days + 1)):
+        ours = list(models(events.filter(pl.col("day") <= day), opened, day, live, shares, settings))
+        if live:
+            found += [(name, verdict, users) for name, _, verdict, users in ours]
+        if not live or ours[0][2].blessed:
+            live.append(ours[0][1])
+    return found
+
+
+def people(opened: shop.Shop, day: date) -> pl.DataFrame:
+    return visits.visits(opened, day).filter(label="human").select(
+        day=pl.lit(day), user_id="user_id", item_id="item_id", event_type="action"
+    )  # fmt: skip
+
+
+def robots_of(opened: shop.Shop, day: date) -> pl.DataFrame:
+    found = pl.concat([robots.crawlers(opened, day), robots.scrapers(opened, day)])
+    return found.select(day=pl.lit(day), user_id="user_id", item_id="item_id", event_type="action")
+
+
+def rejected(opened: shop.Shop, day: date) -> dict[str, float]:
+    robots_rows, people_rows = robots_of(opened, day).height, people(opened, day).height
+    return {"quarantine_share": 0.02, "bot_share": robots_rows / (robots_rows + people_rows)}
+
+
+def models(
+    events: pl.DataFrame, opened: shop.Shop, day: date, live: list[Model], shares: dict, settings: object
+) -> Iterator[tuple[str, Model, Verdict, int]]:
+    """The night's model, then the same with something wrong."""
+    champion = live[-1] if live else None
+    old = [model for model in live if model.name <= str(day - timedelta(days=30))]
+    judged = partial(night, day=day, champion=champion, reference=old[-1] if old else None, shares=shares, settings=settings)
+    yield GOOD[0], *judged(events)
+    if champion is None:
+        return
+    training = settings.training
+    cold = training.model_copy(update={"seed": 1000 + day.toordinal()})
+    yield GOOD[1], *judged(events, training=cold, cold=True)
+    first = events["day"].min()
+    middle = first + (day - first) // 2
+    yield BAD[0], *judged(events.filter(pl.col("day") > middle))
+    yield BAD[1], *judged(events, shifted=True)
+    yield BAD[2], *judged(events, training=training.model_copy(update={"iterations": 1}), cold=True)
+    today = events.filter(pl.col("day") == day)
+    drawn = robots_of(opened, day).sample(int(today.height * 0.3 / 0.7), with_replacement=True, seed=1)
+    yield BAD[3], *judged(pl.concat([events, drawn]), shares=shares | {day: shares[day] | {"bot_share": 0.0}})
+    yield BAD[4], *judged(events.filter((pl.col("day") < day - timedelta(days=7)) | (pl.col("day") == day)))
+    yield BAD[5], *judged(pl.concat([events, today]))
+
+
+def night(
+    events: pl.DataFrame, *, day: date, champion: Model | None, reference: Model | None, shares: dict, settings: object,
+    training: object = None, cold: bool = False, shifted: bool = False,
+) -> tuple[Model, Verdict, int]:  # fmt: skip
+    training, evaluation, gate = training or settings.training, settings.evaluation, settings.gate
+    data = matrix.build(events, day, settings.confidence, evaluation)
+    facts = day_facts(events, day, matrix.window_start(day, settings.confidence), shares)
+    theirs, older = (carried(model, data) for model in (champion, reference))
+    start = warm_start(theirs, training) if theirs and not cold else None
+    fitted = fit(data.train, training, iterations=training.warm_iterations if start else training.iterations, factors0=start)
+    if shifted:
+        fitted = replace(fitted, item=np.roll(fitted.item, 1, axis=0))
+    k = max(evaluation.k)
+    lists = evaluation_lists(
+        data.train, data.holdout, fitted, theirs, k, evaluation.exclude_seen, reference=older, buyers=data.buyers
+    )
+    served = fit(data.full, training, iterations=training.refit_iterations, factors0=fitted)
+    again = served_lists(data.train, lists.users, fitted, served, k, evaluation.exclude_seen)
+    figures = compare(replace(lists, served=again), k=evaluation.k, draws=gate.bootstrap_draws, seed=training.seed)
+    verdict = decide(
+        {
+            "protocol": "next_day",
+            "champion_version": champion and champion.name,
+            "reference_version": reference and reference.name,
+            "factors_finite": bool(np.isfinite(served.user).all() and np.isfinite(served.item).all()),
+            "ids_match": True,
+            "data": facts.model_dump(),
+            "champion_data": champion and champion.facts.model_dump(),
+            **figures,
+        },
+        gate,
+    )
+    return Model(str(day), data, served, facts), verdict, figures["users"]
+
+
+def carried(model: Model | None, data: matrix.Interactions) -> Matched | None:
+    return model and match(model.factors, model.data.users, model.data.items, data.users, data.items)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 Each run is about one **day**, 24 h UTC, the last complete one before its date. It reads that day and the few before it
 from the production database, passes them through the cleaning steps and replaces those days in the history, in one commit.
 Every rejected row lies in `quarantine/day=…` with its reason; each task's figures lie in `reports/day=…`.
-What has had its time (`raw_retention_days`, `retention_days`) is deleted at the end.
+What has had its time (`raw_retention_days`, `retention_days`, `models`) is deleted at the end.
 
 Days can be run in any order, again, and four at once: backfill with `make backfill FROM=… TO=…`.
 A backfilled day reads only itself and starts no retraining.
@@ -22,6 +22,7 @@ from recsys_ops.operators.cleaning_step import CleaningStepOperator
 from recsys_ops.operators.commit_history import CommitHistoryOperator
 from recsys_ops.operators.expire import ExpireOperator
 from recsys_ops.operators.extract_delta import ExtractDeltaOperator
+from recsys_ops.operators.rollback import offer_versions
 from recsys_ops.settings import include_dir
 
 with DAG(
@@ -58,7 +59,7 @@ with DAG(
         filter_staff = CleaningStepOperator(task_id="filter_staff")
 
     commit_history = CommitHistoryOperator(task_id="commit_history")
-    expire = ExpireOperator(task_id="expire")
+    expire = ExpireOperator(task_id="expire", on_success_callback=offer_versions)
     announce_day = AnnounceDayOperator(task_id="announce_day", outlets=[Asset("recsys_history")])
 
     extract_delta >> align_schema >> fix_types >> deduplicate >> filter_crawlers >> filter_bots >> filter_staff

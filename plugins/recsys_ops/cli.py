@@ -4,11 +4,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from recsys_ops.errors import DataError, RecsysError
+from recsys_ops.errors import DataError, ModelError, RecsysError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,6 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("first", type=date.fromisoformat, metavar="YYYY-MM-DD")
     command.add_argument("last", type=date.fromisoformat, metavar="YYYY-MM-DD", nargs="?", help="default: the first day alone")
     command.set_defaults(run=quarantine_replay)
+
+    models = rooms.add_parser("models", help="the model versions").add_subparsers(required=True, metavar="command")
+    command = models.add_parser("list", help="the newest versions: verdict, NDCG beside the champion's, what is live")
+    command.add_argument("--last", type=int, default=28, metavar="N", help="the N newest (default 28)")
+    command.add_argument("--json", action="store_true", help="as JSON, for machines")
+    command.set_defaults(run=models_list)
+    command = models.add_parser("show", help="what a version is made of, its metrics, every rule of its verdict, its deployments")
+    command.add_argument("version")
+    command.add_argument("--json", action="store_true", help="as JSON, with all of the manifest")
+    command.set_defaults(run=models_show)
+    command = models.add_parser("diff", help="what differs between two versions, and how much their lists have in common")
+    command.add_argument("one")
+    command.add_argument("other")
+    command.set_defaults(run=models_diff)
+    for name, run, does in (
+        ("pin", models_pin, "never let a version expire"),
+        ("unpin", models_unpin, "let it expire like the others"),
+        ("release", models_release, "let a version that was rolled back from go live again"),
+    ):
+        command = models.add_parser(name, help=does)
+        command.add_argument("version")
+        command.set_defaults(run=run)
 
     arguments = parser.parse_args(argv)
     try:
@@ -100,6 +122,146 @@ def quarantine_replay(arguments: argparse.Namespace) -> None:
         print(f"the run of {run} rejects {', '.join(reasons) or 'nothing'}")
     for day, rows in replayed["rows"].items():
         print(f"{day}: {rows:,} rows in the history")
+
+
+def models_list(arguments: argparse.Namespace) -> None:
+    """The newest versions, a line each."""
+    from recsys_ops import versions
+
+    found = versions.listing(_storage(load_settings()), arguments.last, datetime.now(UTC).date())
+    if arguments.json:
+        print(json.dumps(found, indent=2, default=str))
+    elif not found:
+        print("there is no model version yet: run recsys_retrain")
+    else:
+        lines = [
+            {
+                "version": row["version"],
+                "age": f"{row['age_days']} d",
+                "verdict": row["verdict"],
+                "NDCG": _number(row["ndcg"]),
+                "champion's": _number(row["champion_ndcg"]),
+                "size": _megabytes(row["bytes"]),
+                "started from": row["started_from"],
+                "is": ", ".join(row["is"]),
+            }
+            for row in found
+        ]
+        print(_lines(lines))
+
+
+def models_show(arguments: argparse.Namespace) -> None:
+    """All that is known of a version, as far as it is there."""
+    from recsys_ops import versions
+
+    known = versions.describe(_storage(load_settings()), arguments.version)
+    if arguments.json:
+        print(json.dumps(known, indent=2, default=str))
+        return
+    print(f"{known['version']}: {', '.join([known['state'], *known['is']])}")
+    if manifest := known["manifest"]:
+        run = manifest["run"]
+        print(
+            f"learnt from {manifest['window_start']} … {manifest['day']}, history version {manifest['history_version']}: "
+            f"{manifest['users']:,} users, {manifest['items']:,} items\n"
+            f"champion {manifest['spec']['champion'] or 'none'}, started from {manifest['started_from'] or 'nothing'}, "
+            f"fitted cold {manifest['fitted_cold']}, seed {manifest['seeds']['start']}, code {manifest['code'][:12]}\n"
+            f"made on {run['device']['name']}, solver {run['device']['solver']}, in {sum(run['seconds'].values()):.1f} s, "
+            f"cost {_number(run['cost'])}, {_megabytes(sum(file['bytes'] for file in manifest['files'].values()))}"
+        )
+    if metrics := known["metrics"]:
+        models = [name for name in ("challenger", "champion", "reference", "popularity") if metrics.get(name)]
+        names = sorted(metrics["challenger"], key=_by_cutoff)
+        scores = [{"metric": name, **{model: _number(metrics[model].get(name)) for model in models}} for name in names]
+        print(f"\n{metrics['users']:,} users evaluated\n{_lines(scores)}")
+    if verdict := known["verdict"]:
+        rules = [
+            {
+                "rule": rule["name"],
+                "value": _number(rule["value"]),
+                "threshold": _number(rule["threshold"]),
+                "passed": "yes" if rule["passed"] else "NO",
+                "sentence": rule["sentence"],
+            }
+            for rule in verdict["rules"]
+        ]
+        print(f"\n{verdict['summary']}\n{_lines(rules)}")
+        if forced := verdict["forced"]:
+            print(f"\nforced by {forced['by']}: {forced['reason']}")
+    for past in known["deployments"]:
+        print(f"\nlive by {past['by'] or 'a night'}: {past['reason']}")
+    if known["blocked"]:
+        print(f"\nblocked: {known['blocked']}")
+
+
+def models_diff(arguments: argparse.Namespace) -> None:
+    """What differs, side by side, and what the lists have in common."""
+    from recsys_ops import versions
+
+    pair = (arguments.one, arguments.other)
+    found = versions.differences(_storage(load_settings()), *pair)
+    scores = {name: tuple(map(_number, found["metrics"][name])) for name in sorted(found["metrics"], key=_by_cutoff)}
+    pairs = found["made_of"] | scores
+    print(_lines([{"": name, pair[0]: one, pair[1]: other} for name, (one, other) in pairs.items()]) if pairs else "made alike")
+    shared = f", who share {found['overlap']:.1%} of their items on average" if found["overlap_users"] else ""
+    print(f"\n{found['overlap_users']:,} users have a list in both{shared}")
+
+
+def models_pin(arguments: argparse.Namespace) -> None:
+    """A version that is there stays."""
+    from recsys_ops import versions
+    from recsys_ops.serving import deployments
+
+    storage = _storage(load_settings())
+    versions.check_finished(storage, arguments.version)
+    deployments.pin(storage, arguments.version)
+    print(f"{arguments.version} never expires")
+
+
+def models_unpin(arguments: argparse.Namespace) -> None:
+    """A pinned version may expire."""
+    from recsys_ops.serving import deployments
+
+    storage = _storage(load_settings())
+    _check_among(deployments.read_live(storage)["pinned"], arguments.version, "pinned")
+    deployments.unpin(storage, arguments.version)
+    print(f"{arguments.version} expires like the others")
+
+
+def models_release(arguments: argparse.Namespace) -> None:
+    """A blocked version may go live."""
+    from recsys_ops.serving import deployments
+
+    storage = _storage(load_settings())
+    _check_among(deployments.read_live(storage)["blocked"], arguments.version, "blocked")
+    deployments.release(storage, arguments.version)
+    print(f"{arguments.version} may go live again: clear refresh_redis of its run, or trigger recsys_rollback with it")
+
+
+def _check_among(versions: Collection[str], version: str, what: str) -> None:
+    if version not in versions:
+        raise ModelError(f"{version} is not {what}; {what} are {', '.join(sorted(versions)) or 'none'}")
+
+
+def _lines(rows: Sequence[Mapping[str, object]]) -> str:
+    """As columns of text, from rows with the same keys."""
+    import polars as pl
+
+    return _table(pl.DataFrame([{name: "–" if value is None else str(value) for name, value in row.items()} for row in rows]))
+
+
+def _by_cutoff(metric: str) -> tuple[int, str]:
+    """So that ndcg@3 comes before ndcg@20."""
+    name, _, cutoff = metric.partition("@")
+    return int(cutoff), name
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _megabytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / 1e6:,.1f} MB"
 
 
 def _table(rows: "pl.DataFrame") -> str:

@@ -74,8 +74,9 @@ def test_a_night_drops_days_that_no_model_learns_from(night: Callable[..., dict[
         history.replace_days(storage, events(day, 1), day, day)
         write(storage, day)
         storage.put(paths.coded(day), b"1")
+        storage.put(paths.model(f"{day:%Y%m%d}-0123456789", "factors.npz"), b"never finished")
     age(tmp_path, gone)
-    expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "coded": 1}
+    expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "coded": 1, "models": 2}
     assert night(NEWEST) == {"expired": expired, "leftovers": 0, "days_dropped": 1}
     assert list(counts(storage, gone)) == [kept, NEWEST]
     assert storage.list("coded") == [paths.coded(kept), paths.coded(NEWEST)]

@@ -1,4 +1,4 @@
-"""What has had its time: personal data, and days that no model learns from any more."""
+"""What has had its time: personal data, days that no model learns from any more, and old model versions."""
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
@@ -25,18 +25,19 @@ _LONGER_THAN_ANY_RUN = timedelta(days=2)
 
 
 class ExpireOperator(DayOperator):
-    """Delete raw days, cleaning steps, quarantine and jobs after `raw_retention_days`; keep the history tidy, and its codes.
+    """Delete raw days, cleaning steps, quarantine and jobs after `raw_retention_days`; keep the history tidy, its codes, and the
+    model versions.
 
     The days are counted back from the run's own, never from the clock, so that a run of an old day deletes nothing newer and
     nothing that it wrote. What was written less than two days before that day ended stays for a later run: a backfill may be
-    at work on it. Skipped in a backfill. Reports, models and the catalogue stay: they hold no personal data, and explain months
-    later what was decided.
+    at work on it. Skipped in a backfill. Reports, every version's metrics and verdict, and the catalogue stay: they hold no
+    personal data, and explain months later what was decided.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         if windows.is_backfill(context["dag_run"]):
             raise AirflowSkipException(f"day {day} was backfilled: the next scheduled run deletes what is too old")
-        from recsys_ops import history
+        from recsys_ops import history, versions
 
         store = storage(settings)
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
@@ -44,6 +45,7 @@ class ExpireOperator(DayOperator):
         expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL) | expire(
             store, day - timedelta(days=days), written, (paths.coded,)
         )
+        expired["models"] = versions.expire(store, day, written, settings.models)
         return {"expired": expired, "leftovers": store.sweep(written), **history.tidy(store, day, settings.history)}
 
 

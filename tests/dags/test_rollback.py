@@ -1,0 +1,58 @@
+"""A rollback as the person on duty does it, by the trigger form, and what the shop is answered then."""
+
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from test_runs import storage, until
+
+from recsys_ops.serving.deployments import deployments, read_live
+from recsys_ops.serving.store import RecommendationStore
+from recsys_ops.settings import ServingSettings
+
+
+def offered(site: SimpleNamespace) -> Any:
+    """The versions that the trigger form offers, as the UI gets them; the DAG file will be read again."""
+    dag = site.airflow.call("GET", "dags/recsys_rollback/details")
+    with suppress(RuntimeError):  # it is about to be read already
+        site.airflow.call("PUT", f"parseDagFile/{dag['file_token']}")
+    return dag["params"]["version"]["schema"]["examples"]
+
+
+def answered(site: SimpleNamespace) -> str:
+    """The version that the shop gets."""
+    client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
+    return RecommendationStore(client, ServingSettings(prefix="site")).get("nobody").version
+
+
+def test_an_older_version_chosen_in_the_form_is_live_until_the_newer_one_is_chosen_again(
+    site: SimpleNamespace, live: str
+) -> None:
+    store = storage(site)
+    older = deployments(store)[0]["version"]
+    until(lambda: offered(site) == [older])
+    for wrong in ({"version": older}, {"reason": "robots"}, {"version": older, "reason": "bad"}):
+        with pytest.raises(RuntimeError, match="400"):
+            site.airflow.trigger("recsys_rollback", **wrong)
+
+    site.airflow.wait("recsys_rollback", site.airflow.trigger("recsys_rollback", version=older, reason="robots bought it all"))
+    assert answered(site) == older
+    noted = deployments(store)[-1]
+    assert (noted["version"], noted["reason"], noted["by"]) == (older, "robots bought it all", site.airflow.login[0])
+    until(lambda: offered(site) == [live])
+
+    run = next(run["dag_run_id"] for run in reversed(site.airflow.runs("recsys_retrain")) if run["state"] == "success")
+    clear = {"dry_run": False, "task_ids": ["refresh_redis"], "dag_run_id": run, "only_failed": False}
+    site.airflow.call("POST", "dags/recsys_retrain/clearTaskInstances", json=clear)
+    site.airflow.wait("recsys_retrain", run)
+    path = f"dags/recsys_retrain/dagRuns/{run}/taskInstances/refresh_redis/xcomEntries/return_value"
+    figures = site.airflow.call("GET", path)["value"]
+    assert (figures["version"], figures["live"]) == (live, False)
+    assert "rolled back" in figures["held_back"]
+    assert answered(site) == older
+
+    site.airflow.wait("recsys_rollback", site.airflow.trigger("recsys_rollback", version=live, reason="it was the catalogue"))
+    assert answered(site) == live
+    assert read_live(store)["blocked"] == {}

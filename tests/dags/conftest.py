@@ -49,6 +49,10 @@ def site(
         "RECSYS_SERVING__PREFIX": "site",
         "RECSYS_TEST_REDIS_PORT": str(redis_port),
         "RECSYS_TRAINING__FACTORS": "32",
+        "RECSYS_TUNING__DAYS": "2",
+        "RECSYS_TUNING__BATCHES": "2",
+        "RECSYS_TUNING__BATCH_SIZE": "2",
+        "RECSYS_TUNING__AT_ONCE": "2",
         "RECSYS_INCLUDE": str(include),
     }
     with ExitStack() as stack:

@@ -53,12 +53,18 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
     _killed = False
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        result = self.work_on(storage(settings), day, settings, context)
+        told = ("version", "device", "cost", "peak_memory_bytes")
+        return {"worker": settings.training.worker, **{key: result[key] for key in told}, "phases": result["seconds"]}
+
+    def work_on(self, store: "Storage", day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        """Have the job of a day in `store` done, and return its result. Raises ModelError or StorageError for one that failed."""
         from recsys_ops.launch.base import Job
         from recsys_ops.worker import staging
         from recsys_ops.worker.files import sha256
         from recsys_ops.worker.spec import LOG, SPEC, read_spec
 
-        store = self._store = storage(settings)
+        self._store = store
         spec = self._spec = read_spec(store, day)
         # two deployments may share a machine, and the same data have the same version
         name = f"recsys-{spec.version}-{sha256(store.root.encode())[:8]}"
@@ -90,8 +96,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
                 log.warning("staged files stay: %s", error)
         if result["status"] != "succeeded":
             raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
-        told = ("version", "device", "cost", "peak_memory_bytes")
-        return {"worker": settings.training.worker, **{key: result[key] for key in told}, "phases": result["seconds"]}
+        return result
 
     def submit_job(self, context: "Context") -> "JsonValue":
         from recsys_ops.worker import staging
@@ -173,8 +178,10 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
 
         for place in (self._work, self._store):  # what was brought back is cleared from where it was made
             try:
-                verify(place, self._spec.version)
-                return _result(place, self._spec) is not None
+                if self._spec.purpose == "serve":
+                    verify(place, self._spec.version)
+                if _result(place, self._spec) is not None:
+                    return True
             except ModelError:
                 continue
         return False

@@ -1,0 +1,73 @@
+"""### Better settings, once a week
+
+Every Sunday, after the night's retraining, and by hand. Batch by batch, `ask` chooses settings by what the trials before have
+shown, each `trial` is fitted on the history before a held-out day and scored on it, for several days, on the same worker as the
+nightly training, and `tell` notes the results. The first trial is the settings as they are. `propose` writes what the best one
+gains over it, with a 95 % interval, to `tuning/day=…/proposal.json`, and its lines for `recsys.yaml` into its log.
+
+Nothing goes live here: a proposal is taken up by `recsys_retrain`, through the gate, and only where `tuning.adopt` is true.
+
+A trial that falls behind the others is ended early; one that fails is left out. Cleared tasks go on with what there is: a day
+that a trial has been scored on is not trained again.
+
+**Trigger form** `day`: the last held-out day, another than yesterday.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain
+
+from recsys_ops.operators.alerts import alert
+from recsys_ops.operators.start_machine import StartMachineOperator
+from recsys_ops.operators.stop_machine import StopMachineOperator, stop_left_on
+from recsys_ops.operators.tune import AskOperator, ProposeOperator, TellOperator, TrialOperator
+from recsys_ops.settings import load_settings
+
+with DAG(
+    "recsys_tune",
+    schedule=CronTriggerTimetable("0 5 * * 0", timezone="UTC"),
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=18),
+    on_success_callback=stop_left_on,
+    on_failure_callback=stop_left_on,
+    default_args={
+        "owner": "recsys",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(hours=1),
+        "on_failure_callback": alert,
+    },
+    params={
+        "day": Param(
+            None, type=["null", "string"], format="date", description="The last held-out day, YYYY-MM-DD; empty: yesterday"
+        ),
+    },
+    tags=["recsys", "tune"],
+    doc_md=__doc__,
+):
+    tuning = load_settings().tuning
+    batches = []
+    for batch in range(1, tuning.batches + 1):
+        with TaskGroup(f"batch_{batch}") as group:
+            ask = AskOperator(task_id="ask", batch=batch)
+            trial = TrialOperator.partial(
+                task_id="trial",
+                pool=tuning.pool,
+                max_active_tis_per_dag=tuning.at_once,
+                map_index_template="{{ task.title }}",
+                execution_timeout=timedelta(hours=5),
+            ).expand_kwargs(ask.output)
+            tell = TellOperator(task_id="tell", batch=batch, trigger_rule=TriggerRule.ALL_DONE)
+            trial >> tell
+        batches.append(group)
+    propose = ProposeOperator(task_id="propose")
+    chain(*batches, propose)
+
+    if load_settings().worker.gce:
+        start_machine = StartMachineOperator(task_id="start_machine")
+        stop_machine = StopMachineOperator(task_id="stop_machine")
+        stop_machine.as_teardown(setups=start_machine, on_failure_fail_dagrun=True)
+        start_machine >> batches[0]
+        batches[-1] >> stop_machine

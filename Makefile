@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als gpu-check clean
+.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality gpu-check clean
 
 demo: .venv/installed           ## the main job on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo.run
@@ -52,6 +52,12 @@ bench-clean: .venv/installed    ## the cleaning steps against plain pandas, ROWS
 
 bench-als: .venv/installed      ## training, top-20 lists and a whole day against their rivals; half an hour, ARGS=--quick: two minutes
 	@$(BIN)/python benchmarks/als.py $(ARGS)
+
+bench-quality: .venv/installed  ## what the model is worth beside popularity and item-kNN, tuned: DATA=online_retail_II.xlsx, ARGS="--train F --test F"
+	@$(BIN)/python benchmarks/quality.py --tune 40 $(if $(DATA),--uci $(DATA)) $(ARGS)
+
+bench-gate: .venv/installed     ## 60 nights of 5 shops: good models that the gate refuses, and bad ones; half an hour
+	@$(BIN)/python benchmarks/gate.py $(ARGS)
 
 gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU
 	@$(BIN)/python -c 'from recsys_ops.als.card import cupy; cupy()'

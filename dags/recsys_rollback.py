@@ -16,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param, Variable
 
 from recsys_ops.operators.alerts import alert
+from recsys_ops.operators.mirror import MirrorOperator
 from recsys_ops.operators.rollback import OFFERED, RollbackOperator, offer_versions
+from recsys_ops.settings import load_settings
 
 with DAG(
     "recsys_rollback",
@@ -46,4 +48,6 @@ with DAG(
     tags=["recsys", "serve"],
     doc_md=__doc__,
 ):
-    RollbackOperator(task_id="rollback", on_success_callback=offer_versions)
+    rollback = RollbackOperator(task_id="rollback", on_success_callback=offer_versions)
+    if load_settings().mlflow.conn_id:
+        rollback >> MirrorOperator(task_id="mirror").as_teardown()

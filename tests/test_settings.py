@@ -23,7 +23,7 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
         for key, value in values.items():
             found = [n for n, line in enumerate(lines) if line.startswith(f"{' ' * indent}{key}:")]
             assert found, f"{path}{key} is not in recsys.yaml"
-            if isinstance(value, dict) and key != "weights":
+            if isinstance(value, dict) and key != "weights" and path != "tuning.search.":
                 explained(value, indent + 2, f"{path}{key}.")
             else:
                 assert all(lines[n - 1].lstrip().startswith("#") for n in found), f"{path}{key} is not explained"
@@ -46,6 +46,9 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
         ("RECSYS_CLEANING__CRAWLERS__ALLOW", '["("]', ["cleaning.crawlers.allow.0", "not a regular expression"]),
         ("RECSYS_GTAE__MIN_USERS", "5", ["RECSYS_GTAE__MIN_USERS", "GATE"]),
         ("RECSYS_CLEANING__STAFF__NETWORKS", '["10.0.0.0/99"]', ["cleaning.staff.networks.0", "network"]),
+        ("RECSYS_TUNING__SEARCH", '{"training.iterations": {"low": 40}}', ["tuning.search.training.iterations", "larger high"]),
+        ("RECSYS_TUNING__SEARCH", '{"training.factors": {"low": 0.5, "log": false}}', ["0.5 for training.factors", "integer"]),
+        ("RECSYS_TUNING__SEARCH", '{"training.seed": {"choices": [1, 2]}}', ["tuning.search.training.seed", "training.factors"]),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(

@@ -37,5 +37,9 @@ class NotBlessedError(RecsysError):
     """The gate refused the challenger; what is live stays live."""
 
 
+class TrackingError(RecsysError):
+    """MLflow cannot be reached, or refuses what it is sent; no model waits for it."""
+
+
 class ServingError(RecsysError):
     """Redis could not be filled, verified or swapped; readers still get the previous version."""

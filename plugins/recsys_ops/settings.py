@@ -231,7 +231,7 @@ class GateSettings(Section):
     min_overlap: Share = 0.4
     max_refit_change: AtLeastOne = 2.0
     max_day_change: AtLeastOne = 3.0
-    max_rows_per_user_change: AtLeastOne = 1.3
+    max_ratio_change: AtLeastOne = 1.3
     max_share_change: Share = 0.1
     min_window_share: Share = 0.8
     allow_first_deployment: bool = False

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = [
-    *("adlfs", "airflow.providers.google", "airflow.providers.microsoft", "cupy", "deltalake", "implicit", "numpy"),
-    *("obstore", "pandas", "polars", "psycopg", "re2", "redis", "scipy"),
+    *("adlfs", "airflow.providers.google", "airflow.providers.microsoft", "cupy", "deltalake", "implicit", "mlflow", "numpy"),
+    *("obstore", "optuna", "pandas", "polars", "psycopg", "re2", "redis", "scipy"),
 ]
 
 DESCRIBE = """
@@ -83,6 +83,8 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
             *("commit_history", "expire", "announce_day"),
         ],
         "recsys_retrain": ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"],
+        "recsys_rollback": ["rollback"],
+        "recsys_tune": [*(f"batch_{n}.{task}" for n in (1, 2, 3, 4) for task in ("ask", "trial", "tell")), "propose"],
     }
 
 

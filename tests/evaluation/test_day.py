@@ -24,6 +24,8 @@ def test_a_day_is_told_beside_the_median_of_the_four_weeks_before():
     found = facts(events(dict.fromkeys(range(1, 29), 10) | {0: 40, 5: 1000, 40: 9_000}))
     assert (found.rows, found.usual_rows, found.users, found.usual_users) == (40, 10, 2, 2)
     assert (found.rows_per_user, found.usual_rows_per_user) == (20, 5)
+    assert (found.repeats, found.usual_repeats) == (pytest.approx(40 / 6), pytest.approx(10 / 6))
+    assert (found.spread_repeats, found.spread_rows_per_user) == (pytest.approx(100), pytest.approx(100))
     assert (found.gap, found.usual_gap, found.window_rows, found.window_days) == (1, 1, 28 * 10 + 990 + 40 + 9_000, 60)
 
 
@@ -31,7 +33,11 @@ def test_less_than_a_week_says_nothing_of_what_is_usual():
     found = facts(events(dict.fromkeys(range(7), 10)))
     assert found.rows == 10
     assert {name for name, value in found if value is None} == {
-        *(f"usual_{name}" for name in ("rows", "users", "items", "rows_per_user", "quarantine_share", "bot_share", "gap")),
+        *(
+            f"usual_{name}"
+            for name in ("rows", "users", "items", "rows_per_user", "repeats", "quarantine_share", "bot_share", "gap")
+        ),
+        *("spread_rows_per_user", "spread_repeats"),
         "gap",
         "quarantine_share",
         "bot_share",

@@ -13,7 +13,15 @@ SETTINGS = GateSettings(max_drop=0.05, min_users=50)
 
 
 def metrics() -> dict[str, Any]:
-    usual = {"rows": 40_000, "users": 900, "items": 250, "rows_per_user": 44.4, "quarantine_share": 0.02, "bot_share": 0.15}
+    usual = {
+        "rows": 40_000,
+        "users": 900,
+        "items": 250,
+        "rows_per_user": 44.4,
+        "repeats": 1.2,
+        "quarantine_share": 0.02,
+        "bot_share": 0.15,
+    }
     data = {**usual, **{f"usual_{name}": value for name, value in usual.items()}, "gap": 1, "usual_gap": 1}
     return {
         "protocol": "next_day",
@@ -213,6 +221,7 @@ def test_small_losses_do_not_add_up_unseen():
         ("data.rows_per_user", 58.0, "rows_per_user"),
         ("data.rows_per_user", 33.0, "rows_per_user"),
         ("data.quarantine_share", 0.13, "quarantine_share"),
+        ("data.repeats", 1.6, "repeats"),
         ("data.bot_share", 0.0, "bot_share"),
         ("data.bot_share", 0.26, "bot_share"),
         ("data.gap", 2, "gap"),
@@ -228,6 +237,13 @@ def test_data_or_a_refit_out_of_the_ordinary_are_refused_by_one_rule_with_both_n
 def test_a_shop_that_closes_on_sundays_is_no_gap():
     figures = with_value("data.gap", 2)
     figures["data"]["usual_gap"] = 2
+    assert decide(figures, SETTINGS).blessed
+
+
+def test_a_wholesalers_days_differ_more_and_may():
+    figures = with_value("data.rows_per_user", 80.0)
+    assert failed(decide(figures, SETTINGS)) == ["rows_per_user"]
+    figures["data"]["spread_rows_per_user"] = 1.5
     assert decide(figures, SETTINGS).blessed
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 WEEKS = 28
 JUDGED = ("align_schema", "fix_types", "filter_crawlers", "filter_bots")
+_RATIOS = ("rows_per_user", "repeats")
 _ENOUGH = 7  # days, of which a median says what is usual
 
 
@@ -19,6 +20,8 @@ class DayFacts(BaseModel):
     """A day beside the 28 days before; None where fewer than seven of those are known.
 
     rows, users, items : of the day, in the history · usual_rows, … : the median over the days before that have rows
+    rows_per_user · repeats : rows for each pair of user and item · spread_… : how many times the median, or what part of it, one
+        of the days before has at the utmost, at least 1
     gap : days from the last day before that has rows to this one · usual_gap : the longest between two such days
     window_rows, window_days : of the whole window
     quarantine_share, bot_share : of the rows that came in, what the contract and what the filters of robots rejected
@@ -30,10 +33,14 @@ class DayFacts(BaseModel):
     users: int
     items: int
     rows_per_user: float | None
+    repeats: float | None
     usual_rows: float | None
     usual_users: float | None
     usual_items: float | None
     usual_rows_per_user: float | None
+    usual_repeats: float | None
+    spread_rows_per_user: float | None
+    spread_repeats: float | None
     gap: int | None
     usual_gap: int | None
     window_rows: int
@@ -55,8 +62,13 @@ def day_facts(events: pl.DataFrame, day: date, window_start: date, shares: Mappi
         events.lazy()
         .filter(pl.col("day").is_between(max(first, window_start), day))
         .group_by("day")
-        .agg(rows=pl.len(), users=pl.col("user_id").n_unique(), items=pl.col("item_id").n_unique())
-        .with_columns(rows_per_user=pl.col("rows") / pl.col("users"))
+        .agg(
+            rows=pl.len(),
+            users=pl.col("user_id").n_unique(),
+            items=pl.col("item_id").n_unique(),
+            pairs=pl.struct("user_id", "item_id").n_unique(),
+        )
+        .with_columns(rows_per_user=pl.col("rows") / pl.col("users"), repeats=pl.col("rows") / pl.col("pairs"))
         .sort("day")
         .collect()
     )
@@ -65,9 +77,12 @@ def day_facts(events: pl.DataFrame, day: date, window_start: date, shares: Mappi
     days = before["day"].to_list()
     gaps = before["day"].diff().dt.total_days().drop_nulls()
     found: dict[str, float | None] = {}
-    for name in ("rows", "users", "items", "rows_per_user"):
-        found[name] = today[name][0] if today.height else (None if name == "rows_per_user" else 0)
+    for name in ("rows", "users", "items", "rows_per_user", "repeats"):
+        found[name] = today[name][0] if today.height else (None if name in _RATIOS else 0)
         found[f"usual_{name}"] = before[name].median() if enough else None  # type: ignore[assignment]
+    for name in _RATIOS:
+        values = before[name].to_numpy()
+        found[f"spread_{name}"] = max(values.max() / median(values), median(values) / values.min()) if enough else None
     for name in ("quarantine_share", "bot_share"):
         earlier = [share[name] for at, share in shares.items() if first <= at < day]
         found[name] = shares[day][name] if day in shares else None

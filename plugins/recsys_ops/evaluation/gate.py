@@ -106,13 +106,15 @@ def parity(measure: str, what: str, name: str, metrics: Metrics, settings: GateS
 
 
 def usual(measure: str, what: str, limit: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
-    """A figure of the day may be so many times its median over the 28 days before, or that part of it."""
-    most = float(getattr(settings, limit))
+    """A figure of the day may be so many times its median over the 28 days before, or that part of it; of the ratios half as much
+    again (of the logarithm) as on the most unusual of those days, where that is more.
+    """
+    most = max(float(getattr(settings, limit)), float(metrics["data"].get(f"spread_{measure}") or 1) ** 1.5)
     if metrics["data"][f"usual_{measure}"] is None:
         return Rule(name, None, most, True, f"too few days before to say how many {what} are usual")
     found, before = _number(metrics, "data", measure), _number(metrics, "data", f"usual_{measure}")
     times = found / before
-    said = f"{found:,.4g} {what} on the day, usual are {before:,.4g}: at most {most:g} times as many or as few"
+    said = f"{found:,.4g} {what} on the day, usual are {before:,.4g}: at most {most:.3g} times as many or as few"
     return Rule(name, times, most, 1 / most <= times <= most, said)
 
 
@@ -163,7 +165,8 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], Rule]] = {
     "rows": partial(usual, "rows", "rows", "max_day_change"),
     "users": partial(usual, "users", "users", "max_day_change"),
     "items": partial(usual, "items", "items", "max_day_change"),
-    "rows_per_user": partial(usual, "rows_per_user", "rows a user", "max_rows_per_user_change"),
+    "rows_per_user": partial(usual, "rows_per_user", "rows a user", "max_ratio_change"),
+    "repeats": partial(usual, "repeats", "rows a pair of user and item", "max_ratio_change"),
     "quarantine_share": partial(share, "quarantine_share", "rejected for their values"),
     "bot_share": partial(share, "bot_share", "rejected as robots'"),
     "gap": gap,

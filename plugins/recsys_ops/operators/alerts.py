@@ -39,10 +39,15 @@ def alert(context: "Context") -> None:
 
 
 def _post(connection: Connection, message: dict[str, Any]) -> None:
-    scheme, port = connection.schema or "https", f":{connection.port}" if connection.port else ""
-    host = (connection.host or "").rpartition("://")[2]
-    url = f"{scheme}://{host}{port}/{connection.extra_dejson.get('path', '').lstrip('/')}"
-    request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    url, body = http_url(connection), json.dumps(message).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
     if connection.password:
         request.add_header("Authorization", f"Bearer {connection.password}")
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+
+def http_url(connection: Connection) -> str:
+    """What a connection of type http points to, without its credentials; extra ``path`` is the URL's."""
+    scheme, port = connection.schema or "https", f":{connection.port}" if connection.port else ""
+    host = (connection.host or "").rpartition("://")[2]
+    return f"{scheme}://{host}{port}/{connection.extra_dejson.get('path', '').lstrip('/')}"

@@ -1,0 +1,253 @@
+"""Versions mirrored to a real MLflow server, which asks for a password."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from worker.conftest import DAY, history, make_job  # noqa: F401
+
+from recsys_ops import paths, windows
+from recsys_ops.demo.services import free_port
+from recsys_ops.errors import TrackingError
+from recsys_ops.operators.mirror import MirrorOperator
+from recsys_ops.serving import deployments
+from recsys_ops.serving.verdicts import write_verdict
+from recsys_ops.settings import load_settings
+from recsys_ops.storage import Storage
+from recsys_ops.worker.job import main
+from recsys_ops.worker.model import measure
+from recsys_ops.worker.spec import JobSpec
+
+NAME, PASSWORD = "recsys", "s3cret-s3cret"
+BLESSED = {"blessed": True, "summary": "blessed: NDCG@20 +1.0 %", "rules": [], "forced": None}
+REFUSED = {"blessed": False, "summary": "not blessed: NDCG@20 −7.2 %", "rules": [], "forced": None}
+AUTH = f"""
+[mlflow]
+default_permission = READ
+database_uri = sqlite:///users.db
+admin_username = {NAME}
+admin_password = {PASSWORD}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 600
+"""
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an MLflow server. The server's package does not go with ours: it has a virtual environment of its own."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uv, python = [sys.executable, "-m", "uv"], folder / "venv/bin/python"
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "mlflow[auth]==3.17.2"], check=True)
+    (folder / "auth.ini").write_text(AUTH)
+    port = free_port()
+    stores = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", str(folder / "artifacts"))
+    command = [python, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1", "--app-name", "basic-auth"]
+    own = {"MLFLOW_AUTH_CONFIG_PATH": "auth.ini", "MLFLOW_FLASK_SERVER_SECRET_KEY": "any", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        for _ in range(500):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, (folder / "log").read_text()[-3000:]
+                time.sleep(0.5)
+        else:
+            raise RuntimeError(f"MLflow did not start: {(folder / 'log').read_text()[-3000:]}")
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}/blob")
+    return Storage(f"file://{tmp_path}/blob")
+
+
+Connect = Callable[..., None]
+
+
+@pytest.fixture
+def connect(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+    """Set `mlflow.conn_id`, a connection with these fields, and an experiment of the test's own."""
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # whatever the operator sets is gone after the test
+
+    def set_up(port: int, **credentials: str) -> None:
+        fields = {"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": port, **credentials}
+        monkeypatch.setenv("AIRFLOW_CONN_TRACKING", json.dumps(fields))
+        monkeypatch.setenv("RECSYS_MLFLOW__CONN_ID", "tracking")
+        monkeypatch.setenv("RECSYS_MLFLOW__EXPERIMENT", tmp_path.name)
+        load_settings.cache_clear()
+
+    yield set_up
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def client(mlflow_server: int, connect: Connect) -> MlflowClient:
+    """What a person sees in MLflow."""
+    connect(mlflow_server, login=NAME, password=PASSWORD)
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = NAME, PASSWORD
+    url = f"http://127.0.0.1:{mlflow_server}"
+    return MlflowClient(url, url)
+
+
+def mirror(day: date = DAY) -> dict[str, Any]:
+    dag_run = SimpleNamespace(
+        run_id="manual__1",
+        run_type="manual",
+        logical_date=None,
+        run_after=windows.midnight(DAY + timedelta(days=2)),
+        triggering_user_name=None,
+    )
+    context: Any = {"dag_run": dag_run, "params": {}}
+    return MirrorOperator(task_id="mirror", day=str(day)).execute(context)
+
+
+def runs(client: MlflowClient, name: str) -> dict[str, Run]:
+    experiment = client.get_experiment_by_name(name)
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+@pytest.fixture
+def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., str]:  # noqa: F811
+    """Make a day's version with this verdict."""
+
+    def make(day: date, verdict: dict[str, Any], champion: str | None = None, **training: Any) -> str:
+        spec = make_job(history(last=day, users=120), day, champion, price=1.5, factors=8, iterations=1, **training)
+        assert main(storage.url(paths.job(day, "spec.json"))) == 0
+        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec.version, 50))
+        write_verdict(storage, spec.version, verdict)
+        return spec.version
+
+    return make
+
+
+def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_the_day(
+    storage: Storage, client: MlflowClient, train: Callable[..., str], tmp_path: Path
+) -> None:
+    name, day_before = tmp_path.name, DAY - timedelta(days=1)
+    good = train(day_before, BLESSED)
+    deployments.record(storage, good, day_before, "blessed")
+    bad = train(DAY, REFUSED, good)
+
+    figures = mirror()
+    assert (figures["version"], figures["live"]) == (bad, good)
+    found = runs(client, name)
+    assert found.keys() == {good, bad}  # the live one as well, though it was trained before MLflow was there
+
+    run, metrics = found[bad].data, storage.read_json(paths.model(bad, "metrics.json"))
+    for model in ("challenger", "champion", "popularity"):
+        assert run.metrics[f"{model}.ndcg_at_20"] == metrics[model]["ndcg@20"]
+    assert run.metrics["users"] == metrics["users"]
+    assert run.metrics["bootstrap.champion.lower"] == metrics["bootstrap"]["champion"]["lower"]
+    assert {"seconds.fit", "cost", "peak_memory_bytes", "parity.overlap"} <= run.metrics.keys()
+    assert not any(key.startswith("reference.") for key in run.metrics)
+    assert (run.params["training.factors"], run.params["confidence.weights.cart"]) == ("8", "3.0")
+    assert (run.params["champion"], run.params["history_version"]) == (good, "7")
+    assert run.tags["recsys.verdict"] == "not blessed: NDCG@20 −7.2 %"
+    assert (run.tags["recsys.blessed"], run.tags["recsys.day"]) == ("False", str(DAY))
+    assert run.tags["recsys.url"] == storage.url(f"models/{bad}")
+    assert found[bad].info.status == "FINISHED"
+
+    versions = {v.tags["recsys.version"]: v for v in client.search_model_versions(f"name = '{name}'")}
+    assert versions.keys() == {good, bad}
+    assert versions[bad].run_id == found[bad].info.run_id
+    assert versions[bad].tags["recsys.url"] == storage.url(f"models/{bad}")
+    assert versions[bad].description == "not blessed: NDCG@20 −7.2 %"
+    assert client.get_model_version_by_alias(name, "champion").tags["recsys.version"] == good
+
+    # somebody forces it, and the task runs again
+    write_verdict(storage, bad, REFUSED | {"forced": {"reason": "recalled goods", "by": "ann"}})
+    deployments.record(storage, bad, DAY, "recalled goods", "ann")
+    mirror()
+    again = runs(client, name)
+    assert again.keys() == found.keys()
+    assert again[bad].info.run_id == found[bad].info.run_id
+    assert again[bad].data.tags["recsys.forced"] == "recalled goods (ann)"
+    assert len(client.get_metric_history(again[bad].info.run_id, "challenger.ndcg_at_20")) == 1
+    assert len(client.search_model_versions(f"name = '{name}'")) == 2
+    assert client.get_model_version_by_alias(name, "champion").tags["recsys.version"] == bad
+
+
+def test_a_day_whose_training_failed_only_moves_the_alias(
+    storage: Storage, client: MlflowClient, train: Callable[..., str], tmp_path: Path
+) -> None:
+    assert mirror() == {"version": None, "live": None, "champion": None}
+    assert runs(client, tmp_path.name) == {}
+    good = train(DAY, BLESSED)
+    deployments.record(storage, good, DAY, "blessed")
+    storage.write_json(paths.job(DAY + timedelta(days=1), "spec.json"), {"version": "20260311-0123456789"})
+    assert mirror(DAY + timedelta(days=1))["version"] is None
+    assert client.get_model_version_by_alias(tmp_path.name, "champion").tags["recsys.version"] == good
+
+
+def test_a_wrong_password_says_what_to_check_and_never_itself(
+    mlflow_server: int, connect: Connect, train: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train(DAY, BLESSED)
+    connect(mlflow_server, login=NAME, password="wr0ng")
+    with pytest.raises(
+        TrackingError, match=r"MLflow at http://127.* 401 .*connection tracking \(host, login and password"
+    ) as error:
+        mirror()
+    assert "wr0ng" not in f"{error.value}{caplog.text}"
+
+
+def test_a_password_without_a_login_is_the_token_for_what_guards_the_server(connect: Connect, train: Callable[..., str]) -> None:
+    asked = []
+
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_error(403, "Not yours")
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    train(DAY, BLESSED)
+    server = HTTPServer(("127.0.0.1", 0), Guard)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    connect(server.server_port, password="t0ken")
+    with pytest.raises(TrackingError, match=r"403 .*or a token as password"):
+        mirror()
+    server.shutdown()
+    assert set(asked) == {"Bearer t0ken"}
+
+
+def test_a_server_that_is_away_and_a_connection_that_is_not_there_say_so(
+    connect: Connect, train: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(DAY, BLESSED)
+    connect(free_port())
+    with pytest.raises(TrackingError, match=r"Connection refused.*check that it is up"):
+        mirror()
+    monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
+    with pytest.raises(
+        AirflowFailException, match=r"no connection tracking: add it, type http, or name another in mlflow.conn_id"
+    ):
+        mirror()

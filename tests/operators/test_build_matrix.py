@@ -1,7 +1,6 @@
 """What the model learns from: everybody in the window but the robots and the shared ids."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,6 @@ from recsys_ops.storage import Storage
 from recsys_ops.worker.spec import read_inputs, read_spec
 
 DAY = date(2026, 3, 28)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setenv("RECSYS_STORAGE__ROOT", tmp_path.as_uri())
-    load_settings.cache_clear()
-    yield load_settings()
-    load_settings.cache_clear()
 
 
 def viewed(user: str, a_day: int, event_type: str = "view") -> pl.DataFrame:

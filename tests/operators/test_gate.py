@@ -3,9 +3,8 @@
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,18 +17,10 @@ from recsys_ops.errors import ModelError, NotBlessedError, StorageError
 from recsys_ops.operators.gate import GateOperator
 from recsys_ops.operators.refresh_redis import why_not_live
 from recsys_ops.serving.verdicts import read_verdict
-from recsys_ops.settings import Settings, load_settings
+from recsys_ops.settings import Settings
 from recsys_ops.storage import Storage
 
 DAY, VERSION = date(2026, 3, 10), "20260310-0123456789"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setenv("RECSYS_STORAGE__ROOT", tmp_path.as_uri())
-    load_settings.cache_clear()
-    yield load_settings()
-    load_settings.cache_clear()
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]: 
         day = DAY - timedelta(days=ago)
         spec = make_job(history(last=day), day, champion, iterations=2, factors=factors)
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
-        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec.version, 10))
+        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec, 10))
         rule = {"name": "champion", "value": 0.01, "threshold": -0.05, "passed": True, "sentence": "NDCG@20 +1.0 %"}
         verdict = {"blessed": True, "summary": "blessed: NDCG@20 +1.0 %", "rules": [rule], "forced": None}
         write_verdict(storage, spec.version, verdict)

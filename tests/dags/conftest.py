@@ -24,6 +24,12 @@ def yesterday() -> date:
 
 
 @pytest.fixture(scope="session")
+def due() -> date:
+    """The day that the last scheduled run is about: it starts at 02:00."""
+    return (datetime.now(UTC) - timedelta(hours=2)).date() - timedelta(days=1)
+
+
+@pytest.fixture(scope="session")
 def site(
     postgres_server: sa.URL, redis_url: str, tmp_path_factory: pytest.TempPathFactory, yesterday: date
 ) -> Iterator[SimpleNamespace]:
@@ -71,7 +77,7 @@ def site(
 
 @pytest.fixture(scope="session")
 def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
-    """The run ids of a first load and of a scheduled run of yesterday; both DAGs are unpaused from here on."""
+    """The run ids of a first load and of the scheduled run that is due; `recsys_ingest` is unpaused from here on."""
     site.airflow.pause("recsys_ingest", False)
     load = site.airflow.trigger("recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10)
     site.airflow.wait("recsys_ingest", load)
@@ -81,12 +87,20 @@ def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def live(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> str:
-    """The version that is live after a retraining through the day before yesterday and the one that an ingest started."""
+def deployed(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> None:
+    """A retraining through the day before yesterday and the one that an ingest started."""
     site.airflow.pause("recsys_retrain", False)
     first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
     site.airflow.wait("recsys_retrain", first)
     site.airflow.wait("recsys_ingest", site.airflow.trigger("recsys_ingest"))
     started = site.airflow.wait_for_runs("recsys_retrain", "asset_triggered", 1)[-1]["dag_run_id"]
     site.airflow.wait("recsys_retrain", started)
+
+
+@pytest.fixture
+def live(site: SimpleNamespace, deployed: None) -> str:
+    """The version that is live when nobody is training any more: every ingest that ends starts a retraining."""
+    for run in site.airflow.runs("recsys_retrain"):
+        if run["state"] in ("queued", "running"):
+            site.airflow.wait("recsys_retrain", run["dag_run_id"])
     return deployments(Storage(site.env["RECSYS_STORAGE__ROOT"]))[-1]["version"]

@@ -54,8 +54,9 @@ print(json.dumps({
 """
 
 
-def described(code: str, home: Path) -> Any:
+def described(code: str, home: Path, **settings: str) -> Any:
     env = os.environ | {
+        **settings,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -86,6 +87,14 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
         "recsys_rollback": ["rollback"],
         "recsys_tune": [*(f"batch_{n}.{task}" for n in (1, 2, 3, 4) for task in ("ask", "trial", "tell")), "propose"],
     }
+
+
+def test_by_settings_a_person_approves_and_mlflow_has_a_mirror(tmp_path: Path) -> None:
+    bag = described(DESCRIBE, tmp_path, RECSYS_GATE__APPROVAL="true", RECSYS_MLFLOW__CONN_ID="tracking")
+    assert bag["errors"] == {}
+    assert bag["heavy"] == []
+    assert bag["dags"]["recsys_retrain"]["order"][-4:] == ["gate", "approve", "refresh_redis", "mirror"]
+    assert bag["dags"]["recsys_rollback"]["order"] == ["rollback", "mirror"]
 
 
 def test_every_dag_has_owner_tags_page_retries_timeouts_and_alert(bag: Any) -> None:

@@ -1,6 +1,7 @@
 """The DAGs as a user runs them: by the scheduler, the UI's API, a backfill, and one task alone."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -49,7 +50,7 @@ def kept_history(site: SimpleNamespace) -> pl.DataFrame:
 
 
 def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
-    site: SimpleNamespace, loaded: dict[str, str], yesterday: date
+    site: SimpleNamespace, loaded: dict[str, str], yesterday: date, due: date
 ) -> None:
     runs = {
         "scheduled": loaded["scheduled"],
@@ -58,7 +59,8 @@ def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
     }
     for run in runs.values():
         site.airflow.wait("recsys_ingest", run)
-    assert {kind: rendered(site, run)["day"] for kind, run in runs.items()} == dict.fromkeys(runs, str(yesterday))
+    days = {"scheduled": str(due), "UI": str(yesterday), "without a date": str(yesterday)}
+    assert {kind: rendered(site, run)["day"] for kind, run in runs.items()} == days
     assert rendered(site, runs["without a date"])["first_day"] == str(yesterday - timedelta(days=3))
 
 
@@ -83,11 +85,11 @@ def test_a_day_in_the_future_fails_and_says_so(site: SimpleNamespace, loaded: di
 
 
 def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_retraining(
-    site: SimpleNamespace, live: str, yesterday: date
+    site: SimpleNamespace, live: str, due: date
 ) -> None:
     before, trainings = kept_history(site), len(site.airflow.runs("recsys_retrain"))
-    first = yesterday - timedelta(days=4)
-    done = make(site, "backfill", f"FROM={first}", f"TO={yesterday}")
+    first = due - timedelta(days=4)
+    done = make(site, "backfill", f"FROM={first}", f"TO={due}")
     assert done.returncode == 0, done.stderr
     windows = []
     for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5):
@@ -115,6 +117,27 @@ def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
         storage(site).read_parquet(paths.catalogue(yesterday)).filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
     )
     assert set(store.get(user).items) <= set(sellable["item_id"])
+
+
+def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_and_redis_untouched(
+    site: SimpleNamespace, live: str, yesterday: date
+) -> None:
+    file = site.include / "recsys.yaml"
+    before = file.read_text()
+    settings = yaml.safe_load(before)
+    settings["gate"]["min_overlap"] = 1.0  # no refit leaves everybody's list as it was
+    file.write_text(yaml.safe_dump(settings))
+    try:
+        run = site.airflow.trigger("recsys_retrain", day=str(yesterday))
+        assert "What is live stays live" in site.airflow.failure("recsys_retrain", run, "gate")
+    finally:
+        file.write_text(before)
+    tasks = site.airflow.call("GET", f"dags/recsys_retrain/dagRuns/{run}/taskInstances")["task_instances"]
+    gate, refresh = (next(task for task in tasks if task["task_id"] == name) for name in ("gate", "refresh_redis"))
+    assert re.fullmatch(r"not blessed: the refit keeps \d+% of the evaluated model's lists, at least 100% needed", gate["note"])
+    assert refresh["state"] == "upstream_failed"
+    store = RecommendationStore(redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"])), ServingSettings(prefix="site"))
+    assert store.get("nobody").version == live == deployments(storage(site))[-1]["version"]
 
 
 def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: SimpleNamespace, live: str) -> None:

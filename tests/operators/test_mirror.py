@@ -140,7 +140,7 @@ def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., s
     def make(day: date, verdict: dict[str, Any], champion: str | None = None, **training: Any) -> str:
         spec = make_job(history(last=day, users=120), day, champion, price=1.5, factors=8, iterations=1, **training)
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
-        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec.version, 50))
+        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec, 50))
         write_verdict(storage, spec.version, verdict)
         return spec.version
 

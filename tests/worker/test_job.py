@@ -63,7 +63,7 @@ def start_worker(storage: Storage) -> subprocess.Popen[str]:
 def test_the_defaults_beat_popularity_on_planted_tastes(storage: Storage, make_job: MakeJob):
     spec = make_job()
     assert main(spec_url(storage)) == 0
-    figures = model.measure(storage, spec.version, draws=500)
+    figures = model.measure(storage, spec, draws=500)
     assert result(storage)["metrics"] == {name: figures[name] for name in ("challenger", "popularity")}
     assert figures["challenger"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
     assert decide(figures, GateSettings(allow_first_deployment=True)).blessed
@@ -209,7 +209,7 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
     )
     second = make_job(pl.concat([events, newcomer]), champion=first.version, reference=first.version)
     assert main(spec_url(storage)) == 0
-    figures = model.measure(storage, second.version, draws=200)
+    figures = model.measure(storage, second, draws=200)
     assert figures["champion_version"] == first.version
     assert figures["reference"] == figures["champion"]
     assert figures["reference_version"] == first.version
@@ -280,7 +280,7 @@ def test_a_missing_or_damaged_champion_fails_the_job(storage: Storage, make_job:
 def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(storage: Storage, make_job: MakeJob):
     spec = make_job(history().filter(pl.col("day") < DAY), iterations=1)
     assert main(spec_url(storage)) == 0
-    verdict = decide(model.measure(storage, spec.version, draws=100), GateSettings(allow_first_deployment=True))
+    verdict = decide(model.measure(storage, spec, draws=100), GateSettings(allow_first_deployment=True))
     assert "0 users evaluated" in verdict.summary
 
 

@@ -33,7 +33,7 @@ def test_the_days_after_a_deployment_are_trained_from_the_champion(storage: Stor
     cold = make_job(events, champion=first.version, cold_every_days=1)
     assert main(spec_url(storage)) == 0
     assert model.load_manifest(storage, cold.version).started_from is None
-    scores = [model.measure(storage, version, draws=50)["challenger"]["ndcg@20"] for version in (warm.version, cold.version)]
+    scores = [model.measure(storage, spec, draws=50)["challenger"]["ndcg@20"] for spec in (warm, cold)]
     assert scores[0] == pytest.approx(scores[1], rel=0.05)
 
 

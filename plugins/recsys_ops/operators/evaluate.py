@@ -16,15 +16,16 @@ class EvaluateOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.worker.model import measure
+        from recsys_ops.worker.spec import read_spec
 
         store = storage(settings)
-        version = store.read_json(paths.job(day, "spec.json"))["version"]
-        metrics = measure(store, version, settings.gate.bootstrap_draws)
-        store.write_json(paths.model(version, "metrics.json"), metrics)
+        spec = read_spec(store, day)
+        metrics = measure(store, spec, settings.gate.bootstrap_draws)
+        store.write_json(paths.model(spec.version, "metrics.json"), metrics)
         decisive = f"ndcg@{metrics['k'][-1]}"
         models = ("challenger", "champion", "popularity", "reference")
         return {
-            "version": version,
+            "version": spec.version,
             "users": metrics["users"],
             **{f"{name} {decisive}": round(metrics[name][decisive], 4) for name in models if metrics[name] is not None},
             "overlap after the refit": round(metrics["parity"]["overlap"], 3),

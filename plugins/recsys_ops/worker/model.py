@@ -180,10 +180,10 @@ def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
     return Evaluation(relevant=relevant, served=served, champion=champion, reference=reference, **arrays)
 
 
-def measure(storage: Storage, version: str, draws: int) -> dict[str, Any]:
-    """The figures of a version for the gate, JSON-able; `draws` bootstrap draws, seeded by the job."""
-    manifest = load_manifest(storage, version)
-    spec, factors = manifest.spec, read_factors(storage, manifest)
+def measure(storage: Storage, spec: JobSpec, draws: int) -> dict[str, Any]:
+    """The figures of a job's version for the gate, JSON-able; `draws` bootstrap draws, seeded by the job."""
+    manifest = load_manifest(storage, spec.version)
+    factors = read_factors(storage, manifest)
     before = load_manifest(storage, spec.champion).spec.data if spec.champion else None
     ids = (read_frame(storage, manifest, "users")["user_id"], read_frame(storage, manifest, "items")["item_id"])
     return {

@@ -32,7 +32,7 @@ NDCG = "ndcg.npz"
 class JobSpec(BaseModel):
     """One training job. Everything the model depends on is here, so that the version names the content.
 
-    The price is the one thing here that changes neither model nor version.
+    Price and `data` alone change neither model nor version.
 
     purpose : serve makes a model version; score only fits and scores, and leaves each user's NDCG beside the result
     day : the held-out day, the last the served model learns from
@@ -129,7 +129,7 @@ def write_job(
         packages=packages(),
         gpu_price_per_hour=gpu_price_per_hour,
     )
-    named_by = unnamed.model_dump(mode="json", exclude={"version", "gpu_price_per_hour"})
+    named_by = unnamed.model_dump(mode="json", exclude={"version", "gpu_price_per_hour", "data"})
     canonical = json.dumps(named_by, sort_keys=True)
     spec = unnamed.model_copy(update={"version": f"{day:%Y%m%d}-{files.sha256(canonical.encode())[:10]}"})
     for name, content in contents.items():

@@ -1,4 +1,5 @@
 """``python benchmarks/gate.py [--days 60] [--seeds 5] [--size small|middle]``: does the gate hold good models up, and bad ones?
+``--uci FILE``: only how many days of the UCI Online Retail II sales the data guards would refuse, which are all real.
 
 Demo shops, each with its own seed: four weeks of history, then so many nights as `recsys_retrain` has them. Each night a
 challenger goes on from yesterday's factors, is scored beside champion, reference and popularity, refitted through the day, and
@@ -15,9 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+from defaults import uci
 from measure import machine
 
 from recsys_ops import matrix
@@ -26,7 +29,7 @@ from recsys_ops.als.fitting import fit
 from recsys_ops.demo import robots, shop, visits
 from recsys_ops.evaluation.compare import compare
 from recsys_ops.evaluation.day import DayFacts, day_facts
-from recsys_ops.evaluation.gate import Verdict, decide
+from recsys_ops.evaluation.gate import RULES, Verdict, decide
 from recsys_ops.settings import load_settings
 from recsys_ops.worker.lists import evaluation_lists, served_lists
 from recsys_ops.worker.matching import Matched, match, warm_start
@@ -57,7 +60,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, default="middle")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--uci", type=Path, help="the Online Retail II data")
     options = parser.parse_args()
+    if options.uci:
+        guarded(uci(options.uci).events)
+        return
     began = time.perf_counter()
     with ProcessPoolExecutor(options.processes) as pool:
         shops = list(pool.map(partial(nights, SIZES[options.size], options.days), range(1, options.seeds + 1)))
@@ -71,6 +78,18 @@ def main() -> None:
         print(f"| {name} | {len(of)} | {sum(not verdict.blessed for verdict in of) / len(of):.1%} | {by} |")
     users = [found for called, _, found in verdicts if called == GOOD[0]]
     print(f"\n{np.mean(users):,.0f} users evaluated a night; {time.perf_counter() - began:.0f} s")
+
+
+def guarded(events: pl.DataFrame) -> None:
+    """Every day that has four weeks before it."""
+    gate = load_settings().gate
+    days = events["day"].unique().sort().to_list()
+    facts = [day_facts(events, day, day - timedelta(days=364), {}) for day in days if day >= days[0] + timedelta(days=28)]
+    print(f"{machine()}\n\n{len(facts)} days\n\n| rule | refused |\n|---|--:|")
+    names = ("rows", "users", "items", "rows_per_user", "repeats", "gap")
+    refused = np.array([[not RULES[name](name, {"data": found.model_dump()}, gate).passed for found in facts] for name in names])
+    for name, of in zip((*names, "any of them"), (*refused, refused.any(axis=0)), strict=True):
+        print(f"| {name} | {of.sum()} |")
 
 
 def nights(size: shop.ShopSize, days: int, seed: int) -> list[tuple[str, Verdict, int]]:

@@ -92,7 +92,7 @@ def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_
     done = make(site, "backfill", f"FROM={first}", f"TO={due}")
     assert done.returncode == 0, done.stderr
     windows = []
-    for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5):
+    for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5, timeout=200):
         tasks = site.airflow.wait("recsys_ingest", run["dag_run_id"])
         assert {tasks[name]["state"] for name in ("announce_day", "expire")} == {"skipped"}
         fields = rendered(site, run["dag_run_id"])

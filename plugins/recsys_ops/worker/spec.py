@@ -5,7 +5,6 @@ import platform
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -164,7 +163,8 @@ def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
 
 def ids_digest(users: pl.Series, items: pl.Series) -> str:
     """SHA-256 of the ids in their order: those of a matrix and those beside its factors must be the same."""
-    return files.sha256("\n".join(chain(users, [""], items)).encode())
+    ids = pl.concat([users.alias("id"), pl.Series("id", [""]), items.alias("id")])
+    return files.sha256(ids.str.join("\n").item().encode())
 
 
 def code() -> str:

@@ -56,7 +56,7 @@ bench-als: .venv/installed      ## training, top-20 lists and a whole day agains
 bench-quality: .venv/installed  ## what the model is worth beside popularity and item-kNN, tuned: DATA=online_retail_II.xlsx, ARGS="--train F --test F"
 	@$(BIN)/python benchmarks/quality.py --tune 40 $(if $(DATA),--uci $(DATA)) $(ARGS)
 
-bench-gate: .venv/installed     ## 60 nights of 5 shops: good models that the gate refuses, and bad ones; half an hour
+bench-gate: .venv/installed     ## 60 nights of 5 shops: good models that the gate refuses, and bad ones; three quarters of an hour
 	@$(BIN)/python benchmarks/gate.py $(ARGS)
 
 gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU

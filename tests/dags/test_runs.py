@@ -84,7 +84,7 @@ def test_a_day_in_the_future_fails_and_says_so(site: SimpleNamespace, loaded: di
     assert "2999-01-01 is not over yet" in site.airflow.failure("recsys_ingest", run, "extract_delta")
 
 
-def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_announce_nothing(
+def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_retraining(
     site: SimpleNamespace, live: str, due: date
 ) -> None:
     before = kept_history(site)
@@ -99,6 +99,9 @@ def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_announce_
         windows.append((fields["first_day"], fields["day"]))
     assert sorted(windows) == [(day, day) for day in (str(first + timedelta(days=n)) for n in range(5))]
     assert kept_history(site).equals(before)
+    events = site.airflow.call("GET", "assets/events", params={"source_dag_id": "recsys_ingest", "limit": 100})["asset_events"]
+    assert events
+    assert not [event for event in events if event["source_run_id"].startswith("backfill")]
 
 
 def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(

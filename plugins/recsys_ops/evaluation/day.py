@@ -10,7 +10,7 @@ from statistics import median
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-WEEKS = 28
+USUAL_DAYS = 28
 JUDGED = ("align_schema", "fix_types", "filter_crawlers", "filter_bots")
 _RATIOS = ("rows_per_user", "repeats")
 _ENOUGH = 7  # days, of which a median says what is usual
@@ -57,7 +57,7 @@ def day_facts(events: pl.DataFrame, day: date, window_start: date, shares: Mappi
     events : the window's history rows: day, user_id, item_id
     shares : by day, what `rejected_shares` found of the run of that day; days that nobody ran are missing
     """
-    first = day - timedelta(days=WEEKS)
+    first = day - timedelta(days=USUAL_DAYS)
     of = (
         events.lazy()
         .filter(pl.col("day").is_between(max(first, window_start), day))

@@ -97,10 +97,10 @@ def read_window(
 
 def _shares(store: "Storage", day: date) -> dict[date, dict[str, float]]:
     """What the cleaning of `day` and of the four weeks before rejected, by day; a day that was not run itself is missing."""
-    from recsys_ops.evaluation.day import JUDGED, WEEKS, rejected_shares
+    from recsys_ops.evaluation.day import JUDGED, USUAL_DAYS, rejected_shares
 
     found = {}
-    for at in (day - timedelta(days=n) for n in range(WEEKS + 1)):
+    for at in (day - timedelta(days=n) for n in range(USUAL_DAYS + 1)):
         written = [paths.report(step, at) for step in JUDGED]
         if all(store.exists(path) for path in written):
             shares = rejected_shares({step: store.read_json(path) for step, path in zip(JUDGED, written, strict=True)})

@@ -9,7 +9,7 @@ from recsys_ops import paths
 from recsys_ops.errors import NotBlessedError
 from recsys_ops.storage import Storage
 
-NAME = "verdict.json"
+_NAME = "verdict.json"
 _JUDGED = ("manifest.json", "metrics.json")
 
 
@@ -18,7 +18,7 @@ def write_verdict(storage: Storage, version: str, verdict: Mapping[str, Any]) ->
     judged = {name: _sha256(storage.get(paths.model(version, name))) for name in _JUDGED}
     sealed = {"version": version, **verdict, "judged": judged}
     sealed["sha256"] = _seal(sealed)
-    storage.write_json(paths.model(version, NAME), sealed)
+    storage.write_json(paths.model(version, _NAME), sealed)
     return sealed
 
 
@@ -28,7 +28,7 @@ def read_verdict(storage: Storage, version: str) -> dict[str, Any]:
     Raises NotBlessedError when it is neither, when it is not this version's, and when it, or what it judged, was changed since;
     StorageError when there is none.
     """
-    url, verdict = storage.url(paths.model(version, NAME)), storage.read_json(paths.model(version, NAME))
+    url, verdict = storage.url(paths.model(version, _NAME)), storage.read_json(paths.model(version, _NAME))
     if not isinstance(verdict, dict) or verdict.get("version") != version or verdict.get("sha256") != _seal(verdict):
         raise NotBlessedError(f"{url} was changed since the gate wrote it, or is another version's: run gate again")
     for name, digest in verdict["judged"].items():

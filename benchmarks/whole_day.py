@@ -21,7 +21,7 @@ from recsys_ops.als.factors import Factors
 from recsys_ops.als.fitting import fit
 from recsys_ops.als.recommend import top_n
 from recsys_ops.evaluation.metrics import ndcg_by_user
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import spec as spec_of
 
@@ -74,7 +74,7 @@ def write_job(events: str, factors: int, iterations: int) -> tuple[str, str]:
     training = settings(factors, "auto", built.train).model_copy(update={"iterations": iterations})
     spec = spec_of.write_job(
         storage, day, built, np.ones(len(built.items), dtype=bool), confidence=confidence, training=training,
-        evaluation=EvaluationSettings(), serving=ServingSettings(), champion=None, history_version=version,
+        evaluation=EvaluationSettings(), lists=ListsSettings(), champion=None, history_version=version,
         window_start=matrix.window_start(day, confidence),
     )  # fmt: skip
     return spec.version, paths.job(day, "spec.json")

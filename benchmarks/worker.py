@@ -33,7 +33,7 @@ import shapes
 
 from recsys_ops import paths
 from recsys_ops.matrix import Interactions
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import model, staging
 from recsys_ops.worker.spec import JobSpec, write_job
@@ -121,7 +121,7 @@ def write(store: Storage, name: str) -> JobSpec:
         confidence=ConfidenceSettings(),
         training=TrainingSettings(),
         evaluation=EvaluationSettings(),
-        serving=ServingSettings(),
+        lists=ListsSettings(),
         champion=None,
         history_version=1,
         window_start=DAY,

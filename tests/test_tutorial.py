@@ -137,7 +137,7 @@ def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.
 def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(tutorial_settings: Settings) -> None:
     assert tutorial_settings.confidence.weights == {"purchase": 1}
     assert tutorial_settings.evaluation.events == ("purchase",)
-    assert tutorial_settings.evaluation.exclude_seen is tutorial_settings.serving.exclude_seen is False
+    assert tutorial_settings.evaluation.exclude_seen is tutorial_settings.lists.exclude_seen is False
     assert tutorial_settings.gate.allow_first_deployment is False
 
 

@@ -288,12 +288,44 @@ class ModelsSettings(Section):
     max_age_days: Positive = 90
 
 
+class TogetherSettings(Section):
+    """What makes items bought together, see `recsys_ops.worker.together`."""
+
+    events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase",)
+    session_hours: Positive = 12
+    max_items: Annotated[int, Field(ge=2)] = 200
+    min_support: Positive = 3
+    half_life_days: Annotated[float, Field(gt=0)] | None = 90
+    rank_by: Literal["weight", "lift"] = "weight"
+
+
+class ListsSettings(Section):
+    """What a version's lists hold; all of it names the version."""
+
+    top_n: Positive = 20
+    exclude_seen: bool = True
+    exclude_categories: tuple[str, ...] = ()
+    max_per_category: Positive | None = None
+    pinned_items: tuple[str, ...] = ()
+    trending_days: Annotated[int, Field(ge=1, le=14)] = 3
+    together: TogetherSettings = TogetherSettings()
+
+
+class ApiSettings(Section):
+    """The look-up over HTTP, see `recsys_ops.serving.api`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 3000
+    require_key: bool = False
+    requests_per_minute: Positive | None = None
+
+
 class ServingSettings(Section):
     conn_id: str = "recsys_redis"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "recsys"
     buckets: Positive = 4096
-    top_n: Positive = 20
-    exclude_seen: bool = True
+    encoding: Literal["text", "int32"] = "text"
+    api: ApiSettings = ApiSettings()
 
 
 class MlflowSettings(Section):
@@ -323,6 +355,7 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     models: ModelsSettings = ModelsSettings()
     tuning: TuningSettings = TuningSettings()
+    lists: ListsSettings = ListsSettings()
     serving: ServingSettings = ServingSettings()
     mlflow: MlflowSettings = MlflowSettings()
     alerts: AlertSettings = AlertSettings()

@@ -246,7 +246,7 @@ def _made_of(manifest: Manifest) -> dict[str, Any]:
         "code",
         "packages",
     }
-    settings = {"confidence", "training", "evaluation", "top_n", "exclude_seen", "champion", "reference"}
+    settings = {"confidence", "training", "evaluation", "lists", "champion", "reference"}
     dumped = manifest.model_dump(mode="json", include=fields)
     return flat({**dumped, "device": manifest.run.device, **manifest.spec.model_dump(mode="json", include=settings)})
 

@@ -10,7 +10,7 @@ import pytest
 
 from recsys_ops import matrix
 from recsys_ops.evaluation.day import day_facts
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker.spec import JobSpec, write_job
 
@@ -59,7 +59,7 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             confidence=CONFIDENCE,
             training=TrainingSettings(**training),
             evaluation=evaluation,
-            serving=ServingSettings(top_n=10),
+            lists=ListsSettings(top_n=10),
             champion=champion,
             history_version=7,
             window_start=start,

@@ -46,7 +46,7 @@ class BuildMatrixOperator(DayOperator):
             confidence=settings.confidence,
             training=settings.training,
             evaluation=settings.evaluation,
-            serving=settings.serving,
+            lists=settings.lists,
             champion=before["version"] if before else None,
             history_version=version,
             window_start=window_start,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 _VERSION, _URL = "recsys.version", "recsys.url"
 _NAMED_BY = {
-    *("training", "confidence", "evaluation", "top_n", "exclude_seen"),
+    *("training", "confidence", "evaluation", "lists"),
     *("history_version", "window_start", "champion", "reference", "code"),
 }
 

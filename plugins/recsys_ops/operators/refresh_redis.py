@@ -32,7 +32,7 @@ class RefreshRedisOperator(DayOperator):
         version = spec["version"]
         manifest, verdict = verify(store, version), read_verdict(store, version)
         recommendations = read_frame(store, manifest, "recommendations")
-        popular = read_frame(store, manifest, "popular")["item_id"].head(settings.serving.top_n).to_list()
+        popular = read_frame(store, manifest, "popular")["item_id"].head(settings.lists.top_n).to_list()
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
         held = why_not_live(dag_run, spec, day, read_live(store), reason)

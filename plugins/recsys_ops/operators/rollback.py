@@ -39,7 +39,7 @@ class RollbackOperator(DayOperator):
         manifest = verify(store, version)
         read_verdict(store, version)
         recommendations = read_frame(store, manifest, "recommendations")
-        popular = read_frame(store, manifest, "popular")["item_id"].head(settings.serving.top_n).to_list()
+        popular = read_frame(store, manifest, "popular")["item_id"].head(settings.lists.top_n).to_list()
         past = deployments.deployments(store)
         newer = sorted({d["version"] for d in past if d["day"] >= str(manifest.day)} - {version})
         figures = {"version": version, "users": recommendations.height, "rolled_back_from": newer, "reason": reason}

@@ -118,7 +118,7 @@ class TrialOperator(TrainOnWorkerOperator):
                 confidence=confidence,
                 training=training,
                 evaluation=plan.evaluation,
-                serving=settings.serving,
+                lists=settings.lists,
                 champion=None,
                 reference=None,
                 data=day_facts(window.events, held_out, start, {}),

@@ -166,8 +166,8 @@ def _train(
         served = _fit("refit", full, spec, training.refit_iterations, fitted, checkpoints)
     with meter.phase("recommend"):
         again = served_lists(train, evaluation.users, fitted, served, max(settings.k), settings.exclude_seen, best)
-        seen = full if spec.exclude_seen else None
-        lists = recommendations(served, data.users, data.items, spec.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
+        seen = full if spec.lists.exclude_seen else None
+        lists = recommendations(served, data.users, data.items, spec.lists.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
         popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
     log.info("recommended users=%d eligible_items=%d popular=%d", lists.height, inputs.eligible.sum(), popular.height)
 
@@ -239,7 +239,7 @@ def _memory_needs(inputs: Inputs, spec: JobSpec) -> str:
         """Bytes, roughly: the libraries; the matrices, one of them transposed as well; four copies of the factors (of a fit:
         start, result, at work, on their way into a checkpoint); the served lists.
         """
-        return int(300 * 2**20 + 8 * cells + 4 * 4 * rows * factors + 70 * full.shape[0] * spec.top_n)
+        return int(300 * 2**20 + 8 * cells + 4 * 4 * rows * factors + 70 * full.shape[0] * spec.lists.top_n)
 
     factors, there = spec.training.factors, machine_memory()
     said = f"about {needed(factors):,} bytes for {factors} factors of {there:,}"

@@ -18,7 +18,7 @@ from recsys_ops import paths
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.day import DayFacts
 from recsys_ops.matrix import Interactions
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ServingSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files
 
@@ -42,7 +42,7 @@ class JobSpec(BaseModel):
     history_version, window_start : what the matrices were built from
     inputs : SHA-256 of each file beside the spec · ids : `ids_digest` of its users and items
     code, packages : what `build_matrix` was run with; the worker's own are in the manifest
-    top_n, exclude_seen : of the lists that will be served; those that are evaluated go by `evaluation`
+    lists : what will be served; the lists that are evaluated go by `evaluation`
     gpu_price_per_hour : of the machine, in the user's currency; None: the manifest names no cost
     """
 
@@ -54,8 +54,7 @@ class JobSpec(BaseModel):
     confidence: ConfidenceSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
-    top_n: int
-    exclude_seen: bool
+    lists: ListsSettings
     champion: str | None
     reference: str | None
     data: DayFacts | None
@@ -88,7 +87,7 @@ def write_job(
     confidence: ConfidenceSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
-    serving: ServingSettings,
+    lists: ListsSettings,
     champion: str | None,
     history_version: int,
     window_start: date,
@@ -115,8 +114,7 @@ def write_job(
         confidence=confidence,
         training=training,
         evaluation=evaluation,
-        top_n=serving.top_n,
-        exclude_seen=serving.exclude_seen,
+        lists=lists,
         champion=champion,
         reference=reference,
         data=data,

@@ -16,7 +16,7 @@ from recsys_ops.storage import Storage
 FIRST = date(2026, 3, 1)  # a Sunday
 LAST = FIRST + timedelta(days=4)
 DAYS = [FIRST + timedelta(days=n) for n in range(5)]
-COLUMNS = ["day", "user_id", "item_id", "event_type"]
+COLUMNS = ["day", "user_id", "item_id", "event_type", "second"]
 
 
 def events(day: date, count: int = 300, seed: int = 1) -> pl.DataFrame:
@@ -26,7 +26,7 @@ def events(day: date, count: int = 300, seed: int = 1) -> pl.DataFrame:
         {
             "event_id": [f"{day}-{n}" for n in range(count)],
             "recorded_at": at,
-            "event_time": at,
+            "event_time": [at + timedelta(seconds=int(n)) for n in rng.integers(-40_000, 40_000, count)],
             "user_id": [f"ü{n}" for n in rng.integers(0, 40, count)],
             "item_id": [str(n) for n in rng.integers(0, 25, count)],
             "event_type": rng.choice(["view", "cart", "purchase"], count),
@@ -50,7 +50,8 @@ def read(storage: Storage, first: date = FIRST, version: int | None = None) -> p
 def same(storage: Storage, found: pl.DataFrame, first: date = FIRST, version: int | None = None) -> None:
     """`found` are the history's events, and their matrices those of the history's text, byte for byte."""
     at = history.version(storage) if version is None else version
-    expected = history.read(storage, first, LAST, version=at, columns=COLUMNS)
+    expected = history.read(storage, first, LAST, version=at, columns=[*COLUMNS[:-1], "event_time"])
+    expected = expected.with_columns(second=pl.col("event_time").dt.epoch("s").cast(pl.UInt32)).drop("event_time")
     assert found.columns == COLUMNS
     assert (
         found.cast({"user_id": pl.String, "item_id": pl.String, "event_type": pl.String})
@@ -177,6 +178,18 @@ def test_codes_of_rows_that_were_changed_without_their_digest_are_made_again(fil
 def test_codes_of_another_polars_whose_hashes_may_differ_are_made_again(filled: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read(filled)
     monkeypatch.setattr(pl, "__version__", "99.0")
+    found, made = read_from_history(filled, monkeypatch)
+    assert made == DAYS
+    assert found.equals(before)
+
+
+def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(filled: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read(filled)
+    for day in DAYS:
+        rows, facts = filled.scan_parquet(paths.coded(day))
+        old = rows.drop("second").collect()
+        digest = f"{old.height} {old.hash_rows().sum()}"
+        filled.write_parquet(paths.coded(day), old, {**facts, "digest": digest})
     found, made = read_from_history(filled, monkeypatch)
     assert made == DAYS
     assert found.equals(before)

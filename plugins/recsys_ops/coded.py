@@ -23,33 +23,37 @@ log = logging.getLogger(__name__)
 _READERS = 4
 _KINDS = pl.Enum(get_args(EventType))
 _IDS = ("user_id", "item_id")
+_ROW = {"event": pl.UInt64(), "user": pl.UInt32(), "item": pl.UInt32(), "event_type": _KINDS, "second": pl.UInt32()}
+_OBJECT = pl.Schema({**_ROW, **dict.fromkeys(_IDS, pl.String())})
+_READ = {"day": pl.Date(), "user_id": pl.Enum([]), "item_id": pl.Enum([]), "event_type": _KINDS, "second": pl.UInt32()}
 
 
 def read(storage: Storage, first: date, last: date, *, version: int) -> pl.DataFrame:
-    """The events of the days first … last as of a version of the history: ``day, user_id, item_id, event_type``.
+    """The events of the days first … last as of a version of the history: ``day, user_id, item_id, event_type, second``.
 
-    The events of `history.read`, told apart by a hash of 64 bits, with the ids as Enum of the window's ascending ids. Days whose
-    objects are missing, damaged or made from other data files are read from the history, and their objects written. Memory
-    grows with the events, some 60 bytes each, with the ids, once for each day they occur on, and with the rows of four days.
+    The events of `history.read`, told apart by a hash of 64 bits, with the ids as Enum of the window's ascending ids and the
+    event time as whole seconds since 1970 (UInt32). Days whose objects are missing, damaged or made from other data files are
+    read from the history, and their objects written. Memory grows with the events, some 70 bytes each, with the ids, once for
+    each day they occur on, and with the rows of four days.
     """
     files = {day: names for day, names in sorted(history.files(storage, version).items()) if first <= day <= last}
     with ThreadPoolExecutor(_READERS) as pool:
         days = list(pool.map(lambda day: _parts(_day(storage, day, files[day], version), day), files))
     if not days:
-        return pl.DataFrame(schema={"day": pl.Date, "user_id": pl.Enum([]), "item_id": pl.Enum([]), "event_type": _KINDS})
+        return pl.DataFrame(schema=_READ)
     rows, users, items = zip(*days, strict=True)
     ids = (
         _ids(users, [of_day["user"] for of_day in rows]).alias("user_id"),
         _ids(items, [of_day["item"] for of_day in rows]).alias("item_id"),
     )
-    return _newest(pl.concat(rows).drop("user", "item").with_columns(ids)).select("day", *_IDS, "event_type")
+    return _newest(pl.concat(rows).drop("user", "item").with_columns(ids)).select(_READ.keys())
 
 
 def code(events: pl.DataFrame) -> pl.DataFrame:
-    """A day's events (``event_id, item_id, user_id, event_type``) as its object holds them.
+    """A day's events (``event_id, item_id, user_id, event_type, event_time``) as its object holds them.
 
-    Returns a DataFrame, (n_rows, 6): ``event``, a hash of event id and item id, ``user`` and ``item``, the ids' places among the
-    day's own, and ``event_type``, sorted; beside them, filled up with nulls, the day's ids in ascending order.
+    Returns a DataFrame, (n_rows, 7): ``event``, a hash of event id and item id, ``user`` and ``item``, the ids' places among the
+    day's own, ``event_type`` and ``second``, sorted; beside them, filled up with nulls, the day's ids in ascending order.
     """
     users, items = (events[name].unique().sort() for name in _IDS)
     rows = events.select(
@@ -57,6 +61,7 @@ def code(events: pl.DataFrame) -> pl.DataFrame:
         user=pl.col("user_id").cast(pl.Enum(users)).to_physical().cast(pl.UInt32),
         item=pl.col("item_id").cast(pl.Enum(items)).to_physical().cast(pl.UInt32),
         event_type=pl.col("event_type").cast(_KINDS),
+        second=pl.col("event_time").dt.epoch("s").cast(pl.UInt32),
     ).sort("user", "item", "event_type", "event")
     return rows.with_columns(ids.extend_constant(None, rows.height - len(ids)) for ids in (users, items))
 
@@ -70,12 +75,12 @@ def _day(storage: Storage, day: date, files: Sequence[str], version: int) -> pl.
         rows, facts = storage.scan_parquet(path)
         if facts.items() >= made_of.items():
             found = rows.collect()
-            if facts.get("digest") == _digest(found):
+            if found.schema == _OBJECT and facts.get("digest") == _digest(found):  # another release's has other columns
                 return found
     except (StorageError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         pass  # missing or damaged
     log.info("coding %s from the history", day)
-    columns = ["event_id", *_IDS, "event_type"]
+    columns = ["event_id", *_IDS, "event_type", "event_time"]
     made = code(history.read(storage, day, day, version=version, columns=columns))
     storage.write_parquet(path, made, {**made_of, "digest": _digest(made)})
     return made
@@ -87,7 +92,7 @@ def _digest(coded: pl.DataFrame) -> str:
 
 def _parts(coded: pl.DataFrame, day: date) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
     """A day's rows and ids, without the nulls between them."""
-    rows = coded.select("event", pl.lit(day).alias("day"), "user", "item", "event_type")
+    rows = coded.select(*_ROW.keys(), day=pl.lit(day))
     return rows, coded["user_id"].drop_nulls(), coded["item_id"].drop_nulls()
 
 

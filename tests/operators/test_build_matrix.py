@@ -5,12 +5,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from recsys_ops import history, paths
+from recsys_ops.errors import DataError
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
-from recsys_ops.settings import Settings, load_settings, settings_file
+from recsys_ops.settings import ListsSettings, Settings, load_settings, settings_file
 from recsys_ops.storage import Storage
 from recsys_ops.worker.spec import read_inputs, read_spec
 
@@ -39,7 +41,8 @@ def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_the
     events = pl.concat([*people, viewed("robot", 20), viewed("0", 40, "purchase")])
     history.replace_days(storage, events, DAY - timedelta(days=27), DAY)
     storage.write_parquet(
-        paths.catalogue(DAY), pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "status": "published", "stock": 1})
+        paths.catalogue(DAY),
+        pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "category": "home", "status": "published", "stock": 1}),
     )
 
     figures = BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
@@ -62,7 +65,8 @@ def test_matrix_built_from_the_coded_days_is_the_one_built_from_the_history(
     people = [viewed(f"u{n}", 1 + n % 5, "cart") for n in range(30)]
     history.replace_days(storage, pl.concat([*people, viewed("robot", 20)]), DAY - timedelta(days=27), DAY)
     storage.write_parquet(
-        paths.catalogue(DAY), pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "status": "published", "stock": 1})
+        paths.catalogue(DAY),
+        pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "category": "home", "status": "published", "stock": 1}),
     )
 
     def build() -> tuple[dict[str, Any], dict[str, str]]:
@@ -73,6 +77,101 @@ def test_matrix_built_from_the_coded_days_is_the_one_built_from_the_history(
     with monkeypatch.context() as patch:
         patch.delattr(history, "read")
         assert build() == first
+
+
+def did(user: str, items: str, event_type: str, ages: range = range(28)) -> pl.DataFrame:
+    """A user's events with each of the items, at noon of the days of these ages."""
+    noon = datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC)
+    rows = pl.DataFrame({"age": list(ages)}).join(pl.DataFrame({"item_id": items.split()}), how="cross")
+    return rows.select(
+        event_id=pl.format("{}-{}-{}", pl.lit(user), pl.lit(event_type), "age"),
+        user_id=pl.lit(user),
+        item_id="item_id",
+        event_type=pl.lit(event_type),
+        event_time=pl.lit(noon) - pl.duration(days="age"),
+        recorded_at=pl.lit(noon) - pl.duration(days="age"),
+        quantity=pl.lit(1),
+        value=pl.lit(None, pl.Float64),
+    )
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Storage:
+    """Sixty people view p0 … p4 every day, three of them buy them; a shared id buys p0 and p9; on `DAY`, nine view p9 and p40.
+
+    p3 is sold out, p40 … p48 are vouchers, p49 has no category.
+    """
+    storage = Storage(settings.storage.root)
+    people = [did(f"u{n}", "p0 p1 p2 p3 p4", "view") for n in range(60)]
+    buyers = [did(f"u{n}", "p0 p1 p2 p3 p4", "purchase") for n in range(3)]
+    crowd = [did("0", "p0 p9", "purchase").with_columns(event_id=pl.format("{}-{}", "event_id", pl.lit(n))) for n in range(30)]
+    late = [did(f"u{n}", "p9 p40", "view", range(1)).with_columns(event_id=pl.lit(f"late-{n}")) for n in range(9)]
+    history.replace_days(storage, pl.concat([*people, *buyers, *crowd, *late]), DAY - timedelta(days=27), DAY)
+    n = pl.int_range(50, eager=True)
+    catalogue = pl.DataFrame({"item_id": pl.select(pl.format("p{}", n)).to_series()}).with_columns(
+        category=pl.when(n == 49).then(None).when(n > 39).then(pl.lit("vouchers")).otherwise(pl.lit("home")),
+        status=pl.lit("published"),
+        stock=pl.when(n == 3).then(0).otherwise(1),
+    )
+    storage.write_parquet(paths.catalogue(DAY), catalogue)
+    return storage
+
+
+def build(settings: Settings, **lists: Any) -> dict[str, Any]:
+    changed = ListsSettings.model_validate({**settings.lists.model_dump(), **lists})
+    settings = settings.model_copy(update={"lists": changed})
+    return BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
+
+
+def test_baskets_and_trending_are_those_of_people_and_known_items(shop: Storage, settings: Settings) -> None:
+    figures = build(settings)
+    inputs = read_inputs(shop, read_spec(shop, DAY))
+    items, found = inputs.interactions.items, inputs.shop
+    assert figures["users_left_out"] == {"pseudo_user": 1}
+    assert figures["baskets"] == 3 * 28
+    assert found.baskets.items.toarray().sum(axis=0).tolist() == [
+        3 * 28 if name in {f"p{n}" for n in range(5)} else 0 for name in items
+    ]
+    half_life = settings.lists.together.half_life_days
+    ages = np.tile(np.arange(27, -1, -1), 3)
+    np.testing.assert_allclose(found.baskets.weights, 0.5 ** (ages / half_life))
+    assert found.trending["item_id"].to_list() == ["p40", "p9"]
+    assert found.trending["score"].to_list() == [9.0, 9.0]
+    assert figures["trending"] == 2
+
+
+def test_items_of_an_excluded_category_are_recommended_nowhere(shop: Storage, settings: Settings) -> None:
+    build(settings, exclude_categories=["vouchers"], pinned_items=["p41", "p7", "p49"])
+    inputs = read_inputs(shop, read_spec(shop, DAY))
+    for_sale = dict(zip(inputs.interactions.items, inputs.eligible, strict=True))
+    assert (for_sale["p40"], for_sale["p3"], for_sale["p9"]) == (False, False, True)
+    assert inputs.shop.trending["item_id"].to_list() == ["p9"]
+    assert inputs.shop.pinned["item_id"].to_list() == ["p7", "p49"]  # without a category, p49 is in none of them
+    shop.write_parquet(paths.catalogue(DAY), shop.read_parquet(paths.catalogue(DAY)).drop_nulls("category"))
+    with pytest.raises(DataError, match=r"lists\.exclude_categories"):
+        build(settings, exclude_categories=["vouchers", "home"])
+
+
+def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
+    shop: Storage, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = build(settings, pinned_items=["p33", "p3", "gone", "p0", "p33"])
+    assert figures["pinned"] == 2
+    assert "lists.pinned_items: not shown, as the catalogue of 2026-03-28 does not have them for sale: p3, gone" in caplog.text
+    inputs = read_inputs(shop, read_spec(shop, DAY))
+    assert inputs.shop.pinned.rows() == [("p33", "home"), ("p0", "home")]
+    assert "p33" not in inputs.interactions.items  # nobody met it
+
+
+def test_an_item_of_the_catalogue_without_a_category_has_none(shop: Storage, settings: Settings) -> None:
+    shop.write_parquet(
+        paths.catalogue(DAY),
+        shop.read_parquet(paths.catalogue(DAY)).filter(item_id="p1").with_columns(category=pl.lit(None, pl.String)),
+    )
+    build(settings)
+    inputs = read_inputs(shop, read_spec(shop, DAY))
+    assert inputs.shop.category.to_list() == [None] * len(inputs.interactions.items)
+    assert inputs.eligible.sum() == 1
 
 
 def test_preset_reaches_the_matrix_where_the_settings_leave_its_keys_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

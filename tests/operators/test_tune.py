@@ -296,7 +296,9 @@ def test_a_proposal_whose_first_challenger_was_refused_is_dropped_the_next_day(s
 def test_the_challenger_is_built_with_the_proposal_and_says_so(store: Storage, adopts: Settings) -> None:
     study = DAY - timedelta(days=1)
     proposed(store, study)
-    store.write_parquet(paths.catalogue(DAY), pl.DataFrame({"item_id": ["item-0"], "status": "published", "stock": 1}))
+    store.write_parquet(
+        paths.catalogue(DAY), pl.DataFrame({"item_id": ["item-0"], "category": "home", "status": "published", "stock": 1})
+    )
     figures = run(BuildMatrixOperator(task_id="build_matrix"))
     spec = read_spec(store, DAY)
     assert figures["proposal"] == str(study)

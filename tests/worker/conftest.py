@@ -12,10 +12,13 @@ from recsys_ops import matrix
 from recsys_ops.evaluation.day import day_facts
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
-from recsys_ops.worker.spec import JobSpec, write_job
+from recsys_ops.worker.spec import JobSpec, Shop, write_job
+from recsys_ops.worker.together import baskets
+from recsys_ops.worker.trending import trending
 
 DAY = date(2026, 3, 10)
 CONFIDENCE = ConfidenceSettings(weights={"view": 1, "wishlist": 2, "cart": 3, "checkout": 3, "purchase": 5}, window_days=30)
+LISTS = ListsSettings(top_n=10)
 
 
 def history(users: int = 400, items: int = 160, days: int = 15, seed: int = 1, last: date = DAY) -> pl.DataFrame:
@@ -37,7 +40,10 @@ def history(users: int = 400, items: int = 160, days: int = 15, seed: int = 1, l
 
 @pytest.fixture
 def make_job(storage: Storage) -> Callable[..., JobSpec]:
-    """Write the job of `day` from `events`; returns its spec. Items whose number ends in 5 are not for sale."""
+    """Write the job of `day` from `events`; returns its spec. Items whose number ends in 5 are not for sale.
+
+    An item's category is the last digit of its number; those that end in 9 have none.
+    """
 
     def make(
         events: pl.DataFrame | None = None,
@@ -45,12 +51,24 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
         champion: str | None = None,
         reference: str | None = None,
         price: float | None = None,
+        lists: ListsSettings = LISTS,
         **training: Any,
     ) -> JobSpec:
         evaluation = EvaluationSettings()
         events = history() if events is None else events
         interactions, start = matrix.build(events, day, CONFIDENCE, evaluation), matrix.window_start(day, CONFIDENCE)
-        eligible = ~interactions.items.str.ends_with("5").to_numpy()
+        items = interactions.items
+        eligible = ~items.str.ends_with("5").to_numpy()
+        category = items.str.tail(1).replace("9", None)
+        known = pl.DataFrame({"item_id": items, "category": category})
+        pinned = pl.DataFrame({"item_id": lists.pinned_items}, schema={"item_id": pl.String})
+        timed = events.with_columns(second=pl.col("day").cast(pl.Datetime).dt.epoch("s"))
+        shop = Shop(
+            category,
+            pinned.join(known, on="item_id", how="left", maintain_order="left"),
+            baskets(timed, items, day, lists.together),
+            trending(events, items.filter(pl.Series(eligible)), day, lists),
+        )
         return write_job(
             storage,
             day,
@@ -59,13 +77,14 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             confidence=CONFIDENCE,
             training=TrainingSettings(**training),
             evaluation=evaluation,
-            lists=ListsSettings(top_n=10),
+            lists=lists,
             champion=champion,
             history_version=7,
             window_start=start,
             reference=reference,
             data=day_facts(events, day, start, {}),
             gpu_price_per_hour=price,
+            shop=shop,
         )
 
     return make

@@ -15,7 +15,7 @@ import pytest
 
 from recsys_ops import paths
 from recsys_ops.evaluation.gate import decide
-from recsys_ops.settings import GateSettings
+from recsys_ops.settings import GateSettings, ListsSettings, TogetherSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import job, meter, model
 from recsys_ops.worker.detached import NO_RESULT
@@ -26,6 +26,7 @@ from .conftest import DAY, history
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 MakeJob = Callable[..., JobSpec]
+LISTS = ("recommendations", "similar", "together", "popular", "categories", "trending")
 
 
 def spec_url(storage: Storage) -> str:
@@ -95,6 +96,45 @@ def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(stor
     popular = model.read_frame(storage, model.load_manifest(storage, spec.version), "popular")
     assert not popular["item_id"].str.ends_with("5").any()
     assert popular["score"].is_sorted(descending=True)
+
+
+def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(storage: Storage, make_job: MakeJob):
+    lists = ListsSettings(
+        top_n=10, max_per_category=2, pinned_items=("item-21", "a-new-one"), together=TogetherSettings(min_support=2)
+    )
+    spec = make_job(iterations=2, lists=lists)
+    assert main(spec_url(storage)) == 0
+    manifest = model.load_manifest(storage, spec.version)
+    found = {name: model.read_frame(storage, manifest, name) for name in LISTS}
+    assert all(frame.height for frame in found.values())
+    for name, frame in found.items():
+        if "items" in frame.columns:
+            assert frame["items"].list.len().max() <= 10, name
+            assert not frame["items"].list.eval(pl.element().str.ends_with("5")).list.any().any(), name
+            assert (frame["items"].list.n_unique() == frame["items"].list.len()).all(), name
+        else:
+            assert not frame["item_id"].str.ends_with("5").any(), name
+            assert frame["item_id"].is_unique().all(), name
+    for name in ("similar", "together"):
+        assert found[name].filter(pl.col("items").list.contains(pl.col("item_id"))).is_empty()
+        assert found[name]["item_id"].str.ends_with("5").any()  # its page is still looked at
+        assert all(scores == sorted(scores, reverse=True) for scores in found[name]["scores"].to_list())
+    assert found["recommendations"]["items"].list.head(2).unique().to_list() == [["item-21", "a-new-one"]]
+    assert found["recommendations"]["items"].list.len().unique().to_list() == [10]
+    ends = found["recommendations"].explode("items").select("user_id", end=pl.col("items").str.tail(1))
+    most = ends.filter(pl.col("end").is_in(["e", "9"]).not_()).group_by("user_id", "end").len()
+    assert most["len"].max() == 2
+    assert found["popular"]["item_id"].head(2).to_list() == ["item-21", "a-new-one"]
+    assert found["categories"]["category"].to_list() == [digit for digit in "012346789" if digit != "9"]
+
+
+def test_an_input_of_another_shop_makes_another_version(make_job: MakeJob):
+    lists = ListsSettings(top_n=10)
+    others = [
+        make_job(lists=lists.model_copy(update=change)).version
+        for change in ({}, {"pinned_items": ("item-1",)}, {"max_per_category": 3}, {"trending_days": 5})
+    ]
+    assert len(set(others)) == 4
 
 
 def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(storage: Storage, make_job: MakeJob):
@@ -232,7 +272,10 @@ def test_a_champion_that_saw_the_held_out_day_is_refused(storage: Storage, make_
     assert "cannot be judged" in result(storage)["reason"]
 
 
-@pytest.mark.parametrize("name", ["train.npz", "full.npz", "holdout.npz", "users.parquet", "items.parquet"])
+INPUTS = ["train.npz", "full.npz", "holdout.npz", "users.parquet", "items.parquet"]
+
+
+@pytest.mark.parametrize("name", [*INPUTS, "pinned.parquet", "baskets.npz", "trending.parquet"])
 def test_a_damaged_input_is_named_and_no_model_is_written(name: str, storage: Storage, make_job: MakeJob):
     spec = make_job(iterations=1)
     path = paths.job(DAY, name)
@@ -296,6 +339,11 @@ def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: M
     assert data.users.to_list() == sorted(f"user-{n}" for n in range(400))
     assert (data.train.dtype, data.full.dtype, data.holdout.dtype) == (np.float32, np.float32, bool)
     assert not inputs.eligible[data.items.str.ends_with("5").to_numpy()].any()
+    shop = inputs.shop
+    assert shop.category.equals(data.items.str.tail(1).replace("9", None))
+    assert (shop.baskets.items.dtype, shop.baskets.items.shape) == (bool, (len(shop.baskets.weights), len(data.items)))
+    assert shop.baskets.items.nnz == shop.baskets.items.sum() > 0
+    assert shop.trending.schema == {"item_id": pl.String, "score": pl.Float32}
 
 
 def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):

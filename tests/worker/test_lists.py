@@ -5,7 +5,14 @@ import polars as pl
 from scipy import sparse
 
 from recsys_ops.als.factors import Factors
-from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations
+from recsys_ops.worker.lists import (
+    evaluation_lists,
+    popular_by_category,
+    popular_items,
+    popularity,
+    recommendations,
+    similar_items,
+)
 from recsys_ops.worker.matching import match
 
 USERS = pl.Series(["ann", "bob", "cleo"])
@@ -68,3 +75,47 @@ def test_served_lists_hold_ids_best_first_without_seen_and_ineligible_items():
 def test_popular_items_are_for_sale_and_were_met():
     found = popular_items(TRAIN, ITEMS, 100, eligible=np.array([False, True, True, True]))
     assert found.to_dict(as_series=False) == {"item_id": ["lid", "pan"], "score": [2.0, 1.0]}
+
+
+def test_pinned_items_come_first_in_their_order_once_and_without_a_score():
+    pinned = pl.Series(["new", "pot"])
+    found = recommendations(FACTORS, USERS, ITEMS, 3, seen=TRAIN, eligible=np.ones(4, bool), pinned=pinned)
+    assert found.to_dict(as_series=False) == {
+        "user_id": ["ann", "bob"],
+        "items": [["new", "pot", "lid"], ["new", "pot", "pan"]],
+        "scores": [[None, None, 2.0], [None, None, 3.0]],
+    }
+    only = recommendations(
+        FACTORS, USERS, ITEMS, 2, seen=TRAIN, eligible=np.ones(4, bool), pinned=pl.Series(["cup", "new", "pot"])
+    )
+    assert only["items"].to_list() == [["cup", "new"]] * 2  # seen or not
+    popular = popular_items(TRAIN, ITEMS, 3, eligible=np.ones(4, bool), pinned=pl.Series(["new", "lid"]))
+    assert popular.to_dict(as_series=False) == {"item_id": ["new", "lid", "cup"], "score": [None, None, 16.0]}
+
+
+def test_similar_items_are_those_of_the_greatest_cosine():
+    rng = np.random.default_rng(3)
+    factors = rng.normal(size=(300, 8)).astype(np.float32) * rng.lognormal(size=(300, 1)).astype(np.float32)
+    factors[[7, 200]] = 0
+    eligible = rng.random(300) < 0.6
+    items = pl.Series([f"i{n}" for n in range(300)])
+    found = similar_items(factors, items, 5, eligible=eligible)
+    lengths = np.linalg.norm(factors, axis=1)
+    trained = np.flatnonzero(lengths)
+    assert found["item_id"].to_list() == items.gather(trained).to_list()
+    cosines = (factors @ factors.T) / np.maximum(np.outer(lengths, lengths), 1e-9)
+    np.fill_diagonal(cosines, -np.inf)
+    cosines[:, ~eligible | (lengths == 0)] = -np.inf
+    best = np.argsort(-cosines, axis=1)[trained, :5]
+    assert found["items"].to_list() == [items.gather(row).to_list() for row in best]
+    np.testing.assert_allclose(np.vstack(found["scores"].to_list()), np.take_along_axis(cosines[trained], best, 1), atol=1e-5)
+
+
+def test_each_category_has_its_most_popular_items():
+    category = pl.Series(["kitchen", "kitchen", None, "garden"])
+    everything = np.ones(4, bool)
+    found = popular_by_category(TRAIN, ITEMS, category, 5, eligible=everything)
+    assert found.to_dict(as_series=False) == {"category": ["kitchen"], "items": [["cup", "lid"]]}  # nobody met the pot
+    assert popular_by_category(TRAIN, ITEMS, category, 1, eligible=everything)["items"].to_list() == [["cup"]]
+    for_sale = np.array([False, True, True, True])
+    assert popular_by_category(TRAIN, ITEMS, category, 1, eligible=for_sale)["items"].to_list() == [["lid"]]

@@ -1,5 +1,6 @@
 """The window of history as confidence matrices, and the job that the worker will run on them."""
 
+import logging
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from recsys_ops import paths
 from recsys_ops.operators.adopt import adopted, note_taken_up
 from recsys_ops.operators.base import DayOperator, storage
-from recsys_ops.settings import ConfidenceSettings, Settings, WindowBotSettings
+from recsys_ops.settings import ConfidenceSettings, ListsSettings, Settings, WindowBotSettings
 
 if TYPE_CHECKING:
     import polars as pl
     from airflow.sdk import Context
 
     from recsys_ops.storage import Storage
+    from recsys_ops.worker.spec import Shop
+
+log = logging.getLogger(__name__)
 
 
 class BuildMatrixOperator(DayOperator):
@@ -28,13 +32,15 @@ class BuildMatrixOperator(DayOperator):
 
         store = storage(settings)
         settings, study = adopted(store, settings, day)
-        eligible = catalogue.eligible(store.read_parquet(paths.catalogue(day)))
+        products = store.read_parquet(paths.catalogue(day))
+        eligible = catalogue.eligible(products, settings.lists.exclude_categories)
         window_start = matrix.window_start(day, settings.confidence)
         version = history.version(store)
         window = read_window(store, day, settings.confidence, settings.cleaning.bots.window, version)
         store.write_parquet(paths.quarantine(self.name, day), window.left_out)
         events, people = window.events, window.people
         interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
+        shop = _shop(people, products, eligible, interactions.items, day, settings.lists)
         # by the other protocols a model of an earlier run has learnt what is held out
         fair = settings.evaluation.protocol == "next_day"
         before, older = (champion(store, day), reference(store, day)) if fair else (None, None)
@@ -53,6 +59,7 @@ class BuildMatrixOperator(DayOperator):
             reference=older["version"] if older and older != before else None,
             data=day_facts(people, day, window_start, _shares(store, day)),
             gpu_price_per_hour=settings.worker.gpu_price_per_hour,
+            shop=shop,
         )
         if study:
             note_taken_up(store, study, day, spec.version)
@@ -65,6 +72,9 @@ class BuildMatrixOperator(DayOperator):
             "items": interactions.full.shape[1],
             "cells": interactions.full.nnz,
             "holdout_pairs": interactions.holdout.nnz,
+            "baskets": len(shop.baskets.weights),
+            "trending": shop.trending.height,
+            "pinned": shop.pinned.height,
             "history_version": version,
             "champion": spec.champion,
             "reference": spec.reference,
@@ -93,6 +103,34 @@ def read_window(
     left_out = judge_window(events, bots)
     people = events.filter(~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode()))
     return Window(events, people, left_out)
+
+
+def _shop(
+    people: "pl.DataFrame",
+    products: "pl.DataFrame",
+    eligible: "pl.DataFrame",
+    items: "pl.Series",
+    day: date,
+    lists: ListsSettings,
+) -> "Shop":
+    """What the lists need beside the matrices, for their `items`; a pinned item that is not eligible is named in the log."""
+    import polars as pl
+
+    from recsys_ops.worker.spec import Shop
+    from recsys_ops.worker.together import baskets
+    from recsys_ops.worker.trending import trending
+
+    wanted = pl.DataFrame({"item_id": list(dict.fromkeys(lists.pinned_items))}, schema={"item_id": pl.String})
+    pinned = wanted.join(eligible.select("item_id", "category"), on="item_id", maintain_order="left")
+    if missing := [name for name in wanted["item_id"] if name not in pinned["item_id"]]:
+        log.warning(
+            "lists.pinned_items: not shown, as the catalogue of %s does not have them for sale: %s", day, ", ".join(missing)
+        )
+    known = pl.DataFrame({"item_id": items}).join(
+        products.select("item_id", "category"), on="item_id", how="left", maintain_order="left"
+    )
+    bought = baskets(people, items, day, lists.together)
+    return Shop(known["category"], pinned, bought, trending(people, eligible["item_id"], day, lists))
 
 
 def _shares(store: "Storage", day: date) -> dict[date, dict[str, float]]:

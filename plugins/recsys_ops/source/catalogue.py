@@ -1,5 +1,6 @@
 """The catalogue: what the shop sells, and which of it may be recommended."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import polars as pl
@@ -37,12 +38,13 @@ def canonical(delivered: pl.DataFrame, case: Literal["upper", "lower"] | None = 
     return frame
 
 
-def eligible(catalogue: pl.DataFrame) -> pl.DataFrame:
-    """The items that may be recommended: published and in stock. Raises DataError when there is none."""
-    found = catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0))
+def eligible(catalogue: pl.DataFrame, exclude_categories: Sequence[str] = ()) -> pl.DataFrame:
+    """The items that may be recommended: published, in stock, of no excluded category. Raises DataError when there is none."""
+    excluded = pl.col("category").is_in(exclude_categories).fill_null(False)
+    found = catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0), ~excluded)
     if found.is_empty():
         raise DataError(
-            f"none of {catalogue.height} catalogue items has status 'published' and stock above 0: nothing could be "
-            "recommended; look at include/sql/extract_catalogue.sql"
+            f"none of {catalogue.height} catalogue items has status 'published', stock above 0 and a category that is not in "
+            "lists.exclude_categories: nothing could be recommended; look at it and at include/sql/extract_catalogue.sql"
         )
     return found

@@ -20,9 +20,19 @@ from recsys_ops.storage import Storage
 from recsys_ops.worker import files, model
 from recsys_ops.worker.checkpoint import Checkpoints
 from recsys_ops.worker.detached import NO_RESULT
-from recsys_ops.worker.lists import evaluation_lists, popular_items, popularity, recommendations, served_lists
+from recsys_ops.worker.lists import (
+    evaluation_lists,
+    popular_by_category,
+    popular_items,
+    popularity,
+    recommendations,
+    served_lists,
+    similar_items,
+    together_items,
+)
 from recsys_ops.worker.matching import Matched, match, may_start_from, warm_start
 from recsys_ops.worker.meter import CountedStorage, Meter, machine_memory, peak_memory
+from recsys_ops.worker.rules import TopN, cap
 from recsys_ops.worker.spec import LOG, NDCG, RESULT, Inputs, JobSpec, code, read_inputs, read_spec
 from recsys_ops.worker.stored_log import StoredLog
 
@@ -166,10 +176,8 @@ def _train(
         served = _fit("refit", full, spec, training.refit_iterations, fitted, checkpoints)
     with meter.phase("recommend"):
         again = served_lists(train, evaluation.users, fitted, served, max(settings.k), settings.exclude_seen, best)
-        seen = full if spec.lists.exclude_seen else None
-        lists = recommendations(served, data.users, data.items, spec.lists.top_n, seen=seen, eligible=inputs.eligible, top_n=best)
-        popular = popular_items(full, data.items, POPULAR_ITEMS, eligible=inputs.eligible)
-    log.info("recommended users=%d eligible_items=%d popular=%d", lists.height, inputs.eligible.sum(), popular.height)
+        lists = _lists(inputs, spec, served, best)
+    log.info("eligible_items=%d %s", inputs.eligible.sum(), " ".join(f"{name}={frame.height}" for name, frame in lists.items()))
 
     def measured() -> model.Run:
         return model.Run(
@@ -187,12 +195,36 @@ def _train(
         frames = {
             "users": pl.DataFrame({"user_id": data.users}),
             "items": pl.DataFrame({"item_id": data.items, "eligible": inputs.eligible, "popularity": popularity(full)}),
-            "recommendations": lists,
-            "popular": popular,
+            **lists,
         }
         before, evaluation = champion.manifest if champion and start else None, replace(evaluation, served=again)
         model.write_model(storage, spec, served, evaluation, frames, started_from=before, measured=measured)
     return metrics
+
+
+def _lists(inputs: Inputs, spec: JobSpec, served: Factors, best: TopN) -> dict[str, pl.DataFrame]:
+    """The frames that are served, by name."""
+    data, shop, settings, eligible = inputs.interactions, inputs.shop, spec.lists, inputs.eligible
+    n, pinned = settings.top_n, shop.pinned.head(settings.top_n)
+    most = settings.max_per_category
+    return {
+        "recommendations": recommendations(
+            served,
+            data.users,
+            data.items,
+            n,
+            seen=data.full if settings.exclude_seen else None,
+            eligible=eligible,
+            pinned=pinned["item_id"],
+            cap=cap(shop.category, pinned["category"], most) if most else None,
+            top_n=best,
+        ),
+        "similar": similar_items(served.item, data.items, n, eligible=eligible, top_n=best),
+        "together": together_items(shop.baskets, data.items, n, settings.together, eligible=eligible),
+        "popular": popular_items(data.full, data.items, POPULAR_ITEMS, eligible=eligible, pinned=shop.pinned["item_id"]),
+        "categories": popular_by_category(data.full, data.items, shop.category, n, eligible=eligible),
+        "trending": shop.trending,
+    }
 
 
 def _fit(
@@ -237,9 +269,10 @@ def _memory_needs(inputs: Inputs, spec: JobSpec) -> str:
 
     def needed(factors: int) -> int:
         """Bytes, roughly: the libraries; the matrices, one of them transposed as well; four copies of the factors (of a fit:
-        start, result, at work, on their way into a checkpoint); the served lists.
+        start, result, at work, on their way into a checkpoint); the served lists, of users and twice of items; the baskets.
         """
-        return int(300 * 2**20 + 8 * cells + 4 * 4 * rows * factors + 70 * full.shape[0] * spec.lists.top_n)
+        listed = 70 * (full.shape[0] + 2 * full.shape[1]) * spec.lists.top_n
+        return int(300 * 2**20 + 8 * cells + 4 * 4 * rows * factors + listed + 80 * inputs.shop.baskets.items.nnz)
 
     factors, there = spec.training.factors, machine_memory()
     said = f"about {needed(factors):,} bytes for {factors} factors of {there:,}"

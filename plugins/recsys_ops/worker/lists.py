@@ -1,7 +1,5 @@
 """The lists a job makes: for the evaluation of the held-out day, and to be served."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -11,10 +9,10 @@ from recsys_ops.als.factors import Factors
 from recsys_ops.als.recommend import top_n as cpu_top_n
 from recsys_ops.evaluation.compare import Evaluation, Served
 from recsys_ops.evaluation.metrics import self_information
+from recsys_ops.settings import TogetherSettings
 from recsys_ops.worker.matching import Matched
-
-# as `recsys_ops.als.recommend.top_n`
-TopN = Callable[..., tuple[NDArray[np.int32], NDArray[np.float32]]]
+from recsys_ops.worker.rules import Cap, TopN, capped
+from recsys_ops.worker.together import Baskets, bought_together
 
 
 def popularity(user_items: sparse.csr_matrix) -> NDArray[np.float64]:
@@ -99,23 +97,105 @@ def recommendations(
     *,
     seen: sparse.csr_matrix | None,
     eligible: NDArray[np.bool_],
+    pinned: pl.Series | None = None,
+    cap: Cap | None = None,
     top_n: TopN = cpu_top_n,
 ) -> pl.DataFrame:
-    """user_id String, items List[String], scores List[Float32], best first; a user for whom nothing is left has no row."""
-    ids, scores = top_n(factors.user, factors.item, n, seen=seen, eligible=eligible)
+    """user_id String, items List[String], scores List[Float32], best first; a user for whom nothing is left has no row.
+
+    Every trained user has `n` items, as long as so many are eligible, were not seen and fit under the cap: items that nobody
+    like the user chose come last, but they come. So no list needs to be filled up with popular items.
+
+    pinned : String series, ids that come first for everybody, seen or not, their score null; they may be in `items` or not
+    """
+    pins = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
+    rest = n - len(pins)
+    asked, others = max(rest, 1), _without(eligible, items, pins)
+    if cap is None:
+        ids, scores = top_n(factors.user, factors.item, asked, seen=seen, eligible=others)
+    else:
+        ids, scores = capped(factors, asked, cap, top_n, seen=seen, eligible=others)
+    first = np.where(np.any(factors.user, axis=1, keepdims=True), len(items) + np.arange(len(pins), dtype=np.int32), np.int32(-1))
+    unscored = np.full(first.shape, np.nan, dtype=np.float32)
+    whole = np.hstack([first, ids[:, :rest]]), np.hstack([unscored, scores[:, :rest]])
+    return _frame(users.alias("user_id"), pl.concat([items, pins]), *whole)
+
+
+def similar_items(
+    item_factors: NDArray[np.float32],
+    items: pl.Series,
+    n: int,
+    *,
+    eligible: NDArray[np.bool_],
+    top_n: TopN = cpu_top_n,
+) -> pl.DataFrame:
+    """item_id String, items List[String], scores List[Float32]: the `n` eligible items of the greatest cosine, best first.
+
+    An item is not in its own list; one whose factors are all zero, which nobody chose, has no row and is in none.
+    """
+    norms = np.linalg.norm(item_factors, axis=1)
+    directions = item_factors / np.where(norms > 0, norms, 1)[:, None]
+    itself = sparse.identity(len(items), dtype=bool, format="csr")
+    ids, scores = top_n(directions, directions, n, seen=itself, eligible=eligible & (norms > 0))
+    return _frame(items.alias("item_id"), items, ids, scores)
+
+
+def together_items(
+    found: Baskets, items: pl.Series, n: int, settings: TogetherSettings, *, eligible: NDArray[np.bool_]
+) -> pl.DataFrame:
+    """item_id String, items List[String], scores List[Float32], see `bought_together`; an item without any has no row."""
+    return _frame(items.alias("item_id"), items, *bought_together(found, n, settings, eligible=eligible))
+
+
+def popular_items(
+    user_items: sparse.csr_matrix,
+    items: pl.Series,
+    n: int,
+    *,
+    eligible: NDArray[np.bool_],
+    pinned: pl.Series | None = None,
+) -> pl.DataFrame:
+    """item_id String, score Float32: the pinned items, whose score is null, and the most popular eligible ones, best first.
+
+    `n` at most in all; a pinned item stands once.
+    """
+    pins = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
+    score = popularity(user_items)
+    ids, scores = _most_popular(score, 1, n, seen=None, eligible=_without(eligible, items, pins) & (score > 0))
+    listed = ids[0] >= 0
+    popular = pl.DataFrame({"item_id": items.gather(ids[0][listed]), "score": scores[0][listed]})
+    first = pl.DataFrame({"item_id": pins, "score": pl.Series([None] * len(pins), dtype=pl.Float32)})
+    return pl.concat([first, popular]).head(n)
+
+
+def popular_by_category(
+    user_items: sparse.csr_matrix, items: pl.Series, category: pl.Series, n: int, *, eligible: NDArray[np.bool_]
+) -> pl.DataFrame:
+    """category String, items List[String]: the at most `n` most popular eligible items of each, best first.
+
+    category : String series, (n_items,); an item whose category is null is in none
+    """
+    score = popularity(user_items)
+    found = pl.DataFrame({"category": category, "items": items, "score": score.astype(np.float32)}).filter(
+        pl.Series(eligible & (score > 0)), pl.col("category").is_not_null()
+    )
+    ranked = found.sort("category", -pl.col("score"), maintain_order=True)
+    return ranked.group_by("category", maintain_order=True).agg(pl.col("items").head(n))
+
+
+def _frame(keys: pl.Series, items: pl.Series, ids: NDArray[np.int32], scores: NDArray[np.float32]) -> pl.DataFrame:
+    """The key, items List[String] and scores List[Float32] of every row that lists something; a score that is NaN is null."""
     listed = ids >= 0
     row, _ = np.nonzero(listed)
-    flat = pl.DataFrame({"row": row, "items": items.gather(ids[listed]), "scores": scores[listed]})
+    scored = pl.Series(scores[listed]).fill_nan(None)
+    flat = pl.DataFrame({"row": row, "items": items.gather(ids[listed]), "scores": scored})
     lists = flat.group_by("row", maintain_order=True).agg("items", "scores")
-    return lists.select(user_id=users.gather(lists["row"]), items="items", scores="scores")
+    return lists.select(keys.gather(lists["row"]), items="items", scores="scores")
 
 
-def popular_items(user_items: sparse.csr_matrix, items: pl.Series, n: int, *, eligible: NDArray[np.bool_]) -> pl.DataFrame:
-    """item_id String, score Float32: the at most `n` most popular eligible items, best first."""
-    score = popularity(user_items)
-    ids, scores = _most_popular(score, 1, n, seen=None, eligible=eligible & (score > 0))
-    listed = ids[0] >= 0
-    return pl.DataFrame({"item_id": items.gather(ids[0][listed]), "score": scores[0][listed]})
+def _without(eligible: NDArray[np.bool_], items: pl.Series, pins: pl.Series) -> NDArray[np.bool_]:
+    others: NDArray[np.bool_] = eligible & ~items.is_in(pins.implode()).to_numpy()
+    return others
 
 
 def _most_popular(

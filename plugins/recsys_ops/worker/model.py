@@ -92,7 +92,7 @@ def write_model(
 ) -> None:
     """Write a version's files, the manifest last: a version without a manifest is not finished.
 
-    frames : users, items, recommendations, popular
+    frames : users, items, recommendations, similar, together, popular, categories, trending
     started_from : the version whose factors the fit went on from, None for a cold fit
     measured : called when all but the manifest is written
     """
@@ -160,7 +160,7 @@ def is_finished(storage: Storage, spec: JobSpec) -> bool:
 
 
 def read_frame(storage: Storage, manifest: Manifest, name: str) -> pl.DataFrame:
-    """One of users, items, recommendations, popular. Raises ModelError when it is not the file the manifest names."""
+    """One of the frames of `write_model`. Raises ModelError when it is not the file the manifest names."""
     return files.to_frame(_read(storage, manifest, f"{name}.parquet"))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import sparse
 
 import recsys_ops
 from recsys_ops import paths
@@ -21,6 +22,7 @@ from recsys_ops.matrix import Interactions
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
 from recsys_ops.storage import Storage
 from recsys_ops.worker import files
+from recsys_ops.worker.together import Baskets
 
 SPEC = "spec.json"
 RESULT = "result.json"
@@ -68,14 +70,40 @@ class JobSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The interactions of a job, and which items may be served.
+class Shop:
+    """What the lists are made of beside the interactions.
 
-    eligible : bool, (n_items,)
+    category : String series, (n_items,), null where the catalogue has none
+    pinned : item_id, category (String), eligible items in the order of the setting, in the matrices or not
+    baskets : of the same items
+    trending : item_id String, score Float32, as it will be in the version
+    """
+
+    category: pl.Series
+    pinned: pl.DataFrame
+    baskets: Baskets
+    trending: pl.DataFrame
+
+    @classmethod
+    def empty(cls, n_items: int) -> "Shop":
+        return cls(
+            pl.Series([None] * n_items, dtype=pl.String),
+            pl.DataFrame(schema={"item_id": pl.String, "category": pl.String}),
+            Baskets.none(n_items),
+            pl.DataFrame(schema={"item_id": pl.String, "score": pl.Float32}),
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job reads.
+
+    eligible : bool, (n_items,), the items that any list may hold
     """
 
     interactions: Interactions
     eligible: NDArray[np.bool_]
+    shop: Shop
 
 
 def write_job(
@@ -94,18 +122,28 @@ def write_job(
     reference: str | None = None,
     data: DayFacts | None = None,
     gpu_price_per_hour: float | None = None,
+    shop: Shop | None = None,
     purpose: Literal["serve", "score"] = "serve",
 ) -> JobSpec:
     """Write a job's inputs, then its spec, under ``jobs/day=…``; the same job gives the same bytes and the same version.
 
     eligible : bool, (n_items,), in the order of ``interactions.items``
+    shop : in the same order; None where the lists that need it are wanted empty
     """
+    shop = shop or Shop.empty(len(interactions.items))
+    items = pl.DataFrame({"item_id": interactions.items, "eligible": eligible, "category": shop.category})
+    bought = shop.baskets
     contents = {
         "train.npz": files.from_matrix(interactions.train),
         "full.npz": files.from_matrix(interactions.full),
         "holdout.npz": files.from_matrix(interactions.holdout),
         "users.parquet": files.from_frame(pl.DataFrame({"user_id": interactions.users, "buyer": interactions.buyers})),
-        "items.parquet": files.from_frame(pl.DataFrame({"item_id": interactions.items, "eligible": eligible})),
+        "items.parquet": files.from_frame(items),
+        "pinned.parquet": files.from_frame(shop.pinned),
+        "baskets.npz": files.from_arrays(
+            {"indptr": bought.items.indptr, "indices": bought.items.indices, "weights": bought.weights}
+        ),
+        "trending.parquet": files.from_frame(shop.trending),
     }
     unnamed = JobSpec(
         purpose=purpose,
@@ -156,7 +194,15 @@ def read_inputs(storage: Storage, spec: JobSpec) -> Inputs:
             f"{users.height:,} users and {items.height:,} items: run build_matrix again"
         )
     buyers = users["buyer"].to_numpy()
-    return Inputs(Interactions(users["user_id"], items["item_id"], train, full, holdout, buyers), items["eligible"].to_numpy())
+    pinned, trending = (files.to_frame(_read(storage, spec, f"{name}.parquet")) for name in ("pinned", "trending"))
+    bought = files.to_arrays(_read(storage, spec, "baskets.npz"))
+    shape = (len(bought["weights"]), items.height)
+    cells = np.ones(len(bought["indices"]), dtype=bool), bought["indices"], bought["indptr"]
+    return Inputs(
+        Interactions(users["user_id"], items["item_id"], train, full, holdout, buyers),
+        items["eligible"].to_numpy(),
+        Shop(items["category"], pinned, Baskets(sparse.csr_matrix(cells, shape=shape), bought["weights"]), trending),
+    )
 
 
 def ids_digest(users: pl.Series, items: pl.Series) -> str:

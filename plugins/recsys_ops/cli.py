@@ -1,6 +1,7 @@
 """``recsys_ops <room> <command>``: looks into the stores, with Airflow's connections. Also ``python -m recsys_ops``."""
 
 import argparse
+import getpass
 import json
 import os
 import sys
@@ -8,13 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from recsys_ops.errors import DataError, ModelError, RecsysError
+from recsys_ops.errors import DataError, ModelError, RecsysError, ServingError
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import polars as pl
 
     from recsys_ops.history import Commit
+    from recsys_ops.serving.client import Client
     from recsys_ops.storage import Storage
 
 
@@ -62,6 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = models.add_parser(name, help=does)
         command.add_argument("version")
         command.set_defaults(run=run)
+
+    redis = rooms.add_parser("redis", help="what the shop reads").add_subparsers(required=True, metavar="command")
+    command = redis.add_parser("status", help="the versions in Redis, live, previous and staged, and its memory")
+    command.add_argument("--json", action="store_true", help="as JSON, for machines")
+    command.set_defaults(run=redis_status)
+    command = redis.add_parser("verify", help="compare every list that is live with the version in storage")
+    command.set_defaults(run=redis_verify)
+    command = redis.add_parser("swap-back", help="put the previous version live again, within a second, and block the newer one")
+    command.add_argument("--reason", required=True, help="why; it is recorded")
+    command.set_defaults(run=redis_swap_back)
+    command = redis.add_parser("show", help="what a user gets, with titles")
+    command.add_argument("user")
+    command.set_defaults(run=redis_show)
 
     arguments = parser.parse_args(argv)
     try:
@@ -238,6 +253,84 @@ def models_release(arguments: argparse.Namespace) -> None:
     print(f"{arguments.version} may go live again: clear refresh_redis of its run, or trigger recsys_rollback with it")
 
 
+def redis_status(arguments: argparse.Namespace) -> None:
+    """What Redis holds beside what storage says is live."""
+    from recsys_ops.serving import deployments
+    from recsys_ops.serving.publish import status
+
+    settings = load_settings()
+    noted = deployments.deployments(_storage(settings))
+    found = {**status(_redis(settings), settings.serving), "noted_as_live": noted[-1] if noted else None}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, versions in found["versions"].items():
+        print(f"{name:<10}{', '.join(f'{version} in {count:,} buckets' for version, count in versions.items())}")
+    last = found["noted_as_live"]
+    print(f"noted     {last['version'] if last else 'nothing'} in {_storage(settings).url('models/live.json')}")
+    print(f"fields    {found['fields']:,} in the live buckets\n")
+    servers = [
+        {
+            "server": server["server"],
+            "buckets": f"{server['buckets']:,}",
+            "memory": _megabytes(server["used_memory"]),
+            "of": _megabytes(server["maxmemory"] or None),
+            "policy": server["maxmemory_policy"],
+        }
+        for server in found["servers"]
+    ]
+    print(_lines(servers))
+
+
+def redis_verify(arguments: argparse.Namespace) -> None:
+    """Every bucket that is live holds what the version in storage says."""
+    from recsys_ops.serving.layout import encode, live_key
+    from recsys_ops.serving.live import read_lists
+    from recsys_ops.serving.publish import live_version, verify
+    from recsys_ops.worker.model import load_manifest
+
+    settings = load_settings()
+    storage, client = _storage(settings), _redis(settings)
+    version = live_version(client, settings.serving)
+    if version is None:
+        raise ServingError(f"nothing is live under {settings.serving.prefix}: run recsys_retrain")
+    content = encode(settings.serving, version, read_lists(storage, load_manifest(storage, version)))
+    verify(client, settings.serving, content, live_key)
+    print(f"{version}: {len(content.fields):,} lists in {settings.serving.buckets:,} buckets are as in storage")
+
+
+def redis_swap_back(arguments: argparse.Namespace) -> None:
+    """The previous version goes live at once; it was verified when it was published."""
+    from recsys_ops.serving.live import roll_back
+    from recsys_ops.serving.publish import previous_version
+
+    settings = load_settings()
+    client = _redis(settings)
+    version = previous_version(client, settings.serving)
+    if version is None:
+        raise ServingError("Redis has no previous version in every bucket: trigger recsys_rollback, which publishes one anew")
+    done = roll_back(_storage(settings), client, settings.serving, version, arguments.reason, getpass.getuser())
+    print(f"{version} is live; blocked until they are released: {', '.join(done['rolled_back_from']) or 'none'}")
+
+
+def redis_show(arguments: argparse.Namespace) -> None:
+    """The user's list, with what the catalogue of the version's day says of each item."""
+    import polars as pl
+
+    from recsys_ops import paths, versions
+    from recsys_ops.serving.store import RecommendationStore
+
+    settings = load_settings()
+    answer = RecommendationStore(_redis(settings), settings.serving).recommendations(arguments.user)
+    print(f"{_printable(arguments.user)}: {answer.source}, version {answer.version}")
+    items = pl.DataFrame({"item_id": answer.items})
+    storage, catalogue = _storage(settings), paths.catalogue(versions.day_of(answer.version))
+    if storage.exists(catalogue):
+        columns = ["item_id", "title", "category", "price", "stock"]
+        items = items.join(storage.read_parquet(catalogue).select(columns), on="item_id", how="left", maintain_order="left")
+    print(_table(items))
+
+
 def _check_among(versions: Collection[str], version: str, what: str) -> None:
     if version not in versions:
         raise ModelError(f"{version} is not {what}; {what} are {', '.join(sorted(versions)) or 'none'}")
@@ -282,6 +375,13 @@ def _in_words(commit: "Commit | None") -> str:
         return "not among the latest commits"
     facts = "".join(f", {name} {fact}" for name, fact in commit.facts.items())
     return f"version {commit.version} at {commit.at:%Y-%m-%d %H:%M} UTC{facts}"
+
+
+def _redis(settings: Settings) -> "Client":
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    from recsys_ops.operators import base
+
+    return base.redis_client(settings)
 
 
 def _storage(settings: Settings) -> "Storage":

@@ -1,31 +1,39 @@
-import json
 import zlib
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
-import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.layout import bucket_of, encode, live_key, next_key, previous_key
+from recsys_ops.serving.layout import Content, bucket_of, decode_items, encode, field_of, live_key, next_key, previous_key
 from recsys_ops.settings import ServingSettings
 
-SETTINGS = ServingSettings(buckets=64, top_n=2)
+from .conftest import lists_of
+
+SETTINGS = ServingSettings(buckets=64)
+IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-def recommend(lists: dict[str | None, list[str | None]]) -> pl.DataFrame:
-    return pl.DataFrame({"user_id": [*lists], "items": [*lists.values()]}, schema={"user_id": str, "items": pl.List(str)})
+def bucket(content: Content, number: int) -> dict[bytes, bytes]:
+    """The fields and values of one bucket's hash."""
+    own = slice(content.starts[number], content.starts[number + 1])
+    return {**content.common, **dict(zip(content.fields[own].to_pylist(), content.values[own].to_pylist(), strict=True))}
 
 
-def test_a_reader_in_any_language_finds_a_user_by_crc32_and_reads_json() -> None:
-    content = encode(SETTINGS, "v1", recommend({"ann": ["i1", 'i"2', "i3"]}), ["p1", "p2", "p3"])
+def test_a_reader_in_any_language_finds_a_user_by_crc32_and_unquotes_between_commas() -> None:
+    content = encode(SETTINGS, "v1", lists_of({"ann": ["i1", "i,2", "3%"]}, ["p1", "p2"]))
 
-    bucket = content.bucket(zlib.crc32(b"ann") % 64)
+    found = bucket(content, zlib.crc32(b"ann") % 64)
 
-    assert {field: value.decode() for field, value in bucket.items()} == {
-        b"ann": '["i1","i\\"2"]',
-        b"_popular": '["p1","p2"]',
+    assert {field: value.decode() for field, value in found.items()} == {
+        b"ann": "i1,i%2C2,3%25",
+        b"_popular": "p1,p2",
         b"_version": "v1",
+        b"_layout": "text/64",
     }
-    assert json.loads(bucket[b"ann"]) == ["i1", 'i"2']
+    assert [unquote(item) for item in found[b"ann"].decode().split(",")] == ["i1", "i,2", "3%"]
 
 
 def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
@@ -34,43 +42,56 @@ def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
     assert keys == ("recsys:{17}", "recsys:{17}:next", "recsys:{17}:previous")
 
 
-def test_every_user_is_in_the_bucket_a_reader_looks_into() -> None:
-    users = [f"user-{number}" for number in range(500)] + ["", "_popular", "Zoë", "😀"]
-    content = encode(SETTINGS, "v1", recommend({user: [f"for {user}"] for user in users}), ["p"])
+@given(st.dictionaries(IDS, st.lists(IDS, min_size=1, max_size=4), min_size=1, max_size=30), IDS)
+def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(own: dict[str, list[str]], popular: str) -> None:
+    content = encode(SETTINGS, "v1", lists_of(own, [popular], similar=own, together=own, categories=own))
 
-    for user in users:
-        field = ("_" + user if user.startswith("_") else user).encode()
-        assert json.loads(content.bucket(bucket_of(SETTINGS, user))[field]) == [f"for {user}"]
+    for kind in ("user", "similar", "together", "category"):
+        for name, items in own.items():
+            found = bucket(content, bucket_of(SETTINGS, name))
+            assert decode_items(found[b"_layout"], found[field_of(kind, name)]) == items
+            assert decode_items(found[b"_layout"], found[b"_popular"]) == [popular]
 
 
 def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
-    content = encode(SETTINGS, "v1", recommend({f"u{number}": ["i"] for number in range(1000)}), ["p"])
+    content = encode(SETTINGS, "v1", lists_of({f"u{number}": ["i"] for number in range(1000)}, ["p"]))
 
     batches = list(content.batches(100))
 
-    assert [bucket for batch in batches for bucket in batch] == list(range(64))
-    assert max(sum(len(content.bucket(bucket)) for bucket in batch) for batch in batches) < 300
+    assert [number for batch in batches for number in batch] == list(range(64))
+    assert max(sum(len(bucket(content, number)) for number in batch) for batch in batches) < 300
 
 
 @pytest.mark.parametrize(
-    ("lists", "popular", "said"),
+    ("users", "popular", "said"),
     [
         ({"ann": ["i"]}, [], "no popular items"),
         ({}, ["p"], "for nobody"),
         ({"ann": []}, ["p"], "for nobody"),
-        ({None: ["i"]}, ["p"], "empty user or item id"),
-        ({"ann": ["i", None]}, ["p"], "empty user or item id"),
+        ({None: ["i"]}, ["p"], "have an empty id"),
+        ({"ann": ["i", None]}, ["p"], "have an empty id"),
+        ({"ann": ["i", ""]}, ["p"], "have an empty id"),
     ],
 )
 def test_a_version_with_nothing_to_serve_is_refused(
-    lists: dict[str | None, list[str | None]], popular: list[str], said: str
+    users: Mapping[str, Sequence[str]], popular: Sequence[str], said: str
 ) -> None:
     with pytest.raises(ServingError, match=said):
-        encode(SETTINGS, "v1", recommend(lists), popular)
+        encode(SETTINGS, "v1", lists_of(users, popular))
 
 
 def test_a_user_with_two_lists_is_refused_by_name() -> None:
-    twice = pl.concat([recommend({"ann": ["i1"], "bob": ["i1"]}), recommend({"ann": ["i2"]})])
+    twice = lists_of({"ann": ["i1"], "bob": ["i1"]}, ["p"])
+    twice.users[1, "id"] = "ann"
 
-    with pytest.raises(ServingError, match="user 'ann' twice"):
-        encode(SETTINGS, "v1", twice, ["p"])
+    with pytest.raises(ServingError, match="'ann' twice"):
+        encode(SETTINGS, "v1", twice)
+
+
+@pytest.mark.parametrize("item", ["A-17", "2147483648", "1.5", "007"])
+def test_ids_that_would_not_come_back_are_not_packed(item: str) -> None:
+    packed = ServingSettings(buckets=64, encoding="int32")
+
+    for lists in (lists_of({"ann": ["1", item]}, ["1"]), lists_of({"ann": ["1"]}, ["1", item])):
+        with pytest.raises(ServingError, match=r"serving\.encoding must be text"):
+            encode(packed, "v1", lists)

@@ -1,37 +1,23 @@
-import json
-import os
-import random
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from typing import Any
 
-import polars as pl
 import pytest
 import redis
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.layout import bucket_of, encode, live_key, next_key, previous_key
+from recsys_ops.serving import publish as publishing
+from recsys_ops.serving.layout import Lists, bucket_of, encode, live_key, next_key, previous_key
 from recsys_ops.serving.publish import live_version, previous_version, publish, stage, swap, swap_back, verify
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 
-from .processes import SETTINGS, USERS, publish_version
-
-ROOT = Path(__file__).parents[2]
+from .conftest import lists_of
 
 
 @pytest.fixture
-def v2() -> pl.DataFrame:
-    """Version v2: ann is gone, dave is new."""
-    return pl.DataFrame({"user_id": ["bob", "cleo", "dave"], "items": [["v2-b"], ["v2-c"], ["v2-d"]]})
-
-
-@pytest.fixture
-def live(redis_client: redis.Redis, settings: ServingSettings, recommendations: pl.DataFrame) -> redis.Redis:
+def live(redis_client: redis.Redis, settings: ServingSettings, v1: Lists) -> redis.Redis:
     """A Redis where v1 is live."""
-    publish(redis_client, settings, "v1", recommendations, ["v1-top"])
+    publish(redis_client, settings, "v1", v1)
     return redis_client
 
 
@@ -40,31 +26,34 @@ def dump(client: redis.Redis, settings: ServingSettings) -> list[dict[bytes, byt
     return [client.hgetall(live_key(settings, bucket)) for bucket in range(settings.buckets)]
 
 
-def test_a_new_version_replaces_the_old_one_whole(live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame) -> None:
-    published = publish(live, settings, "v2", v2, ["v2-top"])
+def test_a_new_version_replaces_the_old_one_whole(live: redis.Redis, settings: ServingSettings, v2: Lists) -> None:
+    published = publish(live, settings, "v2", v2)
 
     store = RecommendationStore(live, settings)
-    assert [store.get(user).items for user in ("ann", "bob", "cleo", "dave")] == [["v2-top"], ["v2-b"], ["v2-c"], ["v2-d"]]
+    users = [store.recommendations(user).items for user in ("ann", "bob", "cleo", "dave")]
+    assert users == [["v2-top"], ["v2-b"], ["v2-c"], ["v2-d"]]
+    assert [ask("v1-a").items for ask in (store.similar, store.together)] == [["v2-top"], ["v2-c"]]
+    assert [store.popular("cups").items, store.trending().items] == [["v2-cup"], ["v2-top"]]
     assert live_version(live, settings) == "v2"
-    assert (published.version, published.previous_version, published.users) == ("v2", "v1", 3)
+    assert (published.version, published.previous_version, published.users, published.lists) == ("v2", "v1", 3, 5)
     assert published.bytes == sum(len(key) + len(value) for bucket in dump(live, settings) for key, value in bucket.items())
     assert not live.keys("*:next")
 
 
-def test_publishing_a_version_twice_changes_nothing(live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame) -> None:
-    publish(live, settings, "v2", v2, ["v2-top"])
+def test_publishing_a_version_twice_changes_nothing(live: redis.Redis, settings: ServingSettings, v2: Lists) -> None:
+    publish(live, settings, "v2", v2)
     before, keys = dump(live, settings), sorted(live.keys())
 
-    again = publish(live, settings, "v2", v2, ["v2-top"])
+    again = publish(live, settings, "v2", v2)
 
     assert dump(live, settings) == before
     assert sorted(live.keys()) == keys
     assert again.previous_version == "v1"
 
 
-def test_a_staged_version_is_invisible_until_the_swap(live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame) -> None:
+def test_a_staged_version_is_invisible_until_the_swap(live: redis.Redis, settings: ServingSettings, v2: Lists) -> None:
     before = dump(live, settings)
-    content = encode(settings, "v2", v2, ["v2-top"])
+    content = encode(settings, "v2", v2)
 
     stage(live, settings, content)
     verify(live, settings, content)
@@ -78,16 +67,16 @@ def test_a_staged_version_is_invisible_until_the_swap(live: redis.Redis, setting
 
 
 def test_a_publisher_killed_between_two_buckets_is_finished_by_publishing_again(
-    live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame
+    live: redis.Redis, settings: ServingSettings, v2: Lists
 ) -> None:
-    stage(live, settings, encode(settings, "v2", v2, ["v2-top"]))
+    stage(live, settings, encode(settings, "v2", v2))
     for bucket in range(20):
         live.rename(live_key(settings, bucket), previous_key(settings, bucket))
         live.rename(next_key(settings, bucket), live_key(settings, bucket))
     with pytest.raises(ServingError, match=r"half swapped \(v1 in 44 buckets, v2 in 20 buckets of 64\): publish"):
         live_version(live, settings)
 
-    published = publish(live, settings, "v2", v2, ["v2-top"])
+    published = publish(live, settings, "v2", v2)
 
     assert live_version(live, settings) == "v2"
     assert published.previous_version == "v1"
@@ -95,59 +84,61 @@ def test_a_publisher_killed_between_two_buckets_is_finished_by_publishing_again(
 
 
 def test_what_a_dead_publisher_staged_does_not_leak_into_the_next_version(
-    live: redis.Redis, settings: ServingSettings, recommendations: pl.DataFrame, v2: pl.DataFrame
+    live: redis.Redis, settings: ServingSettings, v1: Lists, v2: Lists
 ) -> None:
-    stage(live, settings, encode(settings, "v1b", recommendations, ["v1b-top"]))
+    stage(live, settings, encode(settings, "v1b", v1))
 
-    publish(live, settings, "v2", v2, ["v2-top"])
+    publish(live, settings, "v2", v2)
 
-    assert RecommendationStore(live, settings).get("ann").items == ["v2-top"]
+    assert RecommendationStore(live, settings).recommendations("ann").items == ["v2-top"]
     assert not live.keys("*:next")
 
 
 @pytest.mark.parametrize("damage", ["lost field", "extra field", "changed field", "other version", "lost bucket"])
 def test_a_damaged_bucket_is_named_and_nothing_is_swapped(
-    live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame, damage: str
+    live: redis.Redis, settings: ServingSettings, v2: Lists, damage: str
 ) -> None:
     before = dump(live, settings)
-    content = encode(settings, "v2", v2, ["v2-top"])
+    content = encode(settings, "v2", v2)
     stage(live, settings, content)
     damaged = next_key(settings, bucket_of(settings, "dave"))
     match damage:
         case "lost field":
             live.hdel(damaged, "dave")
         case "extra field":
-            live.hset(damaged, "eve", '["x"]')
+            live.hset(damaged, "eve", "x")
         case "changed field":
-            live.hset(damaged, "dave", '["x"]')
+            live.hset(damaged, "dave", "x")
         case "other version":
             live.hset(damaged, "_version", "v3")
         case "lost bucket":
             live.delete(damaged)
 
-    with pytest.raises(ServingError, match=f"bucket {damaged} is not what was written".replace("{", r"\{")):
+    with pytest.raises(ServingError, match=re.escape(f"bucket {damaged} is not what version v2 holds")):
         verify(live, settings, content)
 
     assert dump(live, settings) == before
 
 
-def test_a_bucket_lost_between_verify_and_swap_keeps_its_old_version_and_is_named(
-    live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame
+def test_a_bucket_lost_between_verify_and_swap_is_named_and_nothing_is_swapped(
+    live: redis.Redis, settings: ServingSettings, v2: Lists
 ) -> None:
-    stage(live, settings, encode(settings, "v2", v2, ["v2-top"]))
+    stage(live, settings, encode(settings, "v2", v2))
     live.delete(next_key(settings, bucket_of(settings, "bob")))
+
+    before = dump(live, settings)
 
     with pytest.raises(ServingError, match=r"1 of 64 buckets have no version v2 .* publish v2 again"):
         swap(live, settings, "v2")
 
-    assert RecommendationStore(live, settings).get("bob").items == ["v1-b"]
-    publish(live, settings, "v2", v2, ["v2-top"])
-    assert RecommendationStore(live, settings).get("bob").items == ["v2-b"]
+    assert dump(live, settings) == before
+    publish(live, settings, "v2", v2)
+    assert RecommendationStore(live, settings).recommendations("bob").items == ["v2-b"]
 
 
-def test_the_previous_version_can_be_put_back(live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame) -> None:
+def test_the_previous_version_can_be_put_back(live: redis.Redis, settings: ServingSettings, v2: Lists) -> None:
     before = dump(live, settings)
-    publish(live, settings, "v2", v2, ["v2-top"])
+    publish(live, settings, "v2", v2)
 
     swap_back(live, settings, "v1")
     swap_back(live, settings, "v1")
@@ -172,11 +163,11 @@ def test_before_the_first_publish_no_version_is_live(redis_client: redis.Redis, 
 
 def test_a_redis_out_of_memory_keeps_serving_what_it_served(live: redis.Redis, settings: ServingSettings) -> None:
     before = dump(live, settings)
-    big = pl.DataFrame({"user_id": [f"u{number}" for number in range(40_000)], "items": [["x" * 200] * 5] * 40_000})
+    big = lists_of({f"u{number}": ["x" * 200] * 5 for number in range(40_000)}, ["v2-top"])
     live.config_set("maxmemory", live.info("memory")["used_memory"] + 4_000_000)
     try:
         with pytest.raises(ServingError, match=r"staging version v2 failed on Redis 127.0.0.1:\d+: it has no memory left"):
-            publish(live, settings, "v2", big, ["v2-top"])
+            publish(live, settings, "v2", big)
     finally:
         live.config_set("maxmemory", 0)
 
@@ -184,67 +175,85 @@ def test_a_redis_out_of_memory_keeps_serving_what_it_served(live: redis.Redis, s
     assert not live.keys("*:next")
 
 
-def test_a_read_only_replica_is_recognised(live: redis.Redis, settings: ServingSettings, v2: pl.DataFrame) -> None:
+def test_a_read_only_replica_is_recognised(live: redis.Redis, settings: ServingSettings, v2: Lists) -> None:
     before = dump(live, settings)
     live.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
         with pytest.raises(ServingError, match="read-only replica; let the Redis connection point to the primary"):
-            publish(live, settings, "v2", v2, ["v2-top"])
+            publish(live, settings, "v2", v2)
         assert dump(live, settings) == before
     finally:
         live.execute_command("REPLICAOF", "NO", "ONE")
 
 
-def test_a_wrong_password_is_recognised(
-    redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v2: pl.DataFrame
-) -> None:
+def test_a_wrong_password_is_recognised(redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v2: Lists) -> None:
     redis_client.acl_setuser("shop", enabled=True, passwords=["+right"], categories=["+@all"], keys=["*"])
     try:
         with pytest.raises(ServingError, match="refuses the login; check user, password"):
-            publish(redis.Redis.from_url(redis_url, username="shop", password="wrong"), settings, "v2", v2, ["v2-top"])
+            publish(redis.Redis.from_url(redis_url, username="shop", password="wrong"), settings, "v2", v2)
     finally:
         redis_client.acl_deluser("shop")
 
 
-def test_an_unreachable_redis_is_recognised(settings: ServingSettings, v2: pl.DataFrame) -> None:
-    with pytest.raises(ServingError, match="staging version v2 failed on Redis localhost:1: it cannot be reached in time"):
-        publish(redis.Redis(port=1, retry=None), settings, "v2", v2, ["v2-top"])
+def test_an_unreachable_redis_is_recognised(settings: ServingSettings, v2: Lists) -> None:
+    with pytest.raises(ServingError, match="failed on Redis localhost:1: it cannot be reached in time"):
+        publish(redis.Redis(port=1, retry=None), settings, "v2", v2)
 
 
-@pytest.fixture
-def reader(redis_client: redis.Redis, redis_url: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that reads at full speed; v0 is live when it starts."""
-    publish_version(redis_client, 0)
-    process = start("read", redis_url)
-    yield process
-    process.kill()
-    process.wait()
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.serving.processes", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]), "POLARS_MAX_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def test_readers_see_nothing_missing_or_mixed_while_publishers_are_killed_at_any_moment(
-    redis_client: redis.Redis, redis_url: str, reader: subprocess.Popen[str]
+def test_another_number_of_buckets_under_the_same_prefix_is_refused(
+    live: redis.Redis, settings: ServingSettings, v2: Lists
 ) -> None:
-    chance = random.Random(2)
-    for kill in range(5):
-        first = 1 + 1000 * kill
-        publisher = start("publish", redis_url, str(first))
-        while redis_client.hget(live_key(SETTINGS, 0), "_version") != f"v{first}".encode():
-            assert publisher.poll() is None
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.4))
-        publisher.kill()
-        publisher.wait()
-        publish_version(redis_client, first + 500)
-        assert live_version(redis_client, SETTINGS) == f"v{first + 500}"
+    before, keys = dump(live, settings), sorted(live.keys())
 
-    answer, _ = reader.communicate("stop")
-    seen = json.loads(answer)
-    assert seen["missing"] == seen["mixed"] == 0
-    assert seen["reads"] > USERS
-    assert seen["versions"] > 10
+    with pytest.raises(ServingError, match=r"layout text/64, serving.buckets is 32: give serving.prefix another name"):
+        publish(live, settings.model_copy(update={"buckets": 32}), "v2", v2)
+
+    assert (dump(live, settings), sorted(live.keys())) == (before, keys)
+    publish(live, settings.model_copy(update={"buckets": 32, "prefix": "other"}), "v2", v2)
+    assert dump(live, settings) == before
+
+
+def test_without_room_for_three_versions_the_previous_one_is_dropped_first_and_that_is_said(
+    live: redis.Redis, settings: ServingSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def version(number: int) -> Lists:
+        return lists_of({f"u{user}": [f"v{number}-{user}-{'x' * 100}"] * 5 for user in range(10_000)}, [f"v{number}"])
+
+    publish(live, settings, "v2", version(2))
+    publish(live, settings, "v3", version(3))
+    used = live.info("memory")["used_memory"]
+    live.config_set("maxmemory", used + 2_000_000)
+    try:
+        published = publish(live, settings, "v4", version(4))
+    finally:
+        live.config_set("maxmemory", 0)
+
+    assert "the previous version is dropped first" in caplog.text
+    assert RecommendationStore(live, settings).recommendations("u7").items[0].startswith("v4-7-")
+    assert published.previous_version == "v3"
+    assert live.info("memory")["used_memory"] < used + 2_000_000
+
+
+@pytest.mark.parametrize("done", ["stage", "verify", "swap"])
+def test_two_publishers_at_once_leave_one_version_in_every_bucket(
+    redis_client: redis.Redis, settings: ServingSettings, v1: Lists, v2: Lists, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second publishes from start to end when the first has staged, verified or swapped."""
+    publish(redis_client, settings, "v0", v1)
+    first = getattr(publishing, done)
+
+    def then_the_second(*arguments: Any) -> None:
+        first(*arguments)
+        monkeypatch.setattr(publishing, done, first)
+        publish(redis_client, settings, "v2", v2)
+
+    monkeypatch.setattr(publishing, done, then_the_second)
+    if done == "swap":
+        publish(redis_client, settings, "v1", v1)
+    else:
+        with pytest.raises(ServingError, match=r"publish( v1)? again"):
+            publish(redis_client, settings, "v1", v1)
+
+    assert live_version(redis_client, settings) == "v2"
+    publish(redis_client, settings, "v1", v1)
+    assert live_version(redis_client, settings) == "v1"

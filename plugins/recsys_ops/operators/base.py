@@ -18,10 +18,10 @@ from recsys_ops.errors import RecsysError, ServingError, SettingsError, SourceEr
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    import redis
     import sqlalchemy
     from airflow.sdk import Context
 
+    from recsys_ops.serving.client import Client
     from recsys_ops.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -178,17 +178,9 @@ def database_url(settings: Settings) -> "sqlalchemy.URL":
     )
 
 
-def redis_client(settings: Settings) -> "redis.Redis":
-    import redis
+def redis_client(settings: Settings) -> "Client":
+    from recsys_ops.serving.client import address, connect
 
-    connection = Connection.get(settings.serving.conn_id)
-    return redis.Redis(
-        host=connection.host or "localhost",
-        port=connection.port or 6379,
-        username=connection.login,
-        password=connection.password,
-        db=connection.extra_dejson.get("db", 0),
-        ssl=connection.extra_dejson.get("ssl", False),
-        socket_timeout=30,
-        socket_connect_timeout=5,
-    )
+    connection = find_connection(settings.serving.conn_id, "redis", "serving.conn_id")
+    fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password")}
+    return connect(address(connection.conn_id, {**fields, "extra": connection.extra_dejson}))

@@ -23,24 +23,24 @@ class RefreshRedisOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.serving.deployments import read_live, record
+        from recsys_ops.serving.live import read_lists
         from recsys_ops.serving.publish import publish
         from recsys_ops.serving.verdicts import read_verdict
-        from recsys_ops.worker.model import read_frame, verify
+        from recsys_ops.worker.model import verify
 
         store = storage(settings)
         spec = store.read_json(paths.job(day, "spec.json"))
         version = spec["version"]
         manifest, verdict = verify(store, version), read_verdict(store, version)
-        recommendations = read_frame(store, manifest, "recommendations")
-        popular = read_frame(store, manifest, "popular")["item_id"].head(settings.lists.top_n).to_list()
+        lists = read_lists(store, manifest)
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
         held = why_not_live(dag_run, spec, day, read_live(store), reason)
         if held is None:
-            publish(redis_client(settings), settings.serving, version, recommendations, popular)
+            publish(redis_client(settings), settings.serving, version, lists)
             because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
             record(store, version, day, because, dag_run.triggering_user_name)
-        return {"version": version, "users": recommendations.height, "live": held is None, "held_back": held}
+        return {"version": version, "users": lists.users.height, "live": held is None, "held_back": held}
 
 
 def why_not_live(dag_run: windows.Run, spec: Mapping[str, Any], day: date, live: "Live", reason: str | None) -> str | None:

@@ -4,26 +4,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+)
 
 from recsys_ops.errors import ServingError
 
+AnyClient = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
+# what redis-py raises: the second is none of the first
+ERRORS = (redis.RedisError, RedisClusterException)
+
 
 @contextmanager
-def explained(client: redis.Redis, doing: str) -> Iterator[None]:
+def explained(client: AnyClient, doing: str) -> Iterator[None]:
     """Turn Redis' errors into a ServingError: what was being done, where, and the next step."""
     try:
         yield
-    except redis.RedisError as error:
-        raise ServingError(f"{doing} failed on Redis {_address(client)}: {_next_step(error)} ({error})") from error
+    except ERRORS as error:
+        raise ServingError(f"{doing} failed on Redis {_address(client)}: {next_step(error)} ({error})") from error
 
 
-def _address(client: redis.Redis) -> str:
+def _address(client: AnyClient) -> str:
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        return f"Cluster {', '.join(sorted(node.name for node in client.get_nodes()))}"
     at = client.connection_pool.connection_kwargs
     return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
 
 
-def _next_step(error: redis.RedisError) -> str:
+def next_step(error: Exception) -> str:
     # in this order: redis-py's login errors are connection errors too
     match error:
         case OutOfMemoryError():
@@ -32,7 +46,7 @@ def _next_step(error: redis.RedisError) -> str:
             return "it is a read-only replica; let the Redis connection point to the primary"
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
             return "it refuses the login; check user, password and rights in the Redis connection"
-        case redis.ConnectionError() | redis.TimeoutError():
+        case redis.ConnectionError() | redis.TimeoutError() | RedisClusterException() | ClusterDownError():
             return "it cannot be reached in time; check the server and the Redis connection, then run it again"
         case _:
             return "it refused the command; see its own words"

@@ -1,30 +1,43 @@
-"""The Redis layout: which key and field a user's list is under, and how it is written.
+"""The Redis layout: which key and field a list is under, and how it is written.
 
-Users are spread over `buckets` hashes, bucket = crc32(UTF-8 user id) mod buckets. Each bucket has three keys of one
-cluster slot (the literal braces are Redis' hash tag): ``recsys:{17}`` is live, ``recsys:{17}:next`` staged,
-``recsys:{17}:previous`` what was live before. A bucket's fields:
+All lists are spread over `buckets` hashes, bucket = crc32(UTF-8 id) mod buckets. Each bucket has three keys of one cluster slot
+(the literal braces are Redis' hash tag): ``recsys:{17}`` is live, ``recsys:{17}:next`` staged, ``recsys:{17}:previous`` what was
+live before. A bucket's fields:
 
-- ``<user id>``: the user's items, best first, as a JSON array of strings (any id can be written, any language reads it).
-  A user id that begins with ``_`` has one more ``_`` in front, so that no user can be taken for the two fields below.
-- ``_popular``: the stranger's items, the same in every bucket.
+- ``<user id>``: the user's items, best first. A user id that begins with ``_`` has one more ``_`` in front, so that no user can
+  be taken for another field.
+- ``_similar:<item id>``, ``_together:<item id>``: what is like an item, and what is bought together with it.
+- ``_category:<category>``: the popular items of a category.
+- ``_popular``, ``_trending``: the stranger's items, the same in every bucket. Without a trend there is no ``_trending``.
 - ``_version``: the model version, the same in every bucket.
+- ``_layout``: encoding and number of buckets, such as ``text/4096``, the same in every bucket.
 
-A reader needs one ``HMGET`` of user, ``_popular`` and ``_version`` on one key, so one answer is always of one version.
+A list as ``text`` is its ids with commas between; a comma in an id is ``%2C`` and a ``%`` is ``%25``, so that what unquotes URLs
+reads them in any language. As ``int32`` it is four bytes an id, little-endian.
+
+A reader needs one ``HMGET`` of field, ``_popular`` and ``_version`` on one key, so one answer is always of one version.
 """
 
-import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from recsys_ops.errors import ServingError
 from recsys_ops.settings import ServingSettings
 
 POPULAR = b"_popular"
+TRENDING = b"_trending"
 VERSION = b"_version"
+LAYOUT = b"_layout"
+
+Kind = Literal["user", "similar", "together", "category"]
+_PREFIX: dict[Kind, str] = {"user": "", "similar": "_similar:", "together": "_together:", "category": "_category:"}
 
 
 def live_key(settings: ServingSettings, bucket: int) -> str:
@@ -39,89 +52,157 @@ def previous_key(settings: ServingSettings, bucket: int) -> str:
     return f"{live_key(settings, bucket)}:previous"
 
 
-def bucket_of(settings: ServingSettings, user_id: str) -> int:
-    return zlib.crc32(_utf8(user_id)) % settings.buckets
+def bucket_of(settings: ServingSettings, name: str) -> int:
+    """The bucket of a user's, an item's or a category's lists."""
+    return zlib.crc32(_utf8(name)) % settings.buckets
 
 
-def field_of(user_id: str) -> bytes:
-    return b"_" + _utf8(user_id) if user_id.startswith("_") else _utf8(user_id)
+def field_of(kind: Kind, name: str) -> bytes:
+    return _utf8(f"_{name}" if kind == "user" and name.startswith("_") else _PREFIX[kind] + name)
 
 
-def decode_items(value: bytes) -> list[str]:
-    items: list[str] = json.loads(value)
-    return items
+def layout_of(settings: ServingSettings) -> bytes:
+    return f"{settings.encoding}/{settings.buckets}".encode()
+
+
+def decode_items(layout: bytes, value: bytes) -> list[str]:
+    """The ids of a list, as its bucket's layout says they are written."""
+    if layout.startswith(b"int32"):
+        return [str(number) for number in np.frombuffer(value, "<i4").tolist()]
+    if b"%" not in value:
+        return value.decode().split(",")
+    return [unquote_to_bytes(item).decode() for item in value.split(b",")]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """All that a version shows, item ids best first.
+
+    users, similar, together, categories : DataFrame, (id String, items List[String]), each id once
+    popular, trending : item ids
+    """
+
+    users: pl.DataFrame
+    similar: pl.DataFrame
+    together: pl.DataFrame
+    categories: pl.DataFrame
+    popular: Sequence[str]
+    trending: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that one version puts into Redis. The users of bucket b are `fields[starts[b]:starts[b + 1]]`."""
+    """All that one version puts into Redis.
 
-    version: bytes
-    popular: bytes
-    fields: list[bytes]
-    values: list[bytes]
-    starts: list[int]
+    common : the fields and values of every bucket, the same for all
+    fields, values : LargeBinaryArray, (n_lists,), by bucket; those of bucket b are starts[b] … starts[b + 1]
+    """
 
-    def bucket(self, number: int) -> dict[bytes, bytes]:
-        """The fields and values of one bucket's hash."""
-        users = slice(self.starts[number], self.starts[number + 1])
-        own = dict(zip(self.fields[users], self.values[users], strict=True))
-        return own | {POPULAR: self.popular, VERSION: self.version}
+    version: str
+    users: int
+    common: Mapping[bytes, bytes]
+    fields: pa.LargeBinaryArray
+    values: pa.LargeBinaryArray
+    starts: Sequence[int]
 
-    def batches(self, users: int) -> Iterator[range]:
-        """The bucket numbers in order, in runs of about `users` users."""
+    def batches(self, lists: int) -> Iterator[range]:
+        """The bucket numbers in order, in runs of about `lists` lists."""
         buckets = len(self.starts) - 1
-        step = max(1, users * buckets // (len(self.fields) + buckets))
+        step = max(1, lists * buckets // (len(self.fields) + buckets))
         return (range(first, min(first + step, buckets)) for first in range(0, buckets, step))
 
     @property
     def size(self) -> int:
         """Bytes of all fields and values, without Redis' own overhead."""
-        users = sum(map(len, self.fields)) + sum(map(len, self.values))
-        return users + (len(self.starts) - 1) * sum(map(len, (POPULAR, self.popular, VERSION, self.version)))
+        common = sum(len(field) + len(value) for field, value in self.common.items())
+        return _data_bytes(self.fields) + _data_bytes(self.values) + (len(self.starts) - 1) * common
 
 
-def encode(settings: ServingSettings, version: str, recommendations: pl.DataFrame, popular: list[str]) -> Content:
-    """Lay a version out in buckets, the first `top_n` items of each list.
+def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
+    """Lay a version out in buckets. An empty list is left out: who has none gets the popular items like a stranger.
 
-    `recommendations`: user_id String, items List[String], best first. A user without items is left out and gets the
-    popular items like a stranger. Raises ServingError where there is nothing to serve, an id is missing or a user twice.
+    Raises ServingError where there is nothing to serve, an id is missing or there twice, or the ids do not fit the encoding.
     """
-    frame = recommendations.select("user_id", pl.col("items").list.head(settings.top_n))
-    if not popular:
+    if not lists.popular:
         raise ServingError(f"version {version} has no popular items to give to strangers: check popular.parquet")
-    if frame["user_id"].has_nulls() or frame.select(pl.col("items").list.contains(None).any()).item():
-        raise ServingError(f"the recommendations of version {version} have an empty user or item id: train it again")
-    twice = frame["user_id"].filter(frame["user_id"].is_duplicated())
-    if len(twice):
-        raise ServingError(f"the recommendations of version {version} have user {twice[0]!r} twice: train it again")
-    frame = frame.filter(pl.col("items").list.len() > 0)
-    if frame.is_empty():
+    frames: dict[Kind, pl.DataFrame] = {
+        "user": lists.users, "similar": lists.similar, "together": lists.together, "category": lists.categories
+    }  # fmt: skip
+    for kind, frame in frames.items():
+        _check(version, kind, frame)
+    if not lists.users["items"].list.len().sum():
         raise ServingError(f"version {version} has recommendations for nobody: check recommendations.parquet")
-
-    frame = frame.select(
-        bucket=_buckets(frame["user_id"], settings.buckets),
-        field=pl.when(pl.col("user_id").str.starts_with("_")).then("_" + pl.col("user_id")).otherwise("user_id"),
-        value=_json_arrays(pl.col("items")),
-    ).sort("bucket", maintain_order=True)
-    return Content(
-        version=version.encode(),
-        popular=json.dumps(popular[: settings.top_n], ensure_ascii=False, separators=(",", ":")).encode(),
-        fields=frame["field"].cast(pl.Binary).to_list(),
-        values=frame["value"].cast(pl.Binary).to_list(),
-        starts=np.searchsorted(frame["bucket"].to_numpy(), np.arange(settings.buckets + 1)).tolist(),
+    every = pl.concat(
+        frame.filter(pl.col("items").list.len() > 0).select("id", "items", field=_field(kind)) for kind, frame in frames.items()
     )
+    every = every.with_columns(bucket=_buckets(every["id"], settings.buckets)).sort("bucket", maintain_order=True)
+    overall = {POPULAR: lists.popular, TRENDING: lists.trending}
+    return Content(
+        version=version,
+        users=int((lists.users["items"].list.len() > 0).sum()),
+        common={
+            VERSION: version.encode(),
+            LAYOUT: layout_of(settings),
+            **{name: _encode(settings, pl.Series([items]))[0].as_py() for name, items in overall.items() if items},
+        },
+        fields=_binary(every["field"]),
+        values=_encode(settings, every["items"]),
+        starts=np.searchsorted(every["bucket"].to_numpy(), np.arange(settings.buckets + 1)).tolist(),
+    )
+
+
+def _check(version: str, kind: Kind, frame: pl.DataFrame) -> None:
+    ids, flat = frame["id"], frame["items"].explode(empty_as_null=False)
+    if ids.has_nulls() or flat.has_nulls() or (flat == "").any():
+        raise ServingError(f"the {kind} lists of version {version} have an empty id: train it again")
+    twice = ids.filter(ids.is_duplicated())
+    if len(twice):
+        raise ServingError(f"the {kind} lists of version {version} have {twice[0]!r} twice: train it again")
+
+
+def _field(kind: Kind) -> pl.Expr:
+    name = pl.col("id")
+    if kind == "user":
+        return pl.when(name.str.starts_with("_")).then("_" + name).otherwise(name)
+    return _PREFIX[kind] + name
+
+
+def _buckets(ids: pl.Series, buckets: int) -> pl.Series:
+    crc = np.fromiter(map(zlib.crc32, ids.cast(pl.Binary).to_list()), np.uint32, len(ids))
+    return pl.Series(crc % buckets)
+
+
+def _encode(settings: ServingSettings, items: pl.Series) -> pa.LargeBinaryArray:
+    """The lists as they are written. Raises ServingError where int32 cannot hold an id."""
+    if settings.encoding == "int32":
+        flat = items.explode(empty_as_null=False)
+        packed = flat.cast(pl.Int32, strict=False)
+        other = flat.filter(~packed.cast(pl.String).eq_missing(flat))
+        if len(other):
+            raise ServingError(f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text")
+        numbers = packed.to_numpy().astype("<i4", copy=False)
+        ends = np.append(0, np.cumsum(items.list.len().to_numpy().astype(np.int64))) * 4
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(items), [None, pa.py_buffer(ends), pa.py_buffer(numbers)])
+    joined = items.list.join(",")
+    if (
+        joined.str.contains("%", literal=True).any()
+        or (joined.str.count_matches(",", literal=True) + 1 != items.list.len()).any()
+    ):
+        quoted = pl.element().str.replace_all("%", "%25", literal=True).str.replace_all(",", "%2C", literal=True)
+        joined = items.list.eval(quoted).list.join(",")
+    return _binary(joined)
+
+
+def _binary(texts: pl.Series) -> pa.LargeBinaryArray:
+    array: Any = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    return array.cast(pa.large_binary())
+
+
+def _data_bytes(array: pa.LargeBinaryArray) -> int:
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    return int(offsets[-1] - offsets[0])
 
 
 def _utf8(text: str) -> bytes:
     # a stranger's id may hold what UTF-8 cannot (a lone surrogate from JSON): look it up, do not fail on it
     return text.encode("utf-8", "surrogatepass")
-
-
-def _buckets(user_ids: pl.Series, buckets: int) -> pl.Series:
-    crc = np.fromiter(map(zlib.crc32, user_ids.cast(pl.Binary).to_list()), np.uint32, len(user_ids))
-    return pl.Series(crc % buckets)
-
-
-def _json_arrays(items: pl.Expr) -> pl.Expr:
-    return pl.struct(items=items).struct.json_encode().str.strip_prefix('{"items":').str.strip_suffix("}")

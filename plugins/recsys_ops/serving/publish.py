@@ -1,9 +1,9 @@
 """Publishing a model version to Redis: stage every bucket beside the live one, verify every bucket, swap.
 
-Each step can be called alone and repeated after a kill at any moment: a bucket is staged by one atomic HSET, so a staged
-bucket is whole or absent, and swapped by one atomic script that does nothing the second time. Readers meet no missing
-bucket at any time and no answer of two versions; while the swap runs (milliseconds), some users are already on the new
-version and others still on the old.
+Each step can be called alone and repeated after a kill at any moment: a bucket is staged by one atomic HSET, so a staged bucket
+is whole or absent, and the swap does nothing the second time. Readers meet no missing bucket at any time and no answer of two
+versions. On one server all buckets are swapped at once or none is; on a cluster, where no command reaches two nodes, one after
+the other. Of two publishers at once one fails by name, or both; publishing again mends that, and readers notice nothing.
 """
 
 import logging
@@ -11,34 +11,47 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from typing import Any, cast
 
-import polars as pl
+import numpy as np
 import redis
 from redis.exceptions import OutOfMemoryError
 
 from recsys_ops.errors import ServingError
+from recsys_ops.serving.client import Client
 from recsys_ops.serving.explain import explained
-from recsys_ops.serving.layout import VERSION, Content, encode, live_key, next_key, previous_key
+from recsys_ops.serving.layout import LAYOUT, VERSION, Content, Lists, encode, layout_of, live_key, next_key, previous_key
+from recsys_ops.serving.wire import converse, hmget_commands, hset_commands
 from recsys_ops.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 
-_BATCH_USERS = 20_000
-_BATCH_BUCKETS = 512
+_BATCH_LISTS = 50_000
+# what Redis keeps beside the bytes of a field and its value, on average
+_FIELD_OVERHEAD = 80
 
-# KEYS: live, the copy that becomes live, where the old live goes. ARGV: the version that becomes live.
+# KEYS: of each bucket live, the copy that becomes live, and where the old live goes. ARGV: the version that becomes live.
+# Looks at all buckets before it changes one. Returns how many cannot be swapped, and the first of them, counted from 1.
 _SWAP = """
-local source_version = redis.call('HGET', KEYS[2], '_version')
-if redis.call('HGET', KEYS[1], '_version') == ARGV[1] then
-  if source_version == ARGV[1] then redis.call('UNLINK', KEYS[2]) end
-  return 1
+local refused, first = 0, 0
+for i = 1, #KEYS, 3 do
+  if redis.call('HGET', KEYS[i], '_version') ~= ARGV[1] and redis.call('HGET', KEYS[i + 1], '_version') ~= ARGV[1] then
+    refused = refused + 1
+    if first == 0 then first = (i + 2) / 3 end
+  end
 end
-if source_version ~= ARGV[1] then return 0 end
-redis.call('UNLINK', KEYS[3])
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[3]) end
-redis.call('RENAME', KEYS[2], KEYS[1])
-return 1
+if refused > 0 then return {refused, first} end
+for i = 1, #KEYS, 3 do
+  if redis.call('HGET', KEYS[i], '_version') == ARGV[1] then
+    if redis.call('HGET', KEYS[i + 1], '_version') == ARGV[1] then redis.call('UNLINK', KEYS[i + 1]) end
+  else
+    redis.call('UNLINK', KEYS[i + 2])
+    if redis.call('EXISTS', KEYS[i]) == 1 then redis.call('RENAME', KEYS[i], KEYS[i + 2]) end
+    redis.call('RENAME', KEYS[i + 1], KEYS[i])
+  end
+end
+return {0, 0}
 """
 
 Key = Callable[[ServingSettings, int], str]
@@ -51,24 +64,25 @@ class Published:
     version: str
     previous_version: str | None
     users: int
+    lists: int
     bytes: int
     seconds_staged: float
     seconds_verified: float
     seconds_swapped: float
 
 
-def publish(
-    client: redis.Redis, settings: ServingSettings, version: str, recommendations: pl.DataFrame, popular: list[str]
-) -> Published:
+def publish(client: Client, settings: ServingSettings, version: str, lists: Lists) -> Published:
     """Put a version live. On any error before the swap the live version is untouched; repeating finishes what a kill left.
 
-    `recommendations`: user_id String, items List[String], best first; `popular`: item ids, best first.
-    `client` as redis-py makes it by default, with replies as bytes.
-    A version's content must never change: buckets that are live with this version are left as they are.
+    A version's content must never change: buckets that are live with this version are left as they are. Memory: the lists, once
+    more as they are written, and one batch of 50,000.
+
     Raises ServingError.
     """
-    content = encode(settings, version, recommendations, popular)
+    content = encode(settings, version, lists)
     started = time.perf_counter()
+    check_layout(client, settings)
+    make_room(client, settings, content)
     stage(client, settings, content)
     staged = time.perf_counter()
     verify(client, settings, content)
@@ -78,17 +92,19 @@ def publish(
     done = Published(
         version=version,
         previous_version=previous_version(client, settings),
-        users=len(content.fields),
+        users=content.users,
+        lists=len(content.fields),
         bytes=content.size,
         seconds_staged=staged - started,
         seconds_verified=verified - staged,
         seconds_swapped=swapped - verified,
     )
     log.info(
-        "published %s after %s: users=%d bytes=%d, staged in %.2f s, verified in %.2f s, swapped in %.2f s",
+        "published %s after %s: users=%d lists=%d bytes=%d, staged in %.2f s, verified in %.2f s, swapped in %.2f s",
         version,
         done.previous_version,
         done.users,
+        done.lists,
         done.bytes,
         done.seconds_staged,
         done.seconds_verified,
@@ -97,49 +113,97 @@ def publish(
     return done
 
 
-def stage(client: redis.Redis, settings: ServingSettings, content: Content) -> None:
+def check_layout(client: Client, settings: ServingSettings) -> None:
+    """Raises ServingError where what is live has another number of buckets: readers would look into the wrong ones."""
+    with explained(client, "reading the layout of what is live"):
+        version, layout = cast("list[bytes | None]", client.hmget(live_key(settings, 0), [VERSION, LAYOUT]))
+    if version is not None and (layout is None or layout.split(b"/")[-1] != layout_of(settings).split(b"/")[-1]):
+        raise ServingError(
+            f"what is live under {settings.prefix} has layout {layout and layout.decode()}, serving.buckets is "
+            f"{settings.buckets}: give serving.prefix another name, here and to the readers, or take the old number"
+        )
+
+
+def make_room(client: Client, settings: ServingSettings, content: Content) -> None:
+    """Drop the previous version where `maxmemory` would not hold three; then Redis cannot swap back until the next publish."""
+    lists = np.diff(content.starts) + len(content.common)
+    with explained(client, "asking for its memory"):
+        for shard in shards(client, settings):
+            memory = shard.client.info("memory")
+            share = len(shard.buckets) / settings.buckets
+            staged = int(content.size * share + _FIELD_OVERHEAD * lists[shard.buckets].sum())
+            there = memory["maxmemory"]
+            if there and memory["maxmemory_policy"] != "noeviction":
+                log.warning(
+                    "%s may throw lists away when it is full: set its maxmemory-policy from %s to noeviction",
+                    shard.name,
+                    memory["maxmemory_policy"],
+                )
+            if there and memory["used_memory"] + staged > there:
+                log.warning(
+                    "%s has %d bytes of %d left for the %d that will be staged: the previous version is dropped first, "
+                    "and cannot be swapped back until the next publish; raise maxmemory to keep it",
+                    shard.name,
+                    there - memory["used_memory"],
+                    there,
+                    staged,
+                )
+                shard.unlink(settings, previous_key)
+
+
+def stage(client: Client, settings: ServingSettings, content: Content) -> None:
     """Write every bucket to its ``:next`` key, in place of what an earlier attempt left there. Raises ServingError."""
-    with explained(client, f"staging version {content.version.decode()}"):
+    with explained(client, f"staging version {content.version}"):
+        every = shards(client, settings)
         try:
-            for batch in content.batches(_BATCH_USERS):
-                pipe = client.pipeline(transaction=False)
-                for bucket in batch:
-                    pipe.unlink(next_key(settings, bucket))
-                    pipe.hset(next_key(settings, bucket), items=[*chain.from_iterable(content.bucket(bucket).items())])
-                pipe.execute()
+            for batch in content.batches(_BATCH_LISTS):
+                commands = list(hset_commands(content, batch, partial(next_key, settings)))
+                for shard in every:
+                    own = [commands[bucket - batch.start] for bucket in shard.among(batch)]
+                    converse(shard.client, own, 2 * len(own))
         except OutOfMemoryError:
             # what is staged would keep the live server at its limit
-            client.unlink(*(next_key(settings, bucket) for bucket in range(settings.buckets)))
+            for shard in every:
+                shard.unlink(settings, next_key)
             raise
 
 
-def verify(client: redis.Redis, settings: ServingSettings, content: Content) -> None:
-    """Read every staged bucket back and compare all of it. Raises ServingError naming the first bucket that differs."""
-    with explained(client, f"verifying version {content.version.decode()}"):
-        for batch in content.batches(_BATCH_USERS):
-            pipe = client.pipeline(transaction=False)
-            for bucket in batch:
-                pipe.hgetall(next_key(settings, bucket))
-            for bucket, found in zip(batch, pipe.execute(), strict=True):
-                expected = content.bucket(bucket)
-                if found != expected:
-                    differing = sum(found.get(field) != value for field, value in expected.items())
-                    raise ServingError(
-                        f"staged bucket {next_key(settings, bucket)} is not what was written: {len(found)} fields for "
-                        f"{len(expected)}, {differing} missing or different; nothing was swapped and readers still get the "
-                        "version before: see who else writes to this Redis, then publish again"
-                    )
+def verify(client: Client, settings: ServingSettings, content: Content, key: Key = next_key) -> None:
+    """Read every staged bucket back and compare all of it. Raises ServingError naming the first bucket that differs.
+
+    key : `live_key` compares what is live
+    """
+    common = list(content.common.values())
+    with explained(client, f"verifying version {content.version}"):
+        every = shards(client, settings)
+        for batch in content.batches(_BATCH_LISTS):
+            commands = list(hmget_commands(content, batch, partial(key, settings)))
+            first, last = content.starts[batch.start], content.starts[batch.stop]
+            values = content.values.slice(first, last - first).to_pylist()
+            for shard in every:
+                own = shard.among(batch)
+                replies = converse(shard.client, [commands[bucket - batch.start] for bucket in own], 2 * len(own))
+                for bucket, count, found in zip(own, replies[::2], replies[1::2], strict=True):
+                    start, stop = content.starts[bucket], content.starts[bucket + 1]
+                    expected = common + values[start - first : stop - first]
+                    if count != len(expected) or found != expected:
+                        differing = sum(one != other for one, other in zip(found, expected, strict=True))
+                        raise ServingError(
+                            f"bucket {key(settings, bucket)} is not what version {content.version} holds: {count} fields for "
+                            f"{len(expected)}, {differing} missing or different: see who else writes to this Redis, then "
+                            f"publish {content.version} again"
+                        )
 
 
-def swap(client: redis.Redis, settings: ServingSettings, version: str) -> None:
-    """Let the staged version go live bucket by bucket, and what was live become ``:previous``.
+def swap(client: Client, settings: ServingSettings, version: str) -> None:
+    """Let the staged version go live, and what was live become ``:previous``.
 
     A bucket that is live with this version stays as it is. Raises ServingError where a bucket is neither live nor staged.
     """
     _exchange(client, settings, version, source=next_key, sink=previous_key)
 
 
-def swap_back(client: redis.Redis, settings: ServingSettings, version: str) -> None:
+def swap_back(client: Client, settings: ServingSettings, version: str) -> None:
     """Let the previous version go live again; what was live becomes ``:next``. Repeatable like `swap`.
 
     Raises ServingError where a bucket's previous version is another one.
@@ -147,42 +211,117 @@ def swap_back(client: redis.Redis, settings: ServingSettings, version: str) -> N
     _exchange(client, settings, version, source=previous_key, sink=next_key)
 
 
-def live_version(client: redis.Redis, settings: ServingSettings) -> str | None:
+def live_version(client: Client, settings: ServingSettings) -> str | None:
     """The version readers get, None before the first publish. Raises ServingError if a swap was cut short."""
-    versions = _versions(client, settings, live_key)
-    if len(versions) > 1:
-        share = ", ".join(f"{name or 'no version'} in {count} buckets" for name, count in versions.most_common())
+    found = versions(client, settings, live_key)
+    if len(found) > 1:
+        share = ", ".join(f"{name or 'no version'} in {count} buckets" for name, count in found.most_common())
         raise ServingError(f"Redis is half swapped ({share} of {settings.buckets}): publish the wanted version again")
-    return next(iter(versions))
+    return next(iter(found))
 
 
-def previous_version(client: redis.Redis, settings: ServingSettings) -> str | None:
+def previous_version(client: Client, settings: ServingSettings) -> str | None:
     """The version `swap_back` can restore; None where there is none, or not the same one in every bucket."""
-    versions = _versions(client, settings, previous_key)
-    return next(iter(versions)) if len(versions) == 1 else None
+    found = versions(client, settings, previous_key)
+    return next(iter(found)) if len(found) == 1 else None
 
 
-def _exchange(client: redis.Redis, settings: ServingSettings, version: str, source: Key, sink: Key) -> None:
-    refused: list[int] = []
-    with explained(client, f"swapping to version {version}"):
-        for first in range(0, settings.buckets, _BATCH_BUCKETS):
-            batch = range(first, min(first + _BATCH_BUCKETS, settings.buckets))
-            pipe = client.pipeline(transaction=False)
-            for bucket in batch:
-                keys = live_key(settings, bucket), source(settings, bucket), sink(settings, bucket)
-                # EVAL, not EVALSHA: there is no script cache to lose between two batches
-                pipe.eval(_SWAP, 3, *keys, version)
-            refused += [bucket for bucket, done in zip(batch, pipe.execute(), strict=True) if not done]
-    if refused:
-        raise ServingError(
-            f"{len(refused)} of {settings.buckets} buckets have no version {version} to swap to, the first is "
-            f"{source(settings, refused[0])}; they still serve the version before: publish {version} again"
-        )
-
-
-def _versions(client: redis.Redis, settings: ServingSettings, key: Key) -> Counter[str | None]:
+def versions(client: Client, settings: ServingSettings, key: Key) -> Counter[str | None]:
+    """How many buckets have which version; None: how many have none."""
+    found: Counter[str | None] = Counter()
     with explained(client, "reading the version of every bucket"):
-        pipe = client.pipeline(transaction=False)
-        for bucket in range(settings.buckets):
-            pipe.hget(key(settings, bucket), VERSION)
-        return Counter(None if found is None else found.decode() for found in pipe.execute())
+        for shard in shards(client, settings):
+            pipe = shard.client.pipeline(transaction=False)
+            for bucket in shard.buckets:
+                pipe.hget(key(settings, bucket), VERSION.decode())
+            found.update(None if version is None else version.decode() for version in pipe.execute())
+    return found
+
+
+def status(client: Client, settings: ServingSettings) -> dict[str, Any]:
+    """What Redis holds: buckets by version for live, previous and next, fields of the live buckets, memory of each server."""
+    fields, servers = 0, []
+    with explained(client, "asking for its memory and counting fields"):
+        for shard in shards(client, settings):
+            pipe = shard.client.pipeline(transaction=False)
+            for bucket in shard.buckets:
+                pipe.hlen(live_key(settings, bucket))
+            fields += sum(pipe.execute())
+            memory = shard.client.info("memory")
+            named = {name: memory[name] for name in ("used_memory", "maxmemory", "maxmemory_policy")}
+            servers.append({"server": shard.name, "buckets": len(shard.buckets), **named})
+    keys = {"live": live_key, "previous": previous_key, "next": next_key}
+    return {
+        "prefix": settings.prefix,
+        "buckets": settings.buckets,
+        "fields": fields,
+        "versions": {
+            name: {version or "nothing": count for version, count in versions(client, settings, key).items()}
+            for name, key in keys.items()
+        },
+        "servers": servers,
+    }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A server, and the buckets that it has, ascending: all of them where it is the only one."""
+
+    client: redis.Redis
+    buckets: list[int]
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        at = self.client.connection_pool.connection_kwargs
+        return f"Redis {at.get('host', '')}:{at.get('port', '')}"
+
+    def among(self, batch: range) -> list[int]:
+        first, last = np.searchsorted(self.buckets, [batch.start, batch.stop])
+        return self.buckets[first:last]
+
+    def unlink(self, settings: ServingSettings, key: Key) -> None:
+        pipe = self.client.pipeline(transaction=False)
+        for bucket in self.buckets:
+            pipe.unlink(key(settings, bucket))
+        pipe.execute()
+
+
+def shards(client: Client, settings: ServingSettings) -> list[Shard]:
+    """The servers that hold the buckets."""
+    if not isinstance(client, redis.RedisCluster):
+        return [Shard(client, list(range(settings.buckets)), alone=True)]
+    cluster: Any = client
+    nodes = {}
+    owned: dict[str, list[int]] = {}
+    for bucket in range(settings.buckets):
+        node = cluster.get_node_from_key(live_key(settings, bucket))
+        nodes[node.name] = node
+        owned.setdefault(node.name, []).append(bucket)
+    return [Shard(cluster.get_redis_connection(nodes[name]), owned[name], alone=False) for name in sorted(nodes)]
+
+
+def _exchange(client: Client, settings: ServingSettings, version: str, source: Key, sink: Key) -> None:
+    refused: list[int] = []
+    count = 0
+    with explained(client, f"swapping to version {version}"):
+        for shard in shards(client, settings):
+            # a script's keys must be of one slot, unless there are no slots
+            groups = [shard.buckets] if shard.alone else [[bucket] for bucket in shard.buckets]
+            pipe = shard.client.pipeline(transaction=False)
+            for group in groups:
+                keys = [
+                    key
+                    for bucket in group
+                    for key in (live_key(settings, bucket), source(settings, bucket), sink(settings, bucket))
+                ]
+                # EVAL, not EVALSHA: there is no script cache to lose
+                pipe.eval(_SWAP, len(keys), *keys, version)
+            for group, (missing, first) in zip(groups, pipe.execute(), strict=True):
+                count += missing
+                refused += [group[first - 1]] if missing else []
+    if count:
+        raise ServingError(
+            f"{count} of {settings.buckets} buckets have no version {version} to swap to, the first is "
+            f"{source(settings, min(refused))}; they still serve the version before: publish {version} again"
+        )

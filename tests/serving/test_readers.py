@@ -1,0 +1,65 @@
+"""The readers of docs/serving.md, as they stand there, on what we publish."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from azurite.server import NODE, NPM
+
+from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.publish import publish
+from recsys_ops.settings import ServingSettings
+
+from .conftest import with_users
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+HERE = Path(__file__).with_name("reader")
+USERS = {"ann": ["a", "b"], "Zoë 😀": ["c,d", "100%", "%2C"], "_popular": ["e"], "__x": ["Ünïcode"]}
+EXPECTED = [[items, "v1"] for items in USERS.values()] + [[["v1-top"], "v1"]]
+
+
+@pytest.fixture
+def published(redis_client: redis.Redis, v1: Lists) -> redis.Redis:
+    publish(redis_client, ServingSettings(), "v1", with_users(v1, USERS))
+    return redis_client
+
+
+def example(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return found
+
+
+def test_the_reader_in_python(published: redis.Redis) -> None:
+    namespace: dict[str, Any] = {}
+    exec(example("python"), namespace)
+
+    assert [list(namespace["recommendations"](published, user)) for user in [*USERS, "stranger"]] == EXPECTED
+
+
+def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> None:
+    if not (HERE / "node_modules" / "redis").is_dir():
+        install = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(install, cwd=HERE, check=True, capture_output=True)
+    ask = f"""
+        import {{ createClient }} from "redis";
+        const client = await createClient({{ url: {json.dumps(redis_url)} }}).connect();
+        const answers = [];
+        for (const user of {json.dumps([*USERS, "stranger"])}) answers.push(await recommendations(client, user));
+        console.log(JSON.stringify(answers));
+        await client.close();
+    """
+
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-"],
+        input=example("javascript") + ask,
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == EXPECTED

@@ -24,7 +24,7 @@ def offered(site: SimpleNamespace) -> Any:
 def answered(site: SimpleNamespace) -> str:
     """The version that the shop gets."""
     client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
-    return RecommendationStore(client, ServingSettings(prefix="site")).get("nobody").version
+    return RecommendationStore(client, ServingSettings(prefix="site")).recommendations("nobody").version
 
 
 def test_an_older_version_chosen_in_the_form_is_live_until_the_newer_one_is_chosen_again(

@@ -19,6 +19,7 @@ import yaml
 
 from recsys_ops import history, paths
 from recsys_ops.serving.deployments import deployments
+from recsys_ops.serving.layout import LAYOUT, VERSION, decode_items
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 from recsys_ops.storage import Storage
@@ -113,12 +114,20 @@ def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
     client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
     store = RecommendationStore(client, ServingSettings(prefix="site"))
     user = kept_history(site)["user_id"][0]
-    assert store.get("nobody").source == "popular"
-    assert store.get(user).version == store.get("nobody").version == live
+    assert store.recommendations("nobody").source == "popular"
+    assert store.recommendations(user).version == store.recommendations("nobody").version == live
     sellable = (
         storage(site).read_parquet(paths.catalogue(yesterday)).filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
     )
-    assert set(store.get(user).items) <= set(sellable["item_id"])
+    # over all lists of every kind
+    listed = {
+        item
+        for key in client.scan_iter("site:{*}", count=1000)
+        for field, value in client.hgetall(key).items()
+        if field not in (VERSION, LAYOUT)
+        for item in decode_items(b"text", value)
+    }
+    assert set(store.recommendations(user).items) <= listed <= set(sellable["item_id"])
 
 
 def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_and_redis_untouched(
@@ -139,7 +148,7 @@ def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_an
     assert re.fullmatch(r"not blessed: the refit keeps \d+% of the evaluated model's lists, at least 100% needed", gate["note"])
     assert refresh["state"] == "upstream_failed"
     store = RecommendationStore(redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"])), ServingSettings(prefix="site"))
-    assert store.get("nobody").version == live == deployments(storage(site))[-1]["version"]
+    assert store.recommendations("nobody").version == live == deployments(storage(site))[-1]["version"]
 
 
 def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: SimpleNamespace, live: str) -> None:

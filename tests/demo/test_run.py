@@ -44,3 +44,6 @@ def test_the_demo_ends_with_a_better_model_and_people_who_get_something(tmp_path
     assert len({tuple(person["gets"]) for person in customers}) == 3
     assert all(len(person["gets"]) == 20 and not set(person["gets"]) & set(person["did"]) for person in customers)
     assert len(stranger["gets"]) == 20
+    assert [shown["source"] for shown in figures["items"]] == ["similar", "together", "category", "trending"]
+    assert len({tuple(shown["gets"]) for shown in [*figures["items"], stranger]}) == 5
+    assert len({shown["version"] for shown in [*figures["items"], *figures["people"]]}) == 1

@@ -34,6 +34,7 @@ def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict
         "history": arrived(storage, engine),
         "models": [model(storage, deployment["version"]) for deployment in live],
         "people": people(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
+        "items": items(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
         "seconds": {run: {name: _seconds(task) for name, task in found.items()} for run, found in tasks.items()},
     }
 
@@ -129,6 +130,26 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
     return found
 
 
+def items(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, Any]]:
+    """The lists of a popular item, of its category, and of the whole shop, as Redis answers now."""
+    store = RecommendationStore(client, load_settings().serving)
+    products = {
+        item: rest for item, *rest in storage.read_parquet(paths.catalogue(day)).select("item_id", "title", "category").rows()
+    }
+    item = next((item for item in store.popular().items if store.together(item).source == "together"), store.popular().items[0])
+    title, category = products[item]
+    shown = {
+        f"like {title}": store.similar(item),
+        f"bought together with {title}": store.together(item),
+        f"popular in {category}": store.popular(category),
+        "trending": store.trending(),
+    }
+    return [
+        {"list": name, "source": answer.source, "version": answer.version, "gets": [products[item][0] for item in answer.items]}
+        for name, answer in shown.items()
+    ]
+
+
 def render(figures: Mapping[str, Any]) -> str:
     """The figures as a page of Markdown that also reads well on a terminal."""
     lines = ["# The demo shop", "", "## Cleaning, all four ingests together", ""]
@@ -157,11 +178,18 @@ def render(figures: Mapping[str, Any]) -> str:
     for person in figures["people"]:
         lines += ["", f"**{person['user']}** ({person['source']}, version {person['version']})", ""]
         lines += [f"- bought or put into the cart: {', '.join(person['did'][:6])}"] if person["did"] else []
-        lines.append(f"- gets: {', '.join(person['gets'][:6])} and {len(person['gets']) - 6} more")
+        lines.append(f"- gets: {_some(person['gets'])}")
+    lines += ["", f"Lists of items, version {figures['items'][0]['version']}:", ""]
+    lines += [f"- {found['list']} ({found['source']}): {_some(found['gets'])}" for found in figures["items"]]
     lines += ["", "## Seconds in Airflow", ""]
     for run, tasks in figures["seconds"].items():
         lines.append(f"- {run}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in tasks.items())}")
     return "\n".join(lines) + "\n"
+
+
+def _some(titles: list[str]) -> str:
+    shown, more = titles[:6], len(titles) - 6
+    return f"{', '.join(shown)} and {more} more" if more > 0 else ", ".join(shown)
 
 
 def _seconds(task: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality gpu-check clean
+.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
 
 demo: .venv/installed           ## the main job on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo.run
@@ -58,6 +58,10 @@ bench-quality: .venv/installed  ## what the model is worth beside popularity and
 
 bench-gate: .venv/installed     ## 60 nights of 5 shops: good models that the gate refuses, and bad ones; three quarters of an hour
 	@$(BIN)/python benchmarks/gate.py $(ARGS)
+
+bench-redis: .venv/installed    ## publishing and reading lists against what people usually do; USERS="1000000 3000000": ten minutes
+	@$(BIN)/python benchmarks/serving.py $(USERS)
+	@$(BIN)/python benchmarks/api.py
 
 gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU
 	@$(BIN)/python -c 'from recsys_ops.als.card import cupy; cupy()'

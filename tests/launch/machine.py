@@ -162,5 +162,5 @@ def _run(*command: str) -> str:
 def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended, before or while it is read
         return ""

@@ -88,7 +88,7 @@ def test_a_user_with_two_lists_is_refused_by_name() -> None:
         encode(SETTINGS, "v1", twice)
 
 
-@pytest.mark.parametrize("item", ["A-17", "2147483648", "1.5", "007"])
+@pytest.mark.parametrize("item", ["A-17", "2147483648", "1.5", "007", "+7", "-7", "-0", " 7"])
 def test_ids_that_would_not_come_back_are_not_packed(item: str) -> None:
     packed = ServingSettings(buckets=64, encoding="int32")
 

@@ -27,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from recsys_ops.errors import ServingError
 from recsys_ops.settings import ServingSettings
@@ -135,7 +136,13 @@ def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
     every = pl.concat(
         frame.filter(pl.col("items").list.len() > 0).select("id", "items", field=_field(kind)) for kind, frame in frames.items()
     )
-    every = every.with_columns(bucket=_buckets(every["id"], settings.buckets)).sort("bucket", maintain_order=True)
+    placed = pl.DataFrame(
+        {
+            "bucket": _buckets(every["id"], settings.buckets),
+            "field": every["field"],
+            "value": _encode(settings, every["items"]),
+        }
+    ).sort("bucket", maintain_order=True)
     overall = {POPULAR: lists.popular, TRENDING: lists.trending}
     return Content(
         version=version,
@@ -143,21 +150,21 @@ def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
         common={
             VERSION: version.encode(),
             LAYOUT: layout_of(settings),
-            **{name: _encode(settings, pl.Series([items]))[0].as_py() for name, items in overall.items() if items},
+            **{name: _encode(settings, pl.Series([items])).cast(pl.Binary)[0] for name, items in overall.items() if items},
         },
-        fields=_binary(every["field"]),
-        values=_encode(settings, every["items"]),
-        starts=np.searchsorted(every["bucket"].to_numpy(), np.arange(settings.buckets + 1)).tolist(),
+        fields=_binary(placed["field"]),
+        values=_binary(placed["value"]),
+        starts=np.searchsorted(placed["bucket"].to_numpy(), np.arange(settings.buckets + 1)).tolist(),
     )
 
 
 def _check(version: str, kind: Kind, frame: pl.DataFrame) -> None:
     ids, flat = frame["id"], frame["items"].explode(empty_as_null=False)
-    if ids.has_nulls() or flat.has_nulls() or (flat == "").any():
+    if ids.has_nulls() or flat.has_nulls() or flat.str.len_bytes().min() == 0:
         raise ServingError(f"the {kind} lists of version {version} have an empty id: train it again")
-    twice = ids.filter(ids.is_duplicated())
-    if len(twice):
-        raise ServingError(f"the {kind} lists of version {version} have {twice[0]!r} twice: train it again")
+    if ids.n_unique() < len(ids):
+        twice = ids.filter(ids.is_duplicated())[0]
+        raise ServingError(f"the {kind} lists of version {version} have {twice!r} twice: train it again")
 
 
 def _field(kind: Kind) -> pl.Expr:
@@ -172,17 +179,13 @@ def _buckets(ids: pl.Series, buckets: int) -> pl.Series:
     return pl.Series(crc % buckets)
 
 
-def _encode(settings: ServingSettings, items: pl.Series) -> pa.LargeBinaryArray:
-    """The lists as they are written. Raises ServingError where int32 cannot hold an id."""
+def _encode(settings: ServingSettings, items: pl.Series) -> pl.Series:
+    """The lists as they are written, String or Binary. Raises ServingError where int32 cannot hold an id."""
     if settings.encoding == "int32":
-        flat = items.explode(empty_as_null=False)
-        packed = flat.cast(pl.Int32, strict=False)
-        other = flat.filter(~packed.cast(pl.String).eq_missing(flat))
-        if len(other):
-            raise ServingError(f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text")
-        numbers = packed.to_numpy().astype("<i4", copy=False)
+        numbers = _whole_numbers(items.explode(empty_as_null=False))
         ends = np.append(0, np.cumsum(items.list.len().to_numpy().astype(np.int64))) * 4
-        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(items), [None, pa.py_buffer(ends), pa.py_buffer(numbers)])
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(numbers)]
+        return pl.Series(pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(items), buffers))
     joined = items.list.join(",")
     if (
         joined.str.contains("%", literal=True).any()
@@ -190,7 +193,20 @@ def _encode(settings: ServingSettings, items: pl.Series) -> pa.LargeBinaryArray:
     ):
         quoted = pl.element().str.replace_all("%", "%25", literal=True).str.replace_all(",", "%2C", literal=True)
         joined = items.list.eval(quoted).list.join(",")
-    return _binary(joined)
+    return joined
+
+
+def _whole_numbers(ids: pl.Series) -> NDArray[np.int32]:
+    """The ids as little-endian int32. Raises ServingError naming the first that would not come back as it is."""
+    packed = ids.cast(pl.Int32, strict=False)
+    if not packed.has_nulls():
+        numbers: NDArray[np.int32] = packed.to_numpy().astype("<i4", copy=False)
+        digits = len(ids) + sum(np.count_nonzero(numbers >= 10**power) for power in range(1, 10))
+        # an id written in another way, such as 007 or +7, is longer than its number
+        if numbers.min() >= 0 and ids.str.len_bytes().sum() == digits:
+            return numbers
+    other = ids.filter(~packed.cast(pl.String).eq_missing(ids) | (packed < 0))
+    raise ServingError(f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text")
 
 
 def _binary(texts: pl.Series) -> pa.LargeBinaryArray:

@@ -323,7 +323,7 @@ class ApiSettings(Section):
 class ServingSettings(Section):
     conn_id: str = "recsys_redis"
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "recsys"
-    buckets: Positive = 4096
+    buckets: Annotated[int, Field(ge=1, le=65536)] = 4096
     encoding: Literal["text", "int32"] = "text"
     api: ApiSettings = ApiSettings()
 

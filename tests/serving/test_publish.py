@@ -7,7 +7,7 @@ import redis
 from recsys_ops.errors import ServingError
 from recsys_ops.serving import publish as publishing
 from recsys_ops.serving.layout import Lists, bucket_of, encode, live_key, next_key, previous_key
-from recsys_ops.serving.publish import live_version, previous_version, publish, stage, swap, swap_back, verify
+from recsys_ops.serving.publish import live_version, make_room, previous_version, publish, stage, swap, swap_back, verify
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 
@@ -257,3 +257,74 @@ def test_two_publishers_at_once_leave_one_version_in_every_bucket(
     assert live_version(redis_client, settings) == "v2"
     publish(redis_client, settings, "v1", v1)
     assert live_version(redis_client, settings) == "v1"
+
+
+@pytest.mark.parametrize("damage", ["lost field", "changed field", "lost bucket"])
+def test_publishing_the_live_version_again_mends_it_and_keeps_the_previous_one(
+    live: redis.Redis, settings: ServingSettings, v2: Lists, damage: str
+) -> None:
+    publish(live, settings, "v2", v2)
+    before, keys = dump(live, settings), sorted(live.keys())
+    damaged = live_key(settings, bucket_of(settings, "dave"))
+    match damage:
+        case "lost field":
+            live.hdel(damaged, "_popular")
+        case "changed field":
+            live.hset(damaged, "dave", "x")
+        case "lost bucket":
+            live.delete(damaged)
+
+    published = publish(live, settings, "v2", v2)
+
+    assert dump(live, settings) == before
+    assert published.previous_version == "v1"
+    assert sorted(live.keys()) == keys
+
+
+def test_the_live_version_is_published_anew_in_another_encoding(live: redis.Redis, settings: ServingSettings) -> None:
+    numbers = lists_of({"ann": ["7", "8"]}, ["1"])
+    publish(live, settings, "v2", numbers)
+
+    published = publish(live, settings.model_copy(update={"encoding": "int32"}), "v2", numbers)
+
+    assert len(dump(live, settings)[bucket_of(settings, "ann")][b"ann"]) == 8
+    assert published.previous_version == "v1"
+
+
+def test_a_second_try_counts_what_the_first_has_staged_as_free(
+    live: redis.Redis, settings: ServingSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    big = lists_of({f"u{user}": ["x" * 200] * 5 for user in range(10_000)}, ["top"])
+    publish(live, settings, "v2", big)
+    publish(live, settings, "v3", big)
+    content = encode(settings, "v4", big)
+    stage(live, settings, content)
+    live.config_set("maxmemory", live.info("memory")["used_memory"] + 2_000_000)
+    try:
+        make_room(live, settings, content)
+        stage(live, settings, content)
+    finally:
+        live.config_set("maxmemory", 0)
+
+    assert "dropped" not in caplog.text
+    assert previous_version(live, settings) == "v2"
+
+
+def test_a_server_that_would_throw_live_lists_away_for_new_ones_is_not_written_to(
+    live: redis.Redis, settings: ServingSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    big = lists_of({f"u{user}": ["x" * 200] * 5 for user in range(10_000)}, ["top"])
+    publish(live, settings, "v2", big)
+    before = dump(live, settings)
+    live.config_set("maxmemory", live.info("memory")["used_memory"] + 7_000_000)
+    live.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(ServingError, match=r"would throw live lists away for them: raise maxmemory, set maxmemory-policy"):
+            publish(live, settings, "v3", big)
+        assert dump(live, settings) == before
+    finally:
+        live.config_set("maxmemory", 0)
+        live.config_set("maxmemory-policy", "noeviction")
+
+    assert "throws lists away when it is full" in caplog.text
+    assert not live.keys("*:next")

@@ -220,6 +220,12 @@ def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> 
     assert "secret" not in str(error.value)
     with pytest.raises(SettingsError, match="a cluster has neither sentinels nor a db"):
         address("shop", {"extra": {"cluster": True, "db": 1}})
+    for extra in ("not json", "[1]", [], "secret"):
+        with pytest.raises(SettingsError, match="connection shop cannot be used: its extra is no JSON object"):
+            address("shop", {"extra": extra})
+    for sentinel in ("one", "one:abc", ":1"):
+        with pytest.raises(SettingsError, match=r"extra\.sentinels\.0"):
+            address("shop", {"extra": {"sentinels": [sentinel]}})
     assert "secret" not in repr(address("shop", {"password": "secret"}))
 
 
@@ -228,7 +234,7 @@ def test_a_machine_without_airflow_reads_the_same_connection_from_the_environmen
     with pytest.raises(SettingsError, match="AIRFLOW_CONN_RECSYS_REDIS is not set"):
         from_environment("recsys_redis")
     monkeypatch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://:secret@host")
-    with pytest.raises(SettingsError, match="is no JSON") as error:
+    with pytest.raises(SettingsError, match="is no JSON object") as error:
         from_environment("recsys_redis")
     assert "secret" not in str(error.value)
     monkeypatch.setenv(

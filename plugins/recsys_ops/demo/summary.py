@@ -180,7 +180,7 @@ def render(figures: Mapping[str, Any]) -> str:
         lines += [f"- bought or put into the cart: {', '.join(person['did'][:6])}"] if person["did"] else []
         lines.append(f"- gets: {_some(person['gets'])}")
     lines += ["", f"Lists of items, version {figures['items'][0]['version']}:", ""]
-    lines += [f"- {found['list']} ({found['source']}): {_some(found['gets'])}" for found in figures["items"]]
+    lines += [f"- {found['list']}: {_some(found['gets'])}" for found in figures["items"]]
     lines += ["", "## Seconds in Airflow", ""]
     for run, tasks in figures["seconds"].items():
         lines.append(f"- {run}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in tasks.items())}")

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import redis
 import redis.asyncio
@@ -35,7 +35,7 @@ class Extra(BaseModel):
     ssl_keyfile: str | None = None
     ssl_check_hostname: bool = True
     cluster: bool = False
-    sentinels: tuple[str, ...] = ()
+    sentinels: tuple[Annotated[str, Field(pattern=r".:\d+$")], ...] = ()
     sentinel_password: str | None = None
 
 
@@ -54,9 +54,12 @@ class Address(BaseModel):
 def address(name: str, fields: Mapping[str, Any]) -> Address:
     """Check a connection's fields. Raises SettingsError naming what cannot be used, never a value."""
     given = {field: value for field, value in fields.items() if value not in (None, "")}
-    if isinstance(extra := given.get("extra"), str):
-        given["extra"] = json.loads(extra)
-    given["extra"] = {key: value for key, value in given.get("extra", {}).items() if value not in (None, "")}
+    try:
+        extra = given.get("extra", {})
+        extra = json.loads(extra) if isinstance(extra, str) else extra
+        given["extra"] = {key: value for key, value in extra.items() if value not in (None, "")}
+    except (ValueError, AttributeError):
+        raise SettingsError(f"connection {name} cannot be used: its extra is no JSON object") from None
     try:
         found = Address.model_validate(given)
     except ValidationError as error:
@@ -77,7 +80,9 @@ def from_environment(conn_id: str) -> Address:
     except KeyError:
         raise SettingsError(f'{variable} is not set: give it the connection as JSON, {{"host": "…", "port": 6379}}') from None
     except ValueError:
-        raise SettingsError(f"{variable} is no JSON; a URL cannot say all that the JSON form can") from None
+        fields = None
+    if not isinstance(fields, dict):
+        raise SettingsError(f"{variable} is no JSON object; a URL cannot say all that the JSON form can")
     return address(conn_id, fields)
 
 

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 
 import redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
+    TryAgainError,
 )
 
 from recsys_ops.errors import ServingError
@@ -27,14 +30,16 @@ def explained(client: AnyClient, doing: str) -> Iterator[None]:
     try:
         yield
     except ERRORS as error:
-        raise ServingError(f"{doing} failed on Redis {_address(client)}: {next_step(error)} ({error})") from error
+        raise ServingError(f"{doing} failed on Redis {server_name(client)}: {next_step(error)} ({error})") from error
 
 
-def _address(client: AnyClient) -> str:
+def server_name(client: AnyClient) -> str:
+    """Where it is: host and port, a socket, the primary's name behind Sentinel, or a cluster's nodes."""
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
         return f"Cluster {', '.join(sorted(node.name for node in client.get_nodes()))}"
-    at = client.connection_pool.connection_kwargs
-    return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
+    pool = client.connection_pool
+    at = pool.connection_kwargs
+    return str(getattr(pool, "service_name", None) or at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
 
 
 def next_step(error: Exception) -> str:
@@ -48,5 +53,7 @@ def next_step(error: Exception) -> str:
             return "it refuses the login; check user, password and rights in the Redis connection"
         case redis.ConnectionError() | redis.TimeoutError() | RedisClusterException() | ClusterDownError():
             return "it cannot be reached in time; check the server and the Redis connection, then run it again"
+        case MovedError() | AskError() | TryAgainError():
+            return "slots of the cluster are moving; run it again when that is done"
         case _:
             return "it refused the command; see its own words"

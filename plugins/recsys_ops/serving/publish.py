@@ -3,7 +3,8 @@
 Each step can be called alone and repeated after a kill at any moment: a bucket is staged by one atomic HSET, so a staged bucket
 is whole or absent, and the swap does nothing the second time. Readers meet no missing bucket at any time and no answer of two
 versions. On one server all buckets are swapped at once or none is; on a cluster, where no command reaches two nodes, one after
-the other. Of two publishers at once one fails by name, or both; publishing again mends that, and readers notice nothing.
+the other. Of two publishers at once, who meets the other's staged lists fails; publishing again mends that, and readers notice
+nothing.
 """
 
 import logging
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import redis
@@ -20,8 +21,8 @@ from redis.exceptions import OutOfMemoryError
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.client import Client
-from recsys_ops.serving.explain import explained
-from recsys_ops.serving.layout import LAYOUT, VERSION, Content, Lists, encode, layout_of, live_key, next_key, previous_key
+from recsys_ops.serving.explain import explained, server_name
+from recsys_ops.serving.layout import LAYOUT, VERSION, Content, Lists, encode, live_key, next_key, previous_key
 from recsys_ops.serving.wire import converse, hmget_commands, hset_commands
 from recsys_ops.settings import ServingSettings
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _BATCH_LISTS = 50_000
 # what Redis keeps beside the bytes of a field and its value, on average
 _FIELD_OVERHEAD = 80
+_UNLINKED_S = 5
 
 # KEYS: of each bucket live, the copy that becomes live, and where the old live goes. ARGV: the version that becomes live.
 # Looks at all buckets before it changes one. Returns how many cannot be swapped, and the first of them, counted from 1.
@@ -43,11 +45,13 @@ for i = 1, #KEYS, 3 do
 end
 if refused > 0 then return {refused, first} end
 for i = 1, #KEYS, 3 do
-  if redis.call('HGET', KEYS[i], '_version') == ARGV[1] then
-    if redis.call('HGET', KEYS[i + 1], '_version') == ARGV[1] then redis.call('UNLINK', KEYS[i + 1]) end
-  else
-    redis.call('UNLINK', KEYS[i + 2])
-    if redis.call('EXISTS', KEYS[i]) == 1 then redis.call('RENAME', KEYS[i], KEYS[i + 2]) end
+  if redis.call('HGET', KEYS[i + 1], '_version') == ARGV[1] then
+    if redis.call('HGET', KEYS[i], '_version') == ARGV[1] then
+      redis.call('UNLINK', KEYS[i])
+    elseif redis.call('EXISTS', KEYS[i]) == 1 then
+      redis.call('UNLINK', KEYS[i + 2])
+      redis.call('RENAME', KEYS[i], KEYS[i + 2])
+    end
     redis.call('RENAME', KEYS[i + 1], KEYS[i])
   end
 end
@@ -74,21 +78,24 @@ class Published:
 def publish(client: Client, settings: ServingSettings, version: str, lists: Lists) -> Published:
     """Put a version live. On any error before the swap the live version is untouched; repeating finishes what a kill left.
 
-    A version's content must never change: buckets that are live with this version are left as they are. Memory: the lists, once
-    more as they are written, and one batch of 50,000.
+    Where the version is live already and as it should be, nothing is done; where something in it was changed, it is replaced.
+    Memory: the lists, once more as they are written, and a batch of 50,000 or of a bucket.
+
+    client : with replies as bytes
 
     Raises ServingError.
     """
     content = encode(settings, version, lists)
-    started = time.perf_counter()
+    started = staged = verified = swapped = time.perf_counter()
     check_layout(client, settings)
-    make_room(client, settings, content)
-    stage(client, settings, content)
-    staged = time.perf_counter()
-    verify(client, settings, content)
-    verified = time.perf_counter()
-    swap(client, settings, version)
-    swapped = time.perf_counter()
+    if not _is_live(client, settings, content):
+        make_room(client, settings, content)
+        stage(client, settings, content)
+        staged = time.perf_counter()
+        verify(client, settings, content)
+        verified = time.perf_counter()
+        swap(client, settings, version)
+        swapped = time.perf_counter()
     done = Published(
         version=version,
         previous_version=previous_version(client, settings),
@@ -115,31 +122,33 @@ def publish(client: Client, settings: ServingSettings, version: str, lists: List
 
 def check_layout(client: Client, settings: ServingSettings) -> None:
     """Raises ServingError where what is live has another number of buckets: readers would look into the wrong ones."""
-    with explained(client, "reading the layout of what is live"):
-        version, layout = cast("list[bytes | None]", client.hmget(live_key(settings, 0), [VERSION, LAYOUT]))
-    if version is not None and (layout is None or layout.split(b"/")[-1] != layout_of(settings).split(b"/")[-1]):
-        raise ServingError(
-            f"what is live under {settings.prefix} has layout {layout and layout.decode()}, serving.buckets is "
-            f"{settings.buckets}: give serving.prefix another name, here and to the readers, or take the old number"
-        )
+    for layout in _common(client, settings, live_key, LAYOUT):
+        if layout is not None and layout.partition("/")[2] != str(settings.buckets):
+            raise ServingError(
+                f"what is live under {settings.prefix} has layout {layout}, serving.buckets is {settings.buckets}: give "
+                "serving.prefix another name, here and to the readers, or take the old number"
+            )
 
 
 def make_room(client: Client, settings: ServingSettings, content: Content) -> None:
-    """Drop the previous version where `maxmemory` would not hold three; then Redis cannot swap back until the next publish."""
+    """Drop what an earlier attempt staged and, where `maxmemory` would not hold three versions, the previous one.
+
+    Then Redis cannot swap back until the next publish. Raises ServingError where two do not fit either and the server would
+    throw live lists away rather than refuse.
+    """
     lists = np.diff(content.starts) + len(content.common)
-    with explained(client, "asking for its memory"):
+    with explained(client, "making room"):
         for shard in shards(client, settings):
+            shard.unlink(settings, next_key)
             memory = shard.client.info("memory")
+            there, evicts = memory["maxmemory"], memory["maxmemory_policy"].startswith("allkeys")
+            if not there:
+                continue
+            if evicts:
+                log.warning("%s throws lists away when it is full: set its maxmemory-policy to noeviction", shard.name)
             share = len(shard.buckets) / settings.buckets
             staged = int(content.size * share + _FIELD_OVERHEAD * lists[shard.buckets].sum())
-            there = memory["maxmemory"]
-            if there and memory["maxmemory_policy"] != "noeviction":
-                log.warning(
-                    "%s may throw lists away when it is full: set its maxmemory-policy from %s to noeviction",
-                    shard.name,
-                    memory["maxmemory_policy"],
-                )
-            if there and memory["used_memory"] + staged > there:
+            if memory["used_memory"] + staged > there:
                 log.warning(
                     "%s has %d bytes of %d left for the %d that will be staged: the previous version is dropped first, "
                     "and cannot be swapped back until the next publish; raise maxmemory to keep it",
@@ -149,6 +158,11 @@ def make_room(client: Client, settings: ServingSettings, content: Content) -> No
                     staged,
                 )
                 shard.unlink(settings, previous_key)
+                if evicts and shard.client.info("memory")["used_memory"] + staged > there:
+                    raise ServingError(
+                        f"{shard.name} has no memory left for {staged:,} bytes and would throw live lists away for them: raise "
+                        "maxmemory, set maxmemory-policy to noeviction, and publish again"
+                    )
 
 
 def stage(client: Client, settings: ServingSettings, content: Content) -> None:
@@ -173,6 +187,17 @@ def verify(client: Client, settings: ServingSettings, content: Content, key: Key
 
     key : `live_key` compares what is live
     """
+    if differs := _difference(client, settings, content, key):
+        raise ServingError(f"bucket {differs}: see who else writes to this Redis, then publish {content.version} again")
+
+
+def _is_live(client: Client, settings: ServingSettings, content: Content) -> bool:
+    live = versions(client, settings, live_key)
+    return set(live) == {content.version} and _difference(client, settings, content, live_key) is None
+
+
+def _difference(client: Client, settings: ServingSettings, content: Content, key: Key) -> str | None:
+    """The first bucket that is not as it should be, and how."""
     common = list(content.common.values())
     with explained(client, f"verifying version {content.version}"):
         every = shards(client, settings)
@@ -188,17 +213,17 @@ def verify(client: Client, settings: ServingSettings, content: Content, key: Key
                     expected = common + values[start - first : stop - first]
                     if count != len(expected) or found != expected:
                         differing = sum(one != other for one, other in zip(found, expected, strict=True))
-                        raise ServingError(
-                            f"bucket {key(settings, bucket)} is not what version {content.version} holds: {count} fields for "
-                            f"{len(expected)}, {differing} missing or different: see who else writes to this Redis, then "
-                            f"publish {content.version} again"
+                        return (
+                            f"{key(settings, bucket)} is not what version {content.version} holds: {count} fields for "
+                            f"{len(expected)}, {differing} missing or different"
                         )
+    return None
 
 
 def swap(client: Client, settings: ServingSettings, version: str) -> None:
-    """Let the staged version go live, and what was live become ``:previous``.
+    """Let the staged version go live, and what was live become ``:previous``, unless it is the same version.
 
-    A bucket that is live with this version stays as it is. Raises ServingError where a bucket is neither live nor staged.
+    Repeatable: a bucket that is live with the version and not staged stays. Raises ServingError where one is neither.
     """
     _exchange(client, settings, version, source=next_key, sink=previous_key)
 
@@ -228,13 +253,17 @@ def previous_version(client: Client, settings: ServingSettings) -> str | None:
 
 def versions(client: Client, settings: ServingSettings, key: Key) -> Counter[str | None]:
     """How many buckets have which version; None: how many have none."""
+    return _common(client, settings, key, VERSION)
+
+
+def _common(client: Client, settings: ServingSettings, key: Key, field: bytes) -> Counter[str | None]:
     found: Counter[str | None] = Counter()
-    with explained(client, "reading the version of every bucket"):
+    with explained(client, f"reading {field.decode()} of every bucket"):
         for shard in shards(client, settings):
             pipe = shard.client.pipeline(transaction=False)
             for bucket in shard.buckets:
-                pipe.hget(key(settings, bucket), VERSION.decode())
-            found.update(None if version is None else version.decode() for version in pipe.execute())
+                pipe.hget(key(settings, bucket), field.decode())
+            found.update(None if value is None else value.decode() for value in pipe.execute())
     return found
 
 
@@ -273,8 +302,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        at = self.client.connection_pool.connection_kwargs
-        return f"Redis {at.get('host', '')}:{at.get('port', '')}"
+        return f"Redis {server_name(self.client)}"
 
     def among(self, batch: range) -> list[int]:
         first, last = np.searchsorted(self.buckets, [batch.start, batch.stop])
@@ -284,7 +312,11 @@ class Shard:
         pipe = self.client.pipeline(transaction=False)
         for bucket in self.buckets:
             pipe.unlink(key(settings, bucket))
-        pipe.execute()
+        if sum(pipe.execute()):
+            # it happens in the background: what the server says of its memory comes after it
+            until = time.monotonic() + _UNLINKED_S
+            while self.client.info("memory")["lazyfree_pending_objects"] and time.monotonic() < until:
+                time.sleep(0.01)
 
 
 def shards(client: Client, settings: ServingSettings) -> list[Shard]:

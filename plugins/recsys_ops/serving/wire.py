@@ -41,7 +41,7 @@ def converse(client: redis.Redis, commands: Sequence[bytes], replies: int) -> li
 
     try:
         return list(connection.retry.call_with_retry(talk, lambda _: connection.disconnect()))
-    except redis.RedisError:
+    except BaseException:
         connection.disconnect()  # replies may be left in it
         raise
     finally:

@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from recsys_ops.demo import services
 from recsys_ops.errors import ServingError
 from recsys_ops.serving import publish as publishing
 from recsys_ops.serving.layout import Lists, bucket_of, encode, live_key, next_key, previous_key
@@ -11,7 +13,7 @@ from recsys_ops.serving.publish import live_version, make_room, previous_version
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 
-from .conftest import lists_of
+from .conftest import lists_of, redis_7
 
 
 @pytest.fixture
@@ -311,20 +313,19 @@ def test_a_second_try_counts_what_the_first_has_staged_as_free(
 
 
 def test_a_server_that_would_throw_live_lists_away_for_new_ones_is_not_written_to(
-    live: redis.Redis, settings: ServingSettings, caplog: pytest.LogCaptureFixture
+    settings: ServingSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     big = lists_of({f"u{user}": ["x" * 200] * 5 for user in range(10_000)}, ["top"])
-    publish(live, settings, "v2", big)
-    before = dump(live, settings)
-    live.config_set("maxmemory", live.info("memory")["used_memory"] + 7_000_000)
-    live.config_set("maxmemory-policy", "allkeys-lru")
-    try:
+    with services.redis_server(tmp_path, program=redis_7()) as port:
+        live = redis.Redis(port=port)
+        publish(live, settings, "v2", big)
+        before = dump(live, settings)
+        live.config_set("maxmemory", live.info("memory")["used_memory"] + 7_000_000)
+        live.config_set("maxmemory-policy", "allkeys-lru")
+
         with pytest.raises(ServingError, match=r"would throw live lists away for them: raise maxmemory, set maxmemory-policy"):
             publish(live, settings, "v3", big)
-        assert dump(live, settings) == before
-    finally:
-        live.config_set("maxmemory", 0)
-        live.config_set("maxmemory-policy", "noeviction")
 
+        assert dump(live, settings) == before
+        assert not live.keys("*:next")
     assert "throws lists away when it is full" in caplog.text
-    assert not live.keys("*:next")

@@ -30,14 +30,25 @@ def hmget_commands(content: Content, buckets: range, key: Callable[[int], str]) 
 
 
 def converse(client: redis.Redis, commands: Sequence[bytes], replies: int) -> list[Any]:
-    """Send commands that may be repeated, all at once, and return their replies. Raises RedisError."""
+    """Send commands that may be repeated, all at once, and return their replies.
+
+    Raises RedisError: where commands were refused the first refusal, when the server has done with all of them.
+    """
     if not commands:
         return []
     connection: Any = client.connection_pool.get_connection()
 
     def talk() -> list[Any]:
         connection.send_packed_command([b"".join(commands)])
-        return [connection.read_response() for _ in range(replies)]
+        found, refused = [], None
+        for _ in range(replies):
+            try:
+                found.append(connection.read_response())
+            except redis.ResponseError as error:
+                refused = refused or error
+        if refused:
+            raise refused
+        return found
 
     try:
         return list(connection.retry.call_with_retry(talk, lambda _: connection.disconnect()))

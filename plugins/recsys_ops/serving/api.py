@@ -1,8 +1,8 @@
 """The look-up over HTTP: ``python -m recsys_ops.serving.api``; needs no Airflow.
 
 Redis is found by the environment variable that Airflow would read (``AIRFLOW_CONN_RECSYS_REDIS``, as JSON), storage as by the
-worker. Several processes: ``uvicorn --factory recsys_ops.serving.api:application --workers 4``; each loads the live version and
-counts requests for itself.
+worker. Several processes: ``uvicorn --factory recsys_ops.serving.api:application --workers 4 --no-access-log``; each loads the
+live version and counts requests for itself.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect
 
 from recsys_ops.errors import ServingError, SettingsError
 from recsys_ops.serving.client import connect_async, from_environment
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _REDIS_TIMEOUT_S = 0.5
-_PATIENCE_S = 1.0  # for Redis' answer, a second attempt included
+_PATIENCE_S = 1.0  # for Redis' answer, the wait for a turn and a second attempt included
+_AT_ONCE = 90  # redis-py has 100 connections, and refuses the question that needs one more
 _RETRY_AFTER_S = 2
 _LARGEST_BODY = 1 << 20
 _LARGEST_BASKET = 1000
@@ -101,8 +103,9 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
 
     key : what `serving.api.require_key` asks for
 
-    Raises SettingsError when a key is required and there is none.
+    Raises SettingsError when a key is required and there is no usable one.
     """
+    turns = asyncio.Semaphore(_AT_ONCE)
     top_n = settings.lists.top_n
     cut = Query(ge=1, le=top_n, description="At most so many items.")
 
@@ -114,12 +117,16 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         items: list[str] = Field(max_length=_LARGEST_BASKET)
         n: Annotated[int, BeforeValidator(_whole)] = Field(default=top_n, ge=1, le=top_n)
 
-    async def ask(question: Awaitable[T]) -> T:
+    async def ask(read: Callable[..., Awaitable[T]], *of: str | None) -> T:
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                return await question
+            async with asyncio.timeout(_PATIENCE_S), turns:
+                return await read(*of)
         except TimeoutError:
             raise ServingError(f"Redis has not answered within {_PATIENCE_S} s: check the server and its connection") from None
+        except (AttributeError, ValueError) as error:
+            # what redis-py lets out when a cluster's node goes away, and what decoding raises for damaged fields
+            said = f"{type(error).__name__}: {error}"
+            raise ServingError(f"what Redis has cannot be read: check its nodes, or publish again ({said})") from error
 
     def respond(request: Request, answer: Answer, n: int, details: str) -> Response:
         """The answer as JSON. Its tag is the version: one URL has one body a version, except while details are missing."""
@@ -135,7 +142,7 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with suppress(ServingError):
-            models.notice(await ask(store.version()))
+            models.notice(await ask(store.version))
         yield
 
     app = FastAPI(
@@ -154,31 +161,31 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         request: Request, user_id: str, n: Annotated[int, cut] = top_n, details: Details = "false"
     ) -> Response:
         """A user's items, `personal`; the `popular` ones for a stranger."""
-        return respond(request, await ask(store.recommendations(user_id)), n, details)
+        return respond(request, await ask(store.recommendations, user_id), n, details)
 
     @routes.get("/items/{item_id:text}/similar", **reads)
     async def similar(request: Request, item_id: str, n: Annotated[int, cut] = top_n, details: Details = "false") -> Response:
         """What is like an item, `similar`; the `popular` items where nothing is known of it."""
-        return respond(request, await ask(store.similar(item_id)), n, details)
+        return respond(request, await ask(store.similar, item_id), n, details)
 
     @routes.get("/items/{item_id:text}/bought-together", **reads)
     async def bought_together(
         request: Request, item_id: str, n: Annotated[int, cut] = top_n, details: Details = "false"
     ) -> Response:
         """What is bought together with an item, `together`; the `popular` items where nothing is known of it."""
-        return respond(request, await ask(store.together(item_id)), n, details)
+        return respond(request, await ask(store.together, item_id), n, details)
 
     @routes.get("/popular", **reads)
     async def popular(
         request: Request, category: str | None = None, n: Annotated[int, cut] = top_n, details: Details = "false"
     ) -> Response:
         """The popular items of a `category`, or of all: also where the category is unknown, then as `popular`."""
-        return respond(request, await ask(store.popular(category)), n, details)
+        return respond(request, await ask(store.popular, category), n, details)
 
     @routes.get("/trending", **reads)
     async def trending(request: Request, n: Annotated[int, cut] = top_n, details: Details = "false") -> Response:
         """What stands out most against four weeks ago, `trending`; the `popular` items where nothing does."""
-        return respond(request, await ask(store.trending()), n, details)
+        return respond(request, await ask(store.trending), n, details)
 
     basket_schema = {"required": True, "content": {"application/json": {"schema": Basket.model_json_schema()}}}
 
@@ -197,7 +204,7 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
             basket = Basket.model_validate_json(await _content(request))
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from error
-        stranger = await ask(store.popular())
+        stranger = await ask(store.popular)
         models.notice(stranger.version)
         model = models.current
         if model is None:
@@ -213,12 +220,13 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     @routes.get("/version", response_model=Version)
     async def version() -> Response:
         """The version that is live."""
-        return _json({"version": await ask(store.version())}, {"Cache-Control": "no-store"})
+        return _json({"version": await ask(store.version)}, {"Cache-Control": "no-store"})
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: _AWAY})
     async def health() -> Response:
         """Whether there is something to answer; needs no key."""
-        live = await ask(store.version())
+        live = await ask(store.version)
         models.notice(live)
         return _json({"version": live, "model": models.current and models.current.version}, {"Cache-Control": "no-store"})
 
@@ -234,6 +242,10 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         said = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"[:200] for problem in error.errors()[:5])
         return _json({"detail": said}, {}, status=422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it; without it the log has a traceback
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> Response:
@@ -301,7 +313,7 @@ def main() -> int:
     except SettingsError as error:
         log.error("%s", error)
         return 1
-    uvicorn.run(app, host=api.host, port=api.port, server_header=False)
+    uvicorn.run(app, host=api.host, port=api.port, server_header=False, access_log=False)
     return 0
 
 

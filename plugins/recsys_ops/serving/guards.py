@@ -21,10 +21,18 @@ _HEADER = "X-API-Key"
 
 
 def guards(api: ApiSettings, key: str | None) -> list[Dependency]:
-    """What every request has to pass, in this order. Raises SettingsError when a key is required and there is none."""
-    if api.require_key and not key:
-        raise SettingsError(f"serving.api.require_key is set, but {KEY} is not in the environment: put the key there")
-    right = key if api.require_key else None
+    """What every request has to pass, in this order.
+
+    key : blanks and line breaks around it do not count
+
+    Raises SettingsError when a key is required and there is none, or none that a header can have.
+    """
+    right = (key or "").strip() if api.require_key else None
+    # the environment's bytes that are no UTF-8 are lone surrogates here, which do not print
+    if right is not None and not (right and right.isprintable()):
+        raise SettingsError(
+            f"serving.api.require_key is set, but {KEY} in the environment is missing, or no line of UTF-8: put the key there"
+        )
     found = [_rate(api.requests_per_minute, right)] if api.requests_per_minute else []
     return found + ([_key(right)] if right else [])
 

@@ -56,17 +56,18 @@ class LiveModels:
     def __init__(self, storage: Storage) -> None:
         self.current: LiveModel | None = None
         self._storage = storage
-        self._wanted: str | None = None
-        self._retry_at = 0.0
+        self._not_before: dict[str, float] = {}
         self._loading: asyncio.Task[None] | None = None
 
     def notice(self, version: str) -> None:
-        """A version was met in Redis: load it unless that is done or under way; a failed attempt is repeated after 30 s."""
-        if version == self._wanted and (self._loading or time.monotonic() < self._retry_at):
-            return
+        """A version was met in Redis: load it, unless it is there, another is under way, or it was tried less than 30 s ago.
+
+        The last keeps a half swapped Redis, which shows two versions in turn, from having both loaded without end.
+        """
         if self._loading or (self.current and self.current.version == version):
             return
-        self._wanted = version
+        if time.monotonic() < self._not_before.get(version, 0):
+            return
         self._loading = asyncio.create_task(self._load(version))
 
     async def _load(self, version: str) -> None:
@@ -83,7 +84,7 @@ class LiveModels:
             unknown = not isinstance(error, RecsysError)
             log.error("version %s cannot be loaded, next attempt in %d s: %s", version, _AGAIN_AFTER_S, error, exc_info=unknown)
         finally:
-            self._retry_at = time.monotonic() + _AGAIN_AFTER_S
+            self._not_before[version] = time.monotonic() + _AGAIN_AFTER_S
             self._loading = None
 
 

@@ -256,7 +256,7 @@ def models_release(arguments: argparse.Namespace) -> None:
 def redis_status(arguments: argparse.Namespace) -> None:
     """What Redis holds beside what storage says is live."""
     from recsys_ops.serving import deployments
-    from recsys_ops.serving.publish import status
+    from recsys_ops.serving.status import status
 
     settings = load_settings()
     noted = deployments.deployments(_storage(settings))

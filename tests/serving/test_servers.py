@@ -16,7 +16,8 @@ from recsys_ops.demo import services
 from recsys_ops.errors import ServingError, SettingsError
 from recsys_ops.serving.client import Client, address, connect, connect_async, from_environment
 from recsys_ops.serving.layout import Lists, encode, live_key, next_key
-from recsys_ops.serving.publish import live_version, previous_version, publish, shards, stage, swap_back, verify
+from recsys_ops.serving.publish import live_version, previous_version, publish, stage, swap_back, verify
+from recsys_ops.serving.shards import shards
 from recsys_ops.serving.store import AsyncRecommendationStore, RecommendationStore
 from recsys_ops.settings import ServingSettings
 

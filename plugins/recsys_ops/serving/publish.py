@@ -10,19 +10,17 @@ nothing.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import redis
 from redis.exceptions import OutOfMemoryError
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.client import Client
-from recsys_ops.serving.explain import explained, server_name
+from recsys_ops.serving.explain import explained
 from recsys_ops.serving.layout import LAYOUT, VERSION, Content, Lists, encode, live_key, next_key, previous_key
+from recsys_ops.serving.shards import Key, shards
 from recsys_ops.serving.wire import converse, hmget_commands, hset_commands
 from recsys_ops.settings import ServingSettings
 
@@ -31,7 +29,6 @@ log = logging.getLogger(__name__)
 _BATCH_LISTS = 50_000
 # what Redis keeps beside the bytes of a field and its value, on average
 _FIELD_OVERHEAD = 80
-_UNLINKED_S = 5
 
 # KEYS: of each bucket live, the copy that becomes live, and where the old live goes. ARGV: the version that becomes live.
 # Looks at all buckets before it changes one. Returns how many cannot be swapped, and the first of them, counted from 1.
@@ -57,8 +54,6 @@ for i = 1, #KEYS, 3 do
 end
 return {0, 0}
 """
-
-Key = Callable[[ServingSettings, int], str]
 
 
 @dataclass(frozen=True)
@@ -265,72 +260,6 @@ def _common(client: Client, settings: ServingSettings, key: Key, field: bytes) -
                 pipe.hget(key(settings, bucket), field.decode())
             found.update(None if value is None else value.decode() for value in pipe.execute())
     return found
-
-
-def status(client: Client, settings: ServingSettings) -> dict[str, Any]:
-    """What Redis holds: buckets by version for live, previous and next, fields of the live buckets, memory of each server."""
-    fields, servers = 0, []
-    with explained(client, "asking for its memory and counting fields"):
-        for shard in shards(client, settings):
-            pipe = shard.client.pipeline(transaction=False)
-            for bucket in shard.buckets:
-                pipe.hlen(live_key(settings, bucket))
-            fields += sum(pipe.execute())
-            memory = shard.client.info("memory")
-            named = {name: memory[name] for name in ("used_memory", "maxmemory", "maxmemory_policy")}
-            servers.append({"server": shard.name, "buckets": len(shard.buckets), **named})
-    keys = {"live": live_key, "previous": previous_key, "next": next_key}
-    return {
-        "prefix": settings.prefix,
-        "buckets": settings.buckets,
-        "fields": fields,
-        "versions": {
-            name: {version or "nothing": count for version, count in versions(client, settings, key).items()}
-            for name, key in keys.items()
-        },
-        "servers": servers,
-    }
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A server, and the buckets that it has, ascending: all of them where it is the only one."""
-
-    client: redis.Redis
-    buckets: list[int]
-    alone: bool
-
-    @property
-    def name(self) -> str:
-        return f"Redis {server_name(self.client)}"
-
-    def among(self, batch: range) -> list[int]:
-        first, last = np.searchsorted(self.buckets, [batch.start, batch.stop])
-        return self.buckets[first:last]
-
-    def unlink(self, settings: ServingSettings, key: Key) -> None:
-        pipe = self.client.pipeline(transaction=False)
-        for bucket in self.buckets:
-            pipe.unlink(key(settings, bucket))
-        if sum(pipe.execute()):
-            # it happens in the background: what the server says of its memory comes after it
-            until = time.monotonic() + _UNLINKED_S
-            while self.client.info("memory")["lazyfree_pending_objects"] and time.monotonic() < until:
-                time.sleep(0.01)
-
-
-def shards(client: Client, settings: ServingSettings) -> list[Shard]:
-    """The servers that hold the buckets."""
-    if not isinstance(client, redis.RedisCluster):
-        return [Shard(client, list(range(settings.buckets)), alone=True)]
-    cluster: Any = client
-    nodes = {}
-    owned: dict[str, list[int]] = {}
-    for bucket in range(settings.buckets):
-        node = cluster.get_node_from_key(live_key(settings, bucket))
-        nodes[node.name] = node
-        owned.setdefault(node.name, []).append(bucket)
-    return [Shard(cluster.get_redis_connection(nodes[name]), owned[name], alone=False) for name in sorted(nodes)]
 
 
 def _exchange(client: Client, settings: ServingSettings, version: str, source: Key, sink: Key) -> None:

@@ -102,7 +102,7 @@ def publish(client: Client, settings: ServingSettings, version: str, lists: List
         seconds_swapped=swapped - verified,
     )
     log.info(
-        "published %s after %s: users=%d lists=%d bytes=%d, staged in %.2f s, verified in %.2f s, swapped in %.2f s",
+        "%s is live, before it %s: users=%d lists=%d bytes=%d, staged in %.2f s, verified in %.2f s, swapped in %.2f s",
         version,
         done.previous_version,
         done.users,

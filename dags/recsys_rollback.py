@@ -2,7 +2,8 @@
 
 Something is wrong with what the shop shows: trigger this with an earlier **version** and the **reason**. Every file of it is
 checked against its SHA-256 sum, its lists are staged, verified and swapped into Redis in one go (those of the version before are
-there still, and only swapped), and who wanted it and why is noted with the deployments. Only versions that the gate blessed, or that somebody forced through it, can be put live.
+there still, and only swapped), and who wanted it and why is noted with the deployments. Only versions that the gate blessed, or
+that somebody forced through it, can be put live.
 
 The newer versions are **blocked**: no run puts them live again, cleared or not, until `recsys_ops models release VERSION`, or
 until they are chosen here. Tomorrow's training goes on as ever, from the version that is live then, and meets the same gate.

@@ -144,14 +144,19 @@ class Storage:
         with scratch() as folder:
             file = folder / "object.parquet"
             try:
-                frame.sink_parquet(file, compression="zstd", metadata=dict(metadata or {}), maintain_order=True)
+                frame.sink_parquet(
+                    file, compression="zstd", compression_level=1, metadata=dict(metadata or {}), maintain_order=True
+                )
                 obstore.put(self._store, path, file)
             except (BaseError, OSError, pl.exceptions.PolarsError) as error:
                 raise StorageError(f"cannot write {self.url(path)}: {reason(error)}") from error
 
     def scan_parquet(self, path: str) -> tuple[pl.LazyFrame, dict[str, str]]:
         """The object as a lazy frame over its compressed bytes, and its metadata."""
-        data = self.get(path)
+        return self.open_parquet(path, self.get(path))
+
+    def open_parquet(self, path: str, data: bytes) -> tuple[pl.LazyFrame, dict[str, str]]:
+        """As `scan_parquet`, of an object whose bytes are at hand."""
         try:
             # row groups would be tried against their statistics, which a function of ours cannot answer
             return pl.scan_parquet(data, use_statistics=False), _facts(data)

@@ -192,6 +192,12 @@ def test_the_database_cannot_be_written_to(database_url: str, mariadb_url: sa.UR
         read(sqlite_url, "INSERT INTO e VALUES (1) RETURNING a")
 
 
+def test_a_slice_is_sorted_in_memory_and_no_larger_allowance_is_lowered(database_url: str) -> None:
+    url, said = sa.make_url(database_url), "SELECT current_setting('work_mem') AS memory"
+    generous = url.update_query_dict({"options": "-c work_mem=64MB"})
+    assert [read(each, said)["memory"].item() for each in (url, generous)] == ["32MB", "64MB"]
+
+
 def test_a_query_that_takes_too_long_is_cancelled(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
     slow = {
@@ -303,8 +309,8 @@ def cut(url: sa.URL, kill: str, sql: str, running: Callable[[sa.Connection], lis
     thread = threading.Thread(target=killer)
     thread.start()
     with pytest.raises(SourceError, match="is away or gave up") as error, database.opened(url, sql, timeout_s=60) as query:
-        for frame in query({}):
-            if frame.height:
+        for table in query({}):
+            if table.num_rows:
                 arrived.set()
                 time.sleep(0.2)
     thread.join()

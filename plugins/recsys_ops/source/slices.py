@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import polars as pl
+import pyarrow as pa
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, StorageError
@@ -24,7 +25,7 @@ def delivered(
     """Run the query for each slice of `hours` from `start` up to, not including, `end`, `connections` slices at a time.
 
     sql : selects between ``:start`` and ``:end`` and delivers the column `recorded_at`.
-    folder : empty, on the local disk; what arrives is kept there as Parquet while it is needed.
+    folder : empty, on the local disk; what arrives is kept there as Arrow files while it is needed.
     Returns the rows of all slices in order, lazily, and their number; a column has one type, text where the slices' types differ,
     and is null in slices that lack it. Memory holds one batch of the driver for each connection, whatever the window.
 
@@ -53,8 +54,8 @@ def delivered(
     for file, schema in files:
         if schema != common:
             with _room(folder):
-                pl.read_parquet(file).select(database.as_common(schema, common)).write_parquet(file, compression="lz4")
-    return pl.scan_parquet([file for file, _ in files]) if files else pl.LazyFrame(schema=common), rows
+                _write(file, pl.read_ipc(file.read_bytes()).select(database.as_common(schema, common)).to_arrow())
+    return pl.scan_ipc([file for file, _ in files]) if files else pl.LazyFrame(schema=common), rows
 
 
 def _keep(
@@ -64,17 +65,22 @@ def _keep(
     kept = []
     query = free.get()
     try:
-        for number, frame in enumerate(query(dict(zip(("start", "end"), window, strict=True)))):
-            if "recorded_at" not in frame.columns:
+        for number, table in enumerate(query(dict(zip(("start", "end"), window, strict=True)))):
+            if "recorded_at" not in table.column_names:
                 raise DataError("the events query delivers no column recorded_at, by which days are cut; name one in its SQL")
-            file = folder / f"{window[0]:%Y%m%dT%H}-{number}.parquet"
-            kept.append((file, frame.schema, frame.height))
-            if frame.height:
+            file = folder / f"{window[0]:%Y%m%dT%H}-{number}.arrow"
+            kept.append((file, pl.Schema(table.schema), table.num_rows))
+            if table.num_rows:
                 with _room(folder):
-                    frame.write_parquet(file, compression="lz4")
+                    _write(file, table)
     finally:
         free.put(query)
     return kept
+
+
+def _write(file: Path, table: pa.Table) -> None:
+    with pa.ipc.new_file(file, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
 
 
 @contextmanager

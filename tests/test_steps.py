@@ -101,16 +101,28 @@ def test_a_run_of_the_same_day_beside_this_one_cannot_lend_its_rows_to_this_ones
         clean(storage, "filter_staff")
 
 
-def test_the_contract_that_read_the_values_is_the_one_that_travels_with_the_rows(
+def test_a_contract_mended_between_two_steps_is_not_half_applied_and_travels_with_the_rows(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deliver(storage, [{}])
+    deliver(storage, [{"named": "n1"}, {"product_id": None, "named": "n2"}])
     clean(storage, "align_schema")
     text = (include_dir() / "contract.yaml").read_text()
-    (tmp_path / "contract.yaml").write_text(text.replace("version: 1\n", "version: 2\n"))
+    (tmp_path / "contract.yaml").write_text(text.replace("version: 1\n", "version: 2\n").replace("[product_id,", "[named,"))
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
-    clean(storage, "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff")
-    assert steps.kept_rows(storage, steps.LAST, DAY)[1]["contract_version"] == "2"
+    with pytest.raises(StorageError, match="contract has changed since align_schema judged 2026-03-02: run the steps after ext"):
+        clean(storage, "fix_types")
+    clean(storage)
+    kept, facts = steps.kept_rows(storage, steps.LAST, DAY)
+    assert kept.collect()["item_id"].to_list() == ["n1", "n2"]
+    assert facts["contract_version"] == "2"
+
+
+def test_a_delivery_written_anew_is_not_read_with_the_verdicts_on_the_one_before(storage: Storage) -> None:
+    deliver(storage, [{}, {"customer_ref": "u2"}])
+    clean(storage, "align_schema")
+    deliver(storage, [{"customer_ref": "u2"}, {}])
+    with pytest.raises(StorageError, match=r"align_schema of 2026-03-02 judged other rows .* steps after extract_delta again"):
+        clean(storage, "fix_types")
 
 
 def test_after_a_failed_step_the_quarantine_holds_nothing_of_an_earlier_run(storage: Storage) -> None:

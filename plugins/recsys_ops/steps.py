@@ -1,8 +1,8 @@
 """A day's rows on their way through the cleaning steps, from the raw object to what goes into the history.
 
-`align_schema` and `fix_types` write the rows they keep. The steps after them only judge the rows of `fix_types`: each writes the
-numbers of the rows that it and the judges before it took out, tied to the object they judged by its SHA-256. The rejected rows
-themselves, with their reasons, lie in quarantine.
+Only `fix_types` writes the rows that it keeps. The others are judges, `align_schema` of the raw object, those after `fix_types`
+of its rows: each writes the numbers of the rows that it and the judges before it took out, tied to the object they judged by
+its SHA-256. The rejected rows themselves, with their reasons, lie in quarantine.
 """
 
 import hashlib
@@ -36,7 +36,6 @@ STEPS: dict[str, Callable[[pl.LazyFrame, CleaningSettings], Cleaned]] = {
 }
 _ORDER = list(STEPS)
 LAST = _ORDER[-1]
-_WRITES_ROWS = ("align_schema", "fix_types")
 _FAST: Any = {"compression": "zstd", "compression_level": 1, "statistics": False}
 # what a message may show of a rejected row: it goes into logs and alerts, and columns may be mixed up
 _NUMBER = r"(?!(\d+\.){3})[-0-9.eE_:TZ]{1,32}"
@@ -49,8 +48,7 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
     Memory grows with the compressed rows of the day and with what the step's function says.
     Raises DataError when a larger share of the rows than `max_quarantine_share` is rejected; they are in quarantine by then.
     """
-    before = _ORDER[_ORDER.index(step) - 1] if step != _ORDER[0] else None
-    rows, facts = kept_rows(storage, before, day) if before else storage.scan_parquet(paths.raw(day))
+    rows, facts = _incoming(storage, step, day, settings)
     cleaned = STEPS[step](rows, settings)
     # versions of lists and of the contract travel with the rows
     facts |= {name: note for name, note in cleaned.notes.items() if isinstance(note, str)}
@@ -58,7 +56,7 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
         kept, rejected = folder / "kept.parquet", folder / "rejected.parquet"
         try:
             # one sink after the other: Polars would hold in memory what two have in common
-            if step in _WRITES_ROWS:
+            if step == "fix_types":
                 cleaned.kept.sink_parquet(kept, metadata=facts, **_FAST)
             refused = cleaned.rejected.filter(_left_out(rows, kept)) if step == "fix_types" else cleaned.rejected
             refused.sink_parquet(rejected, metadata=facts, **_FAST)
@@ -72,52 +70,71 @@ def clean(storage: Storage, step: str, day: date, settings: CleaningSettings) ->
         if figures["rejected"] > settings.max_quarantine_share * figures["rows_in"]:
             storage.delete(paths.step(step, day))  # an earlier run's rows must not pass for this one's
             raise DataError(_too_many(storage, step, day, figures, quarantined, settings.max_quarantine_share))
-        left = pl.scan_parquet(kept) if step in _WRITES_ROWS else rows.filter(~among(quarantined.select("row").collect()["row"]))
-        figures["kept"] = _count(left)
+        figures["kept"] = _count(pl.scan_parquet(kept) if step == "fix_types" else cleaned.kept)
         exploded = figures["kept"] + figures["rejected"] - figures["rows_in"]
         if exploded and not (exploded > 0 and cleaned.notes.get("split")):
             raise DataError(f"{step} {day}: {figures} do not add up: rows in must be rows kept and rejected")
-        if step in _WRITES_ROWS:
+        if step == "fix_types":
             storage.put(paths.step(step, day), kept)
         else:
-            _take_out(storage, step, str(before), day, quarantined, facts)
+            _take_out(storage, step, day, quarantined, facts)
     return figures | (
         {"exploded": exploded, "drift": _drift(storage, day, rows.collect_schema())} if step == "align_schema" else {}
     )
 
 
 def kept_rows(storage: Storage, step: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """The rows that a step left of the day, in the order of delivery, and the facts that travel with them.
+    """The rows that `fix_types` or a later step left of the day, in the order of delivery, and the facts that travel with them.
 
     Raises StorageError when the step's object is missing, or when the rows it judged have been written anew since.
     """
-    path = paths.step(step, day)
-    if step == "align_schema":
-        return storage.scan_parquet(path)
-    data = storage.get(paths.step("fix_types", day))
-    digest = hashlib.sha256(data).hexdigest()
-    # row groups would be tried against their statistics, which `among` cannot answer
-    judged = pl.scan_parquet(data, use_statistics=False)
+    judged, facts = _judged(storage, paths.step("fix_types", day))
     if step == "fix_types":
-        return judged, {**storage.facts(path), "judged": digest}
-    taken, facts = storage.scan_parquet(path)
-    _same(step, day, facts, digest)
-    return judged.filter(~among(taken.collect()["row"])), facts
+        return judged, facts
+    taken, facts = _taken(storage, step, day, facts["judged"])
+    return judged.filter(~among(taken)), facts
 
 
-def _same(step: str, day: date, facts: dict[str, str], digest: str) -> None:
-    if facts["judged"] != digest:
-        raise StorageError(f"{step} of {day} judged other rows than fix_types left since: run the steps after fix_types again")
+def _incoming(storage: Storage, step: str, day: date, settings: CleaningSettings) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The rows that a step judges, and the facts that travel with them."""
+    if step not in ("align_schema", "fix_types"):
+        return kept_rows(storage, _before(step), day)
+    delivered, facts = _judged(storage, paths.raw(day))
+    if step == "align_schema":
+        return delivered, facts
+    broken, facts = _taken(storage, "align_schema", day, facts["judged"])
+    contract = _contract(settings)
+    if facts["contract_sha256"] != contract.facts["contract_sha256"]:
+        raise StorageError(f"the contract has changed since align_schema judged {day}: run the steps after extract_delta again")
+    return cleaning.align_schema(delivered, contract, broken).kept, facts
 
 
-def _take_out(storage: Storage, step: str, before: str, day: date, quarantined: pl.LazyFrame, facts: dict[str, str]) -> None:
-    """Write the numbers of all rows taken out so far, ascending, with the digest of the rows that were judged."""
-    taken = [quarantined.select("row")]
-    if before not in _WRITES_ROWS:
-        earlier, about = storage.scan_parquet(paths.step(before, day))
-        _same(before, day, about, facts["judged"])
-        taken.append(earlier)
-    storage.write_parquet(paths.step(step, day), pl.concat(taken).sort("row").collect(), facts)
+def _judged(storage: Storage, path: str) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """An object that steps judge, and its facts, its SHA-256 among them."""
+    data = storage.get(path)
+    rows, facts = storage.open_parquet(path, data)
+    return rows, {**facts, "judged": hashlib.sha256(data).hexdigest()}
+
+
+def _taken(storage: Storage, step: str, day: date, digest: str) -> tuple[pl.Series, dict[str, str]]:
+    """The numbers of the rows that a step and the judges before it took out, and the facts that travel with the others."""
+    taken, facts = storage.scan_parquet(paths.step(step, day))
+    if facts.get("judged") != digest:
+        wrote = "extract_delta" if step == "align_schema" else "fix_types"
+        raise StorageError(f"{step} of {day} judged other rows than {wrote} left since: run the steps after {wrote} again")
+    return taken.collect()["row"], facts
+
+
+def _before(step: str) -> str:
+    return _ORDER[_ORDER.index(step) - 1]
+
+
+def _take_out(storage: Storage, step: str, day: date, quarantined: pl.LazyFrame, facts: dict[str, str]) -> None:
+    """Write the numbers of all rows taken out so far, ascending, with the digest of the object that was judged."""
+    taken = quarantined.select("row").collect()["row"]
+    if step not in ("align_schema", "deduplicate"):
+        taken = taken.append(_taken(storage, _before(step), day, facts["judged"])[0])
+    storage.write_parquet(paths.step(step, day), taken.sort().to_frame(), facts)
 
 
 def _contract(settings: CleaningSettings) -> cleaning.Contract:

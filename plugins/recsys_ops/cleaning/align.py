@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import MARKS, Cleaned, as_they_came
+from recsys_ops.cleaning.cleaned import MARKS, Cleaned, among, as_they_came
 from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
 from recsys_ops.cleaning.payload import is_nested, listed, open_payloads
 from recsys_ops.cleaning.values import INTEGER, as_text
@@ -15,10 +15,11 @@ from recsys_ops.errors import ContractError
 MAX_ITEMS = 1000
 
 
-def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
+def align_schema(delivered: pl.LazyFrame, contract: Contract, broken: pl.Series | None = None) -> Cleaned:
     """Give every column of the contract its canonical name.
 
-    delivered : LazyFrame, (n_rows, any), as delivered.
+    delivered : LazyFrame, (n_rows, any), as delivered. Memory grows with the rejected rows' numbers.
+    broken : the places in the delivery of the rows to reject, if an earlier call has found them.
     Keeps ``row``, numbers in ascending order from 0, and exactly the contract's columns, in its order, types and values as
     delivered; rejected rows carry their place in the delivery as ``row``. Where a delivery has a column under several of its
     names, a row's first value that is not blank is taken, as text where their types differ. A column that may be absent and is,
@@ -49,12 +50,15 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract) -> Cleaned:
     aligned = {name: _align(name, sources[name], types, rule, paths) for name, rule in contract.columns.items()}
     faults = [_Fault("not_json", payload, is_none, as_text(payload, dtypes[payload])) for payload, is_none in no_objects.items()]
     faults += [fault for column in aligned.values() for fault in column.faults]
-    read = opened.with_columns(expr.alias(name) for column in aligned.values() for name, expr in column.lists.items())
-    broken = pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
-    kept = read.filter(~broken).select(pl.col(" row").alias("row"), *(c.value.alias(name) for name, c in aligned.items()))
-    if several := [name for name, column in aligned.items() if column.lists]:
+    read = opened.with_columns(expr.alias(name) for column in aligned.values() for name, expr in column.made.items())
+    if broken is None:
+        holds = pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
+        broken = read.select(" row", broken=holds).filter("broken").collect(engine="streaming")[" row"]
+    left_out = among(broken, " row")
+    kept = read.filter(~left_out).select(pl.col(" row").alias("row"), *(c.value.alias(name) for name, c in aligned.items()))
+    if several := [name for name, column in aligned.items() if column.split]:
         kept = kept.drop("row").explode(several).with_row_index("row")
-    rejected = read.filter(broken).select(
+    rejected = read.filter(left_out).select(
         *as_they_came(dtypes.names(), ("row", *MARKS)),
         row=" row",
         reason=pl.coalesce(*(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults), pl.lit(None, pl.String)),
@@ -75,11 +79,12 @@ class _Fault:
 
 @dataclass(frozen=True)
 class _Column:
-    """How a column of the contract comes about; `lists` are made first, where a row may name several values."""
+    """How a column of the contract comes about; `made` are columns that the others need. With `split`, a value is a list."""
 
     value: pl.Expr
     faults: list[_Fault] = field(default_factory=list)
-    lists: dict[str, pl.Expr] = field(default_factory=dict)
+    made: dict[str, pl.Expr] = field(default_factory=dict)
+    split: bool = False
 
 
 def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
@@ -111,9 +116,12 @@ def _align(name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, pat
     if separator is not None:
         return _items(name, texts, separator, faults)
     said = [pl.when(text.str.strip_chars() != "").then(text) for text in texts.values()]
-    meant = [_plain(text.str.strip_chars(), rule) for text in said]
+    # most rows have the value under one name only, and of those nothing is compared
+    several = pl.sum_horizontal(pl.col(found).is_not_null()) > 1
+    made = {f" {source} meant": _plain(pl.when(several).then(text).str.strip_chars(), rule) for source, text in texts.items()}
+    meant = [pl.when(pl.col(source) != "").then(source) for source in made]
     # text only where the types differ: a float must not be taken for the text that an id is
-    return _Column(pl.coalesce(found if alike else said), [*faults, _conflict(name, texts, meant)])
+    return _Column(pl.coalesce(found if alike else said), [*faults, _conflict(name, texts, meant)], made)
 
 
 def _items(name: str, texts: dict[str, pl.Expr], separator: str, faults: list[_Fault]) -> _Column:
@@ -122,7 +130,7 @@ def _items(name: str, texts: dict[str, pl.Expr], separator: str, faults: list[_F
     for items, text in zip(found, texts.values(), strict=True):
         faults.append(_Fault("not_a_value", name, items.is_not_null() & items.list.first().is_null(), text))
         faults.append(_Fault("too_many_items", name, items.list.len() > MAX_ITEMS, text))
-    return _Column(pl.coalesce(found), [*faults, _conflict(name, texts, found)], lists)
+    return _Column(pl.coalesce(found), [*faults, _conflict(name, texts, found)], lists, split=True)
 
 
 def _lost(name: str, texts: dict[str, pl.Expr], dtypes: pl.Schema) -> list[_Fault]:

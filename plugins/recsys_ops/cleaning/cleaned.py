@@ -41,11 +41,11 @@ def take_out(events: pl.LazyFrame, marks: pl.DataFrame, notes: dict[str, object]
     return Cleaned(events.filter(~marked), rejected.join(marks.lazy(), on="row", how="left", maintain_order="left"), notes)
 
 
-def among(rows: pl.Series) -> pl.Expr:
-    """Whether the number in ``row`` is one of these. Memory: a byte for each number up to the largest; a join would hold rows."""
+def among(rows: pl.Series, number: str = "row") -> pl.Expr:
+    """Whether the number in a column is one of these. Memory: a byte for each up to the largest; a join would hold rows."""
     numbers = rows.to_numpy()
     found = np.zeros(int(numbers.max(initial=0)) + 2, bool)
     found[numbers] = True
-    return pl.col("row").map_batches(
+    return pl.col(number).map_batches(
         lambda asked: pl.Series(found[np.minimum(asked.to_numpy(), len(found) - 1)]), return_dtype=pl.Boolean, is_elementwise=True
     )

@@ -18,8 +18,8 @@ def deduplicate(events: pl.LazyFrame) -> Cleaned:
     ``duplicate`` if it says the same, else ``superseded``.
     """
     key = pl.struct(KEY).hash()
-    hashes = events.select(key=key).collect(engine="streaming")["key"]
-    repeated = hashes.filter(hashes.is_duplicated()).unique()
+    hashes = events.select(key=key).collect(engine="streaming")["key"].sort()
+    repeated = hashes.filter(hashes == hashes.shift()).unique()
     candidates = events.filter(key.is_in(repeated.implode())).collect(engine="streaming")
     # the length first: row ids are mostly numbers, and "10" comes after "9"
     ordered = candidates.sort("recorded_at", pl.col("row_id").str.len_bytes(), "row_id", "row")

@@ -20,8 +20,12 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
     dtypes = aligned.collect_schema()
     readings = {name: read_column(name, dtypes[name], rule, contract.event_names) for name, rule in contract.columns.items()}
     refused = {name: reading.refusals | _future(name, contract) for name, reading in readings.items()}
-    read = aligned.with_columns(reading.text.alias(f"{name} text") for name, reading in readings.items()).with_columns(
-        reading.value.alias(f"{name} value") for name, reading in readings.items()
+    texts = [f"{name} text" for name in readings]
+    read = (
+        aligned.with_columns(reading.text.alias(f"{name} text") for name, reading in readings.items())
+        .with_columns(pl.when(pl.col(text) != "").then(text).alias(text) for text in texts)
+        .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
+        .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
     )
     conditions = [condition for found in refused.values() for condition in found.values()]
     marked = read.with_columns(broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions))

@@ -14,40 +14,48 @@ from recsys_ops.settings import StaffSettings
 def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
     """Reject the events of staff and of test accounts.
 
-    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the distinct addresses.
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the distinct accounts and addresses.
     The first that holds: ``staff_account`` (a listed user id), ``staff_role``, ``staff_email`` (a listed domain itself, no
     subdomain), ``staff_network`` (an address in a listed network; a text that is no address is in none), ``test_account`` (the
     pattern is found in the e-mail address). Roles, domains and the pattern ignore case.
 
     Raises SettingsError when `test_account_pattern` is not a regular expression.
     """
-    role, email = pl.col("role").str.to_lowercase(), pl.col("email").str.to_lowercase()
-    checks = [
-        ("staff_account", "user_id", pl.col("user_id").is_in(settings.user_ids)),
-        ("staff_role", "role", role.is_in([name.lower() for name in settings.roles])),
-        ("staff_email", "email", email.str.extract("@([^@]*)$").is_in([name.lower() for name in settings.email_domains])),
-        ("staff_network", "ip", pl.col("ip").is_in(_inside(events, settings.networks).implode())),
-    ]
+    columns = ("user_id", "role", "email", "ip")
+    people = events.select(columns).unique().collect(engine="streaming")
+    user_ids, roles, emails, ips = (people[name].drop_nulls().unique() for name in columns)
+    small = emails.str.to_lowercase()
+    checks = {
+        ("staff_account", "user_id"): user_ids.filter(user_ids.is_in(settings.user_ids)),
+        ("staff_role", "role"): roles.filter(roles.str.to_lowercase().is_in([name.lower() for name in settings.roles])),
+        ("staff_email", "email"): emails.filter(
+            small.str.extract("@([^@]*)$").is_in([name.lower() for name in settings.email_domains])
+        ),
+        ("staff_network", "ip"): _inside(ips, settings.networks),
+    }
     if settings.test_account_pattern is not None:
-        checks.append(("test_account", "email", email.str.contains(f"(?i){settings.test_account_pattern}")))
-    marks = events.select(
-        "row",
-        reason=pl.coalesce(pl.when(check).then(pl.lit(code)) for code, _, check in checks),
-        column=pl.coalesce(pl.when(check).then(pl.lit(name)) for _, name, check in checks),
-        value=pl.coalesce(pl.when(check).then(name) for _, name, check in checks),
-    ).filter(pl.col("reason").is_not_null())
-    try:
-        return take_out(events, marks.collect(engine="streaming"), {})
-    except pl.exceptions.ComputeError as error:
-        raise SettingsError(f"cleaning.staff.test_account_pattern: {settings.test_account_pattern!r}: {error}") from error
+        try:
+            checks["test_account", "email"] = emails.filter(small.str.contains(f"(?i){settings.test_account_pattern}"))
+        except pl.exceptions.ComputeError as error:
+            pattern = settings.test_account_pattern
+            raise SettingsError(f"cleaning.staff.test_account_pattern: {pattern!r}: {error}") from error
+    holds = [(code, name, pl.col(name).is_in(values.implode())) for (code, name), values in checks.items()]
+    marks = (
+        events.filter(pl.any_horizontal(check for *_, check in holds))
+        .select(
+            "row",
+            reason=pl.coalesce(pl.when(check).then(pl.lit(code)) for code, _, check in holds),
+            column=pl.coalesce(pl.when(check).then(pl.lit(name)) for _, name, check in holds),
+            value=pl.coalesce(pl.when(check).then(name) for _, name, check in holds),
+        )
+        .collect(engine="streaming")
+    )
+    return take_out(events, marks, {})
 
 
-def _inside(events: pl.LazyFrame, networks: tuple[IPv4Network | IPv6Network, ...]) -> pl.Series:
+def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> pl.Series:
     """The distinct addresses that lie in a network. All are compared as 128 bits, IPv4 as IPv6 maps it."""
-    if not networks:
-        return pl.Series(dtype=pl.String)
-    ips = events.select(pl.col("ip").drop_nulls().unique()).collect(engine="streaming")["ip"]
-    packed = {text: bits for text in ips if (bits := _packed(text))}
+    packed = {text: bits for text in ips if (bits := _packed(text))} if networks else {}
     addresses = np.frombuffer(b"".join(packed.values()), ">u8").reshape(-1, 2)
     inside = np.zeros(len(addresses), bool)
     for network in map(_as_ipv6, networks):

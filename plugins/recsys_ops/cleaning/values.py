@@ -27,10 +27,12 @@ Refusals = dict[str, pl.Expr]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a column is read: `text` from the delivered column, `value` from the column ``<name> text``, and the conditions on
-    both and on ``<name> value`` under which a row is refused. Blank text is absent: null in `text`."""
+    """How a column is read: `text` from the delivered column, then, with blank text made null, `part` from the column
+    ``<name> text``, `value` from both, and the conditions on all three under which a row is refused. Each is a column of its
+    own because Polars would compute anew whatever stands in an expression twice."""
 
     text: pl.Expr
+    part: pl.Expr
     value: pl.Expr
     refusals: Refusals
 
@@ -44,7 +46,8 @@ def read_column(name: str, dtype: pl.DataType, rule: ColumnRule, event_names: di
 
     Raises ContractError for a column of a type that holds no single value (lists, structs, bytes).
     """
-    delivered, text, read = pl.col(name), pl.col(f"{name} text"), pl.col(f"{name} value")
+    delivered, text, part, read = pl.col(name), pl.col(f"{name} text"), pl.col(f"{name} part"), pl.col(f"{name} value")
+    made = pl.lit(None)
     match rule:
         case TextRule():
             value, refusals = _text(text, read, rule, dtype)
@@ -55,9 +58,11 @@ def read_column(name: str, dtype: pl.DataType, rule: ColumnRule, event_names: di
         case TimeRule() if isinstance(dtype, pl.Datetime):
             value, refusals = _typed_time(delivered, read, rule, dtype)
         case TimeRule():
-            value, refusals = _written_time(text, read, rule)
+            made = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
+            value, refusals = _written_time(text, part, read, rule)
         case EventRule():
-            value = _named(text.str.to_lowercase(), event_names)
+            made = text.str.to_lowercase().cast(pl.Enum(list(event_names)), strict=False)
+            value = _named(part, event_names)
             refusals = {"unknown_event": read.is_null()}
     absent = delivered.is_null() if isinstance(dtype, pl.Datetime) else text.is_null()
     refusals = {reason: ~absent & condition for reason, condition in refusals.items()}
@@ -65,8 +70,8 @@ def read_column(name: str, dtype: pl.DataType, rule: ColumnRule, event_names: di
         value = pl.when(absent).then(pl.lit(rule.default)).otherwise(value)
     elif not rule.nullable:
         refusals = {"missing": absent, **refusals}
-    written = as_text(name, dtype).str.strip_chars()
-    return Reading(pl.when(written != "").then(written), value, refusals)
+    written = as_text(name, dtype)
+    return Reading(written.str.strip_chars() if dtype == pl.String else written, made, value, refusals)
 
 
 def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -106,10 +111,9 @@ def _text(text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType) -> t
 
 
 def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, Refusals]:
-    written = text.str.contains(INTEGER)
     # an integer that does not fit 64 bits is null
-    return pl.when(written).then(text).cast(pl.Int64, strict=False), {
-        "not_an_integer": ~written,
+    return text.cast(pl.Int64, strict=False), {
+        "not_an_integer": ~text.str.contains(INTEGER),
         "out_of_bounds": ~read.is_between(rule.min, rule.max).fill_null(False),
     }
 
@@ -118,26 +122,21 @@ def _decimal(delivered: pl.Expr, text: pl.Expr, read: pl.Expr, rule: DecimalRule
     if dtype.is_float():
         value, written = delivered.cast(pl.Float64), delivered.is_finite()
     else:
-        written = text.str.contains(DECIMAL)
-        value = pl.when(written).then(text).cast(pl.Float64, strict=False)
+        value, written = text.cast(pl.Float64, strict=False), text.str.contains(DECIMAL)
     return value, {"not_a_decimal": ~written, "out_of_bounds": ~read.is_between(rule.min, rule.max)}
 
 
-def _written_time(text: pl.Expr, read: pl.Expr, rule: TimeRule) -> tuple[pl.Expr, Refusals]:
+def _written_time(text: pl.Expr, number: pl.Expr, read: pl.Expr, rule: TimeRule) -> tuple[pl.Expr, Refusals]:
     readings: list[pl.Expr] = []
     refusals: Refusals = {}
     if "iso8601" in rule.formats:
         zoned = pl.when(text.str.contains(NAIVE + OFFSET)).then(text).str.replace(" ", "T", literal=True)
-        naive = pl.when(text.str.contains(NAIVE + "$")).then(text).str.replace(" ", "T", literal=True)
-        moment = naive.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-        readings = [
-            zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False),
-            _in_utc(moment, rule.timezone),
-        ]
+        readings = [zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False)]
         if rule.timezone is None:
-            refusals["naive_time"] = moment.is_not_null()
+            refusals["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
+        else:
+            readings.append(_in_utc(_naive(text), rule.timezone))
     # plausible seconds, milli- and microseconds have different numbers of digits: a number is at most one of them
-    number = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
     for name in rule.formats:
         if name in EPOCHS:
             scale = EPOCHS[name]
@@ -148,21 +147,26 @@ def _written_time(text: pl.Expr, read: pl.Expr, rule: TimeRule) -> tuple[pl.Expr
     return pl.coalesce(readings), refusals | _time_refusals(read)
 
 
+def _naive(text: pl.Expr) -> pl.Expr:
+    """The wall clock of a time that names no zone."""
+    written = pl.when(text.str.contains(NAIVE + "$")).then(text).str.replace(" ", "T", literal=True)
+    return written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+
+
 def _typed_time(delivered: pl.Expr, read: pl.Expr, rule: TimeRule, dtype: pl.Datetime) -> tuple[pl.Expr, Refusals]:
     exact = delivered.cast(pl.Datetime("us", dtype.time_zone))
     moment = pl.when(exact.cast(dtype) == delivered).then(exact)
     if dtype.time_zone is not None:
         return moment.dt.convert_time_zone("UTC"), _time_refusals(read)
-    refusals = {"naive_time": moment.is_not_null()} if rule.timezone is None else {}
-    return _in_utc(moment, rule.timezone), refusals | _time_refusals(read)
+    if rule.timezone is None:
+        return pl.lit(None, TIME), {"naive_time": moment.is_not_null(), **_time_refusals(read)}
+    return _in_utc(moment, rule.timezone), _time_refusals(read)
 
 
 def _time_refusals(read: pl.Expr) -> Refusals:
     return {"not_a_time": read.is_null(), "out_of_bounds": ~read.is_between(FIRST, END, closed="left")}
 
 
-def _in_utc(moment: pl.Expr, timezone: str | None) -> pl.Expr:
-    """A naive time in its zone: the earlier of an hour that came twice, null for one that never was, null without a zone."""
-    if timezone is None:
-        return pl.lit(None, TIME)
+def _in_utc(moment: pl.Expr, timezone: str) -> pl.Expr:
+    """A naive time in its zone: the earlier of an hour that came twice, null for one that never was."""
     return moment.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")

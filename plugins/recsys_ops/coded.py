@@ -5,10 +5,9 @@ any object may be deleted at any time.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import accumulate
 from typing import get_args
 
 import polars as pl
@@ -33,20 +32,17 @@ def read(storage: Storage, first: date, last: date, *, version: int) -> pl.DataF
 
     The events of `history.read`, told apart by a hash of 64 bits, with the ids as Enum of the window's ascending ids and the
     event time as whole seconds since 1970 (UInt32). Days whose objects are missing, damaged or made from other data files are
-    read from the history, and their objects written. Memory grows with the events, some 70 bytes each, with the ids, once for
-    each day they occur on, and with the rows of four days.
+    read from the history, and their objects written. Memory grows with the events, some 60 bytes each, with the different ids
+    and with the rows of four days.
     """
     files = {day: names for day, names in sorted(history.files(storage, version).items()) if first <= day <= last}
+    met = {name: pl.Categories.random() for name in _IDS}
     with ThreadPoolExecutor(_READERS) as pool:
-        days = list(pool.map(lambda day: _parts(_day(storage, day, files[day], version), day), files))
+        days = list(pool.map(lambda day: _rows(_day(storage, day, files[day], version), day, met), files))
     if not days:
         return pl.DataFrame(schema=_READ)
-    rows, users, items = zip(*days, strict=True)
-    ids = (
-        _ids(users, [of_day["user"] for of_day in rows]).alias("user_id"),
-        _ids(items, [of_day["item"] for of_day in rows]).alias("item_id"),
-    )
-    return _newest(pl.concat(rows).drop("user", "item").with_columns(ids)).select(_READ.keys())
+    rows = _newest(pl.concat(days))
+    return rows.with_columns(_ascending(rows[name], met[name]) for name in _IDS).select(_READ.keys())
 
 
 def code(events: pl.DataFrame) -> pl.DataFrame:
@@ -90,21 +86,17 @@ def _digest(coded: pl.DataFrame) -> str:
     return f"{coded.height} {coded.hash_rows().sum()}"
 
 
-def _parts(coded: pl.DataFrame, day: date) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
-    """A day's rows and ids, without the nulls between them."""
-    rows = coded.select(*_ROW.keys(), day=pl.lit(day))
-    return rows, coded["user_id"].drop_nulls(), coded["item_id"].drop_nulls()
+def _rows(coded: pl.DataFrame, day: date, met: Mapping[str, pl.Categories]) -> pl.DataFrame:
+    """A day's rows, the ids as Categorical of those that the days have met so far, in no order."""
+    users, items = (coded[name].drop_nulls().cast(pl.Categorical(met[name])) for name in _IDS)
+    ids = users.gather(coded["user"]), items.gather(coded["item"])
+    return coded.select("event", "event_type", "second", *ids, day=pl.lit(day))
 
 
-def _ids(own: Sequence[pl.Series], places: Sequence[pl.Series]) -> pl.Series:
-    """The ids of all rows, as Enum of the ascending ids of all days.
-
-    own : the ids of each day · places : where among them each row's id is
-    """
-    joined = pl.concat(own)
-    starts = accumulate(map(len, own), initial=0)
-    at = pl.concat([place + start for place, start in zip(places, starts, strict=False)])
-    return joined.cast(pl.Enum(joined.unique().sort())).gather(at)
+def _ascending(column: pl.Series, met: pl.Categories) -> pl.Series:
+    """Categorical ids as Enum of the ascending ids that all days have met."""
+    ids = met.to_series()
+    return ids.cast(pl.Enum(ids.sort())).gather(column.to_physical()).alias(column.name)
 
 
 def _newest(events: pl.DataFrame) -> pl.DataFrame:

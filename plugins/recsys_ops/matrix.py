@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_ops.compiled import compiled
 from recsys_ops.errors import DataError
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType
 
@@ -59,7 +60,7 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
     can be recommended. A model of an earlier run has learnt from the masked pairs: judged on them, or taken to start from, it
     would look better than it is, so by these protocols a model is compared with popularity alone and fitted from scratch.
 
-    The order of the rows does not matter. Memory grows with the events of the window, some 60 bytes each beside `events`.
+    The order of the rows does not matter. Memory grows with the events of the window, some 50 bytes each beside `events`.
 
     events : history rows (day, user_id, item_id, event_type, …), the ids as String or as Enum of ascending ids; days outside
         the window are left out
@@ -88,12 +89,11 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
     bought = rows.filter(kind.is_in(_codes(["purchase"])))
     liked = rows.filter(kind.is_in(_codes(evaluation.events)))
     if evaluation.protocol == "next_day":
-        last = day - timedelta(days=1)
-        is_before = (np.arange(weights.size) % confidence.window_days > 0)[weighted & 2 ** _bits(weights) - 1]
-        learnable, bought_before = weighted[is_before], bought.filter(age > 0)
+        last, youngest = day - timedelta(days=1), 1
+        learnable, bought_before = weighted, bought.filter(age >= youngest)
         held = liked.filter(age == 0).select(cell.unique().sort()).collect().to_series().to_numpy()
     else:
-        last = day
+        last, youngest = day, 0
         cells = weighted >> _bits(weights)
         held = _drawn(liked, evaluation, len(items))
         held = _both_in(held, cells[~np.isin(cells, held)], shape)
@@ -109,7 +109,7 @@ def build(events: pl.DataFrame, day: date, confidence: ConfidenceSettings, evalu
 
     buyers = who(bought_before)
 
-    met = _sums(learnable, weights, shape, confidence.repeat_decay)
+    met = _sums(learnable, weights, shape, confidence.repeat_decay, youngest)
     if met.nnz == 0:
         raise DataError(
             f"nothing to train on: history holds no {', '.join(confidence.weights)} events of "
@@ -177,21 +177,33 @@ def _weights(confidence: ConfidenceSettings) -> NDArray[np.float64]:
 
 
 def _sums(
-    keys: NDArray[np.int64], weights: NDArray[np.float64], shape: tuple[int, int], repeat_decay: float
+    keys: NDArray[np.int64], weights: NDArray[np.float64], shape: tuple[int, int], repeat_decay: float, youngest: int = 0
 ) -> sparse.csr_matrix:
-    """int64, multiples of 1/_UNIT: the weights of each pair's events, summed. Keys are sorted."""
-    bits = _bits(weights)
-    exact = weights.ravel()[keys & 2**bits - 1]
-    if repeat_decay < 1:
-        of_one_type = keys - (keys & 2**bits - 1) % weights.shape[1]  # the key without the age
-        places = np.arange(len(keys))
-        newest = np.maximum.accumulate(np.where(np.diff(of_one_type, prepend=-1), places, 0))
-        exact *= repeat_decay ** (places - newest)
-    # however old and often repeated, an event is more than none
-    whole = np.maximum((exact * _UNIT).round().astype(np.int64), 1)
-    cells = keys >> bits
-    starts = np.flatnonzero(np.diff(cells, prepend=-1))
-    return _matrix(cells[starts], np.add.reduceat(whole, starts), shape)
+    """int64, multiples of 1/_UNIT: the weights of each pair's events of at least that age, summed. Keys are sorted."""
+    data, columns, ends = _add_up(keys, _bits(weights), weights, shape, repeat_decay, youngest)
+    return sparse.csr_matrix((data, columns, np.maximum.accumulate(ends)), shape=shape)
+
+
+@compiled()
+def _add_up(keys, bits, weights, shape, repeat_decay, youngest):  # type: ignore[no-untyped-def]
+    """The cells' sums and columns, (n_cells,), and where the cells of each user that has some end, (n_users + 1,)."""
+    sums, columns = np.zeros(len(keys), np.int64), np.empty(len(keys), np.int32)
+    ends = np.zeros(shape[0] + 1, np.int32)
+    n_cells, last_cell, last_kind, repeats = 0, -1, -1, 0
+    for key in keys:
+        cell = key >> bits
+        kind, age = divmod(key - (cell << bits), weights.shape[1])
+        if age < youngest:
+            continue
+        if cell != last_cell:
+            user, columns[n_cells] = divmod(cell, shape[1])
+            n_cells += 1
+            ends[user + 1] = n_cells
+        repeats = repeats + 1 if cell == last_cell and kind == last_kind else 0
+        last_cell, last_kind = cell, kind
+        whole = np.rint(weights[kind, age] * repeat_decay**repeats * _UNIT)
+        sums[n_cells - 1] += max(np.int64(whole), 1)  # however old and often repeated, an event is more than none
+    return sums[:n_cells], columns[:n_cells], ends
 
 
 def _bits(weights: NDArray[np.float64]) -> int:
@@ -210,6 +222,8 @@ def _supported(sums: sparse.csr_matrix, buyers: NDArray[np.bool_], confidence: C
     """Without the cells of users and items that have too few; both are counted before either is left out."""
     if confidence.buyers_only:
         sums = _where(sums, buyers, np.ones(sums.shape[1], dtype=bool))
+    if confidence.min_user_events == confidence.min_item_events == 1:
+        return sums
     per_user, per_item = np.diff(sums.indptr), np.bincount(sums.indices, minlength=sums.shape[1])
     return _where(sums, per_user >= confidence.min_user_events, per_item >= confidence.min_item_events)
 
@@ -224,9 +238,10 @@ def _where(matrix: sparse.csr_matrix, users: NDArray[np.bool_], items: NDArray[n
 
 def _confidence(sums: sparse.csr_matrix, confidence: ConfidenceSettings) -> sparse.csr_matrix:
     """float32, above 1: a stored 1 would be the same as no event, and less would count against the item."""
-    weight = sums.data / _UNIT
-    extra = np.log1p(weight) if confidence.bm25 is None else _bm25(sums, weight, confidence.bm25.k1, confidence.bm25.b)
-    data = np.maximum((1 + confidence.alpha * extra).astype(np.float32), np.nextafter(np.float32(1), np.float32(2)))
+    weight, bm25 = sums.data / _UNIT, confidence.bm25
+    extra = np.log1p(weight, out=weight) if bm25 is None else _bm25(sums, weight, bm25.k1, bm25.b)
+    data = (1 + confidence.alpha * extra).astype(np.float32)
+    np.maximum(data, np.nextafter(np.float32(1), np.float32(2)), out=data)
     return sparse.csr_matrix((data, sums.indices, sums.indptr), shape=sums.shape)
 
 

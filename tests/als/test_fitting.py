@@ -1,7 +1,10 @@
 """The ALS solver against the equations it solves."""
 
 import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +159,27 @@ def test_the_same_input_gives_the_same_bytes_cold_and_warm():
     assert (first.user.tobytes(), first.item.tobytes()) == (second.user.tobytes(), second.item.tobytes())
     warm, again = (fit(matrix, settings, iterations=2, factors0=first) for _ in range(2))
     assert (warm.user.tobytes(), warm.item.tobytes()) == (again.user.tobytes(), again.item.tobytes())
+
+
+FITTING = """
+import numpy as np
+from scipy import sparse
+from recsys_ops.als.fitting import fit
+from recsys_ops.settings import TrainingSettings
+
+matrix = sparse.random_array((2000, 300), density=0.05, format="csr", dtype=np.float32, rng=1)
+matrix.data += 1
+found = fit(sparse.csr_matrix(matrix), TrainingSettings(factors=64, solver="cpu"), iterations=2)
+print(found.user.tobytes().hex())
+"""
+
+
+def test_the_bytes_are_the_same_just_compiled_and_loaded_from_disk(tmp_path: Path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = partial(subprocess.run, [sys.executable, "-c", FITTING], env=environment, check=True, capture_output=True)
+    compiled = run().stdout
+    assert any("solve" in file.name for file in tmp_path.rglob("*.nbc"))
+    assert run().stdout == compiled
 
 
 def test_another_seed_starts_elsewhere():

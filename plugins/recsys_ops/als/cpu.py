@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
@@ -20,6 +19,9 @@ _STEPS = 3  # of conjugate gradients, as many as `implicit` takes
 _SMALLEST = np.float32(1e-30)  # squared error of a row that is solved; float32 cannot divide much smaller numbers
 _CHUNKS = 256  # of the rows of a half-sweep; fixed, so that the bytes do not depend on the number of threads
 _BLOCK = 1 << 15  # rows of factors multiplied at a time
+_ZERO, _ONE = np.float32(0), np.float32(1)
+# no assumption that all is finite: an overflow must be seen as one
+_FAST: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
 
 
 def sweeps(
@@ -99,34 +101,9 @@ def _half_sweep(
 
 @cache
 def _kernel(factors: int) -> Callable[..., None]:
-    """The compiled solver of a chunk of rows; that the length is a constant lets the inner loops unroll. Compiles in a second."""
-    # no assumption that all is finite: an overflow must be seen as one
-    fast: Any = njit(nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
-    zero, one = np.float32(0), np.float32(1)
+    """The compiled solver of a chunk of rows; that the length is a constant lets the inner loops unroll."""
 
-    @fast
-    def add_cells(out, v, y, columns, confidence, begin, end, preference):  # type: ignore[no-untyped-def]
-        """out += Σ (preference · c − (c − 1) · y·v) y over the row's cells, four at a time to load and store `out` less."""
-        last = end - 1
-        for j in range(begin, end, 4):
-            j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
-            c0, c1, c2, c3 = confidence[j], confidence[j1], confidence[j2], confidence[j3]
-            # unsigned: no test for a negative index
-            i0, i1, i2, i3 = np.uint64(columns[j]), np.uint64(columns[j1]), np.uint64(columns[j2]), np.uint64(columns[j3])
-            s0, s1, s2, s3 = zero, zero, zero, zero
-            for k in range(factors):
-                s0 += y[i0, k] * v[k]
-                s1 += y[i1, k] * v[k]
-                s2 += y[i2, k] * v[k]
-                s3 += y[i3, k] * v[k]
-            t0 = preference * c0 - (c0 - one) * s0
-            t1 = preference * c1 - (c1 - one) * s1 if j + 1 < end else zero
-            t2 = preference * c2 - (c2 - one) * s2 if j + 2 < end else zero
-            t3 = preference * c3 - (c3 - one) * s3 if j + 3 < end else zero
-            for k in range(factors):
-                out[k] += t0 * y[i0, k] + t1 * y[i1, k] + t2 * y[i2, k] + t3 * y[i3, k]
-
-    @fast
+    @compiled(**_FAST)
     def solve(indptr, columns, confidence, y, spectrum, regularization, x):  # type: ignore[no-untyped-def]
         residual, diagonal = np.empty(factors, np.float32), np.empty(factors, np.float32)
         direction, image = np.empty(factors, np.float32), np.empty(factors, np.float32)
@@ -134,13 +111,13 @@ def _kernel(factors: int) -> Callable[..., None]:
             begin, end = indptr[row], indptr[row + 1]
             solution = x[row]
             if begin == end:
-                solution[:] = zero
+                solution[:] = _ZERO
                 continue
             for k in range(factors):
                 diagonal[k] = spectrum[k] + regularization[row]
                 residual[k] = -diagonal[k] * solution[k]
-            add_cells(residual, solution, y, columns, confidence, begin, end, one)
-            error = zero
+            _add_cells(residual, solution, y, columns, confidence, begin, end, _ONE, factors)
+            error = _ZERO
             for k in range(factors):
                 direction[k] = residual[k] / diagonal[k]
                 error += residual[k] * direction[k]
@@ -149,11 +126,11 @@ def _kernel(factors: int) -> Callable[..., None]:
                     break
                 for k in range(factors):
                     image[k] = -diagonal[k] * direction[k]
-                add_cells(image, direction, y, columns, confidence, begin, end, zero)
-                curvature = zero
+                _add_cells(image, direction, y, columns, confidence, begin, end, _ZERO, factors)
+                curvature = _ZERO
                 for k in range(factors):
                     curvature -= direction[k] * image[k]
-                length, before, error = error / curvature, error, zero
+                length, before, error = error / curvature, error, _ZERO
                 for k in range(factors):
                     solution[k] += length * direction[k]
                     residual[k] += length * image[k]
@@ -162,3 +139,27 @@ def _kernel(factors: int) -> Callable[..., None]:
                     direction[k] = residual[k] / diagonal[k] + error / before * direction[k]
 
     return solve  # type: ignore[no-any-return]
+
+
+# inlined: a call would run the machine code of one optimisation when just compiled, of another when loaded from disk
+@compiled(inline="always", **_FAST)
+def _add_cells(out, v, y, columns, confidence, begin, end, preference, factors):  # type: ignore[no-untyped-def]
+    """out += Σ (preference · c − (c − 1) · y·v) y over the row's cells, four at a time to load and store `out` less."""
+    last = end - 1
+    for j in range(begin, end, 4):
+        j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
+        c0, c1, c2, c3 = confidence[j], confidence[j1], confidence[j2], confidence[j3]
+        # unsigned: no test for a negative index
+        i0, i1, i2, i3 = np.uint64(columns[j]), np.uint64(columns[j1]), np.uint64(columns[j2]), np.uint64(columns[j3])
+        s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
+        for k in range(factors):
+            s0 += y[i0, k] * v[k]
+            s1 += y[i1, k] * v[k]
+            s2 += y[i2, k] * v[k]
+            s3 += y[i3, k] * v[k]
+        t0 = preference * c0 - (c0 - _ONE) * s0
+        t1 = preference * c1 - (c1 - _ONE) * s1 if j + 1 < end else _ZERO
+        t2 = preference * c2 - (c2 - _ONE) * s2 if j + 2 < end else _ZERO
+        t3 = preference * c3 - (c3 - _ONE) * s3 if j + 3 < end else _ZERO
+        for k in range(factors):
+            out[k] += t0 * y[i0, k] + t1 * y[i1, k] + t2 * y[i2, k] + t3 * y[i3, k]

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -322,6 +323,21 @@ def test_lists_equal_those_of_the_cpu(xp: Any, n: int, values: str, monkeypatch:
         assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
+
+
+def test_lists_take_no_more_memory_than_they_may(xp: Any):
+    if xp is not np:
+        pytest.skip("CuPy's pool keeps what others have used")
+    users, items = np.ones((3000, 8), np.float32), np.ones((2000, 8), np.float32)
+    results = users.shape[0] * 5 * 8
+    peaks = {}
+    for mib in (2, 8, None):
+        tracemalloc.start()
+        top_n(users, items, 5, max_memory_gib=mib and mib / 2**10, xp=xp)
+        peaks[mib] = (tracemalloc.get_traced_memory()[1] - results) / 2**20
+        tracemalloc.stop()
+    assert peaks[2] < 2
+    assert 2 < peaks[8] < 8 < peaks[None]
 
 
 def test_nobody_and_nothing_give_empty_lists(xp: Any):

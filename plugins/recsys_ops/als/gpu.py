@@ -84,9 +84,13 @@ def top_n(
     *,
     seen: sparse.csr_matrix | None = None,
     eligible: NDArray[np.bool_] | None = None,
+    max_memory_gib: float | None = None,
     xp: Any = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """`recsys_ops.als.recommend.top_n` on the card: the same arguments, the same lists.
+
+    max_memory_gib : how much of the card's memory may be taken, 80 % of what is free when None; of the scores at most 4 GiB at a
+        time, and of them and the items never less than one user's
 
     Raises ModelError when there is no card or its memory does not suffice.
     """
@@ -99,9 +103,12 @@ def top_n(
         return ids, scores
     lanes = -(-n_items // _LANE)
     hidden = np.flatnonzero(np.append(hidden, np.ones(lanes * _LANE - n_items, bool)))
+    allowed = 0.8 * card.free(xp) if max_memory_gib is None else max_memory_gib * _GIB
+    held = 4 * user_factors.shape[1] * lanes * _LANE
     # the scores, a copy of them when their maxima are taken, and the cells that were seen
-    budget = int(min(_MOST_NUMBERS, 0.8 * card.free(xp) / 16))
+    budget = int(min(_MOST_NUMBERS, (allowed - held) / 16))
     rows = min(max(1, budget // (lanes * _LANE)), _MOST_ROWS)
+    card.make_room(xp, held + 16 * rows * lanes * _LANE, int(allowed))
     try:
         items = xp.zeros((user_factors.shape[1], lanes * _LANE), dtype=xp.float32)
         items[:, :n_items] = xp.asarray(item_factors).T

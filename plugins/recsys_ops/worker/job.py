@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 import polars as pl
 from scipy import sparse
@@ -142,7 +143,7 @@ def _train(
         start = warm_start(champion.matched, training)
     sweeps = training.iterations if start is None else training.warm_iterations
     computes = solver(training)
-    best = gpu.top_n if computes == "gpu" else recommend.top_n
+    best = partial(gpu.top_n, max_memory_gib=training.max_gpu_memory_gib) if computes == "gpu" else recommend.top_n
     log.info("solver=%s start=%s sweeps=%d", computes, "cold" if start is None else spec.champion, sweeps)
     with meter.phase("fit"):
         fitted = _fit("fit", train, spec, sweeps, start, checkpoints)

@@ -175,7 +175,7 @@ def test_every_task_can_be_run_alone_and_publishes_nothing(site: SimpleNamespace
 def test_a_failed_task_alone_has_a_failing_exit_code(site: SimpleNamespace, loaded: dict[str, str]) -> None:
     done = make(site, "task-test", "DAG=recsys_ingest", "TASK=fix_types", "DATE=2020-01-01")
     assert done.returncode != 0
-    assert "cleaning/day=2020-01-01/align_schema.parquet is not there" in done.stdout + done.stderr
+    assert "raw/day=2020-01-01/events.parquet is not there: run the task that writes it first" in done.stdout + done.stderr
 
 
 def until(true: Callable[[], Any], seconds: float = 60) -> Any:

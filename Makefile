@@ -64,7 +64,7 @@ bench-redis: .venv/installed    ## publishing and reading lists against what peo
 	@$(BIN)/python benchmarks/api.py
 
 gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU
-	@$(BIN)/python -c 'from recsys_ops.als.card import cupy; cupy()'
+	@$(BIN)/python -c 'from recsys_ops.als.device import cupy; cupy()'
 	@$(BIN)/pytest tests/als
 	@$(BIN)/python benchmarks/gpu_floor.py
 	@$(BIN)/python benchmarks/als.py --factors 64 128 256 --output benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' -).md $(ARGS)

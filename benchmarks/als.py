@@ -25,11 +25,12 @@ from rivals import N, Say, Took, by_implicit, by_implicit_gpu, recommend, settin
 from scipy import sparse
 from whole_day import whole_day
 
-from recsys_ops.als import fitting, gpu
-from recsys_ops.als.card import available
+from recsys_ops.als import fit as als_fit
+from recsys_ops.als import gpu
+from recsys_ops.als.device import find_gpu
 from recsys_ops.als.factors import Factors
-from recsys_ops.als.fitting import fit
-from recsys_ops.als.recommend import top_n
+from recsys_ops.als.fit import fit
+from recsys_ops.als.top_n import top_n
 from recsys_ops.evaluation.metrics import ndcg_by_user
 from recsys_ops.settings import TrainingSettings
 
@@ -48,13 +49,19 @@ class Trained:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", nargs="+", choices=shapes.SHAPES, default=list(shapes.SHAPES))
     parser.add_argument("--factors", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=2, help="how often each is timed")
-    parser.add_argument("--quick", action="store_true", help="S alone, 64 factors, 5 iterations, the whole day on S")
-    parser.add_argument("--folder", type=Path, default=shapes.CACHE, help="where the shapes are kept")
+    parser.add_argument(
+        "--quick", action="store_true", help="S alone, 64 factors, 5 iterations, the whole day on S"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=shapes.CACHE, help="where the shapes are kept"
+    )
     parser.add_argument("--output", type=Path, help="write the text there as well")
     options = parser.parse_args()
     if options.quick:
@@ -68,9 +75,11 @@ def main() -> None:
         if options.output:
             options.output.write_text("\n".join(said) + "\n")
 
-    card = available()
+    card = find_gpu()
     has_gpu = card.name is not None
-    packages = ", ".join(f"{name} {version(name)}" for name in ("implicit", "numpy", "scipy", "numba", "pandas"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("implicit", "numpy", "scipy", "numba", "pandas")
+    )
     say(f"{machine()}; GPU: {card.name or f'no GPU at hand ({card.reason})'}; {packages}")
     for name in options.shapes:
         data = shapes.load(name, options.folder)
@@ -85,7 +94,9 @@ def main() -> None:
                 whole_day(name, options.folder, factors, options.iterations, yesterday, say)
 
 
-def solvers(data: shapes.Data, factors: int, iterations: int, rounds: int, has_gpu: bool, say: Say) -> Trained:
+def solvers(
+    data: shapes.Data, factors: int, iterations: int, rounds: int, has_gpu: bool, say: Say
+) -> Trained:
     """Each solver's speed and what it reached; returns what our fastest on this machine trained."""
     fits: dict[str, Fit] = {RIVAL: partial(by_implicit, factors)}
     if implicit.gpu.HAS_CUDA:
@@ -100,10 +111,17 @@ def solvers(data: shapes.Data, factors: int, iterations: int, rounds: int, has_g
     runs: dict[str, list[list[Took]]] = {name: [] for name in fits}
     for _ in range(rounds):
         for name, each in fits.items():
-            runs[name].append([timed(each, data.train, sweeps)[1] for sweeps in (1, 1 + more[name])])
-    sweep = {name: Took(*(np.diff(np.min(found, axis=0), axis=0)[0] / more[name])) for name, found in runs.items()}
+            runs[name].append(
+                [timed(each, data.train, sweeps)[1] for sweeps in (1, 1 + more[name])]
+            )
+    sweep = {
+        name: Took(*(np.diff(np.min(found, axis=0), axis=0)[0] / more[name]))
+        for name, found in runs.items()
+    }
 
-    say(f"\n| solver | s a sweep | × `implicit` | CPU s | × `implicit` | loss after {iterations} | NDCG@{N} | s, all sweeps |")
+    say(
+        f"\n| solver | s a sweep | × `implicit` | CPU s | × `implicit` | loss after {iterations} | NDCG@{N} | s, all sweeps |"
+    )
     say(f"|---|{'--:|' * 7}")
     for name, each in fits.items():
         found, took = timed(each, data.train, iterations)
@@ -113,7 +131,9 @@ def solvers(data: shapes.Data, factors: int, iterations: int, rounds: int, has_g
             f"| {name} | {ours.wall:.3f} | {theirs.wall / ours.wall:.2f} | {ours.cpu:.3f} | {theirs.cpu / ours.cpu:.2f} "
             f"| {loss(data.train, found):.5f} | {trained.ndcg:.4f} | {took.wall:.1f} |"
         )
-    popular = Factors(np.ones((data.train.shape[0], 1), np.float32), popularity(data.train)[:, None])
+    popular = Factors(
+        np.ones((data.train.shape[0], 1), np.float32), popularity(data.train)[:, None]
+    )
     say(f"| popularity | | | | | | {ndcg(data, popular):.4f} | |")
     floor(data, factors, sweep["recsys_ops, gpu"].wall if has_gpu else None, say)
     return trained
@@ -133,7 +153,9 @@ def lists(data: shapes.Data, trained: Trained, rounds: int, has_gpu: bool, say: 
         for name, way in ways.items():
             (listed[name], _), took = timed(way)
             best[name] = np.minimum(took, best[name])
-    say(f"\n| top {N} of all users | s | × `implicit` | CPU s | × `implicit` | same items |\n|---|{'--:|' * 5}")
+    say(
+        f"\n| top {N} of all users | s | × `implicit` | CPU s | × `implicit` | same items |\n|---|{'--:|' * 5}"
+    )
     for name, (wall, cpu) in best.items():
         faster, less = best[RIVAL] / best[name]
         overlap = same(listed[name], listed[RIVAL], data.train.shape[1])
@@ -147,7 +169,9 @@ def warm(data: shapes.Data, cold: Trained, factors: int, iterations: int, say: S
     yesterday = fit(data.yesterday(), chosen, iterations=iterations)
     sweeps = TrainingSettings().warm_iterations
     found, took = timed(fit, data.train, chosen, iterations=sweeps, factors0=yesterday)
-    say(f"\n| {np.count_nonzero(data.new):,} new cells | sweeps | s | NDCG@{N} |\n|---|--:|--:|--:|")
+    say(
+        f"\n| {np.count_nonzero(data.new):,} new cells | sweeps | s | NDCG@{N} |\n|---|--:|--:|--:|"
+    )
     say(f"| yesterday's model | 0 | | {ndcg(data, yesterday):.4f} |")
     say(f"| warm | {sweeps} | {took.wall:.1f} | {ndcg(data, found):.4f} |")
     say(f"| cold | {iterations} | {cold.seconds:.1f} | {cold.ndcg:.4f} |")
@@ -159,8 +183,14 @@ def floor(data: shapes.Data, factors: int, on_the_card: float | None, say: Say) 
     rates = gpu_floor.measured() or gpu_floor.H200
     users = np.diff(data.train.indptr).astype(np.int64)
     items = np.bincount(data.train.indices, minlength=data.train.shape[1])
-    least, arranged = (gpu_floor.iteration(users, items, factors, rates)[key] for key in ("least", "arranged"))
-    measured = f"; measured {1000 * on_the_card:.2f} ms, {on_the_card / least:.1f} × the least" if on_the_card else ""
+    least, arranged = (
+        gpu_floor.iteration(users, items, factors, rates)[key] for key in ("least", "arranged")
+    )
+    measured = (
+        f"; measured {1000 * on_the_card:.2f} ms, {on_the_card / least:.1f} × the least"
+        if on_the_card
+        else ""
+    )
     say(
         f"\nA sweep on a GPU, computed for {rates.name} and not measured: at least {1000 * least:.2f} ms, "
         f"as `recsys_ops.als.gpu` arranges it {1000 * arranged:.2f} ms{measured}."
@@ -179,12 +209,14 @@ def ndcg(data: shapes.Data, factors: Factors) -> float:
 
 def loss(user_items: sparse.csr_matrix, factors: Factors) -> float:
     chosen = settings(factors.user.shape[1], "cpu", user_items)
-    return fitting.loss(user_items, factors, chosen) / float(user_items.data.sum(dtype=np.float64))
+    return als_fit.loss(user_items, factors, chosen) / float(user_items.data.sum(dtype=np.float64))
 
 
 def popularity(user_items: sparse.csr_matrix) -> NDArray[np.float32]:
     """(n_items,): confidence − 1, summed."""
-    return np.bincount(user_items.indices, user_items.data - 1, minlength=user_items.shape[1]).astype(np.float32)
+    return np.bincount(
+        user_items.indices, user_items.data - 1, minlength=user_items.shape[1]
+    ).astype(np.float32)
 
 
 def same(ours: NDArray[np.int32], theirs: NDArray[np.int32], n_items: int) -> float:

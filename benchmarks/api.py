@@ -56,8 +56,16 @@ def fill(port: int, users: int) -> None:
     )
     nothing, top = items.clear(), items["items"][0].to_list()
     client = redis.Redis(port=port)
-    publish(client, load_settings().serving, "2026-03-10-0123456789ab", Lists(items, nothing, nothing, nothing, top, top))
-    body = json.dumps({"items": top, "source": "personal", "version": "2026-03-10-0123456789ab"}, separators=(",", ":"))
+    publish(
+        client,
+        load_settings().serving,
+        "2026-03-10-0123456789ab",
+        Lists(items, nothing, nothing, nothing, top, top),
+    )
+    body = json.dumps(
+        {"items": top, "source": "personal", "version": "2026-03-10-0123456789ab"},
+        separators=(",", ":"),
+    )
     for start in range(0, users, 50_000):
         client.mset({f"plain:{user}": body for user in items["id"][start : start + 50_000]})
 
@@ -81,7 +89,9 @@ def served(target: str, redis_port: int, folder: Path) -> Iterator[tuple[int, in
         "--app-dir",
         str(Path(__file__).parent),
     ]
-    with subprocess.Popen([sys.executable, "-m", "uvicorn", target, *flags], env=environment) as process:  # noqa: S603
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", target, *flags], env=environment
+    ) as process:  # noqa: S603
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.1)
@@ -107,7 +117,10 @@ async def ask(port: int, users: int, seconds: float, connections: int) -> list[f
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         chance, length = random.Random(number), None  # noqa: S311
         while (began := time.perf_counter()) < deadline:
-            writer.write(b"GET /users/user-%d/recommendations HTTP/1.1\r\nHost: shop\r\n\r\n" % chance.randrange(users))
+            writer.write(
+                b"GET /users/user-%d/recommendations HTTP/1.1\r\nHost: shop\r\n\r\n"
+                % chance.randrange(users)
+            )
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             found = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
             await reader.readexactly(found)
@@ -135,7 +148,9 @@ def main() -> None:
         os.environ["RECSYS_STORAGE__ROOT"] = folder.as_uri()
         port = stack.enter_context(services.redis_server(folder / "redis"))
         fill(port, given.users)
-        running = {name: stack.enter_context(served(target, port, folder)) for name, target in apps.items()}
+        running = {
+            name: stack.enter_context(served(target, port, folder)) for name, target in apps.items()
+        }
         for at, _ in running.values():
             uvloop.run(ask(at, given.users, 1, given.connections))  # warm
         spent = {name: -cpu(process) for name, (_, process) in running.items()}
@@ -149,8 +164,12 @@ def main() -> None:
     for name in apps:
         cuts = [1e3 * cut for cut in statistics.quantiles(times[name], n=100)]
         rate, each = statistics.median(rates[name]), 1e6 * spent[name] / len(times[name])
-        print(f"{name:12}{rate:8,.0f} requests/s   median {cuts[49]:.2f} ms   99 % {cuts[98]:.2f} ms   CPU {each:.0f} µs")
-    ratios = statistics.quantiles((ours / theirs for theirs, ours in zip(*rates.values(), strict=True)), n=4)
+        print(
+            f"{name:12}{rate:8,.0f} requests/s   median {cuts[49]:.2f} ms   99 % {cuts[98]:.2f} ms   CPU {each:.0f} µs"
+        )
+    ratios = statistics.quantiles(
+        (ours / theirs for theirs, ours in zip(*rates.values(), strict=True)), n=4
+    )
     print(f"ratio       {ratios[1]:8.2f} (half of the rounds {ratios[0]:.2f} … {ratios[2]:.2f})")
 
 

@@ -17,11 +17,11 @@ import polars as pl
 from scipy.stats import binomtest
 
 from recsys_ops.cleaning import filter_bots
-from recsys_ops.cleaning.window_bots import judge_window
+from recsys_ops.cleaning.slow_bots import find_slow_bots
 from recsys_ops.demo.events import COLUMNS, day_events
 from recsys_ops.demo.shop import DEMO, Shop
+from recsys_ops.ingest.clean_day import STEPS
 from recsys_ops.settings import BotSettings, CleaningSettings
-from recsys_ops.steps import STEPS
 
 OPENS = date(2026, 3, 2)
 DAYS = 90
@@ -40,10 +40,15 @@ def share(part: int, whole: int) -> str:
 
 def shop(seed: int) -> pl.DataFrame:
     """What reaches `filter_bots` of the demo shop's first days, each row with its ``label``."""
-    delivered = pl.concat(day_events(Shop(DEMO, OPENS, seed), OPENS + timedelta(days=n)) for n in range(DAYS))
+    delivered = pl.concat(
+        day_events(Shop(DEMO, OPENS, seed), OPENS + timedelta(days=n)) for n in range(DAYS)
+    )
     labels = delivered.select(row_id=pl.col("line_id").cast(pl.String), label="label")
     rows = delivered.select(
-        pl.col("line_id").cast(pl.String).alias("row_id"), *COLUMNS[1:], email=pl.lit(None, pl.String), role=pl.lit("customer")
+        pl.col("line_id").cast(pl.String).alias("row_id"),
+        *COLUMNS[1:],
+        email=pl.lit(None, pl.String),
+        role=pl.lit("customer"),
     )
     left = rows.lazy()
     for name in ("align_schema", "fix_types", "deduplicate", "filter_crawlers"):
@@ -90,11 +95,17 @@ PEOPLE: dict[str, Callable[[np.random.Generator], tuple[Seconds, int, str]]] = {
     "window shopper, 400 pages, 300 items": lambda rng: (gaps(rng, 400, 60), 300, "view"),
     "heavy buyer, all day": lambda rng: (gaps(rng, 600, 90), 300, "view purchase"),
     "heavy shopper, cart only, 6 hours": lambda rng: (gaps(rng, 400, 54), 300, "view cart"),
-    "wholesaler, 300 lines in carts, unpaid": lambda rng: (np.repeat(gaps(rng, 15, 600), 20), 280, "cart"),
+    "wholesaler, 300 lines in carts, unpaid": lambda rng: (
+        np.repeat(gaps(rng, 15, 600), 20),
+        280,
+        "cart",
+    ),
 }
 
 
-def cast(kinds: dict[str, Callable[[np.random.Generator], tuple[Seconds, int, str]]]) -> pl.LazyFrame:
+def cast(
+    kinds: dict[str, Callable[[np.random.Generator], tuple[Seconds, int, str]]],
+) -> pl.LazyFrame:
     """One day with `COPIES` users of each kind, their ids ``<kind>/<number>``."""
     rng, parts = np.random.default_rng(11), []
     for name, act in kinds.items():
@@ -112,7 +123,12 @@ def cast(kinds: dict[str, Callable[[np.random.Generator], tuple[Seconds, int, st
                 )
             )
     moment = pl.lit(MIDNIGHT) + pl.duration(microseconds=(8 * 3600 + pl.col("seconds")) * 1e6)
-    return pl.concat(parts).with_columns(event_time=moment, recorded_at=pl.lit(MIDNIGHT)).with_row_index("row").lazy()
+    return (
+        pl.concat(parts)
+        .with_columns(event_time=moment, recorded_at=pl.lit(MIDNIGHT))
+        .with_row_index("row")
+        .lazy()
+    )
 
 
 def weeks(rng: np.random.Generator) -> dict[str, int]:
@@ -120,7 +136,9 @@ def weeks(rng: np.random.Generator) -> dict[str, int]:
     counts = {
         "90 pages every day": lambda: np.full(28, 90),
         "40 to 80 pages every day": lambda: rng.integers(40, 81, 28),
-        "60 to 80 pages, not at weekends": lambda: rng.integers(60, 81, 28) * (np.arange(28) % 7 < 5),
+        "60 to 80 pages, not at weekends": lambda: (
+            rng.integers(60, 81, 28) * (np.arange(28) % 7 < 5)
+        ),
         "a person who looks in daily, 1 to 80 pages": lambda: rng.integers(1, 81, 28),
     }
     found = {}
@@ -134,7 +152,7 @@ def weeks(rng: np.random.Generator) -> dict[str, int]:
                 "event_type": "view",
             }
         ).with_columns(day=pl.lit(OPENS) + pl.duration(days="day"))
-        found[name] = judge_window(rows, BOTS.window).height
+        found[name] = find_slow_bots(rows, BOTS.window).height
     return found
 
 
@@ -153,7 +171,9 @@ def uci(path: Path) -> None:
     """Its lines as events of each kind. Lines without a customer stand under the id ``0``."""
     moment = pl.col("InvoiceDate").str.to_datetime(time_zone="UTC")
     customer = pl.col("Customer ID").cast(pl.Int64).cast(pl.String).fill_null("0")
-    lines = pl.read_parquet(path).select(user_id=customer, item_id="StockCode", event_time=moment, recorded_at=moment)
+    lines = pl.read_parquet(path).select(
+        user_id=customer, item_id="StockCode", event_time=moment, recorded_at=moment
+    )
     key = ("user_id", pl.col("recorded_at").dt.date().alias("day"))
     large = lines.filter(pl.col("user_id") != "0").group_by(key).len().filter(pl.col("len") > 150)
     for kind in ("purchase", "checkout", "cart", "view"):
@@ -162,12 +182,19 @@ def uci(path: Path) -> None:
         rejected = cleaned.rejected.select(*key, "reason").unique().collect()
         hit = large.join(rejected, on=["user_id", "day"], how="semi").height
         reasons = dict(rejected.group_by("reason").len().iter_rows())
-        print(f"  as {kind + 's':10} kept of the customer-days above 150 lines {share(large.height - hit, large.height)}")
+        print(
+            f"  as {kind + 's':10} kept of the customer-days above 150 lines {share(large.height - hit, large.height)}"
+        )
         print(f"     rejected users and days: {reasons}, signs {cleaned.notes['signs']}")
-    history = lines.select(pl.col("recorded_at").dt.date().alias("day"), "user_id", "item_id", event_type=pl.lit("purchase"))
+    history = lines.select(
+        pl.col("recorded_at").dt.date().alias("day"),
+        "user_id",
+        "item_id",
+        event_type=pl.lit("purchase"),
+    )
     print(
         "  left out of the model of the whole year:",
-        judge_window(history, BOTS.window).select("user_id", "reason", "value").rows(),
+        find_slow_bots(history, BOTS.window).select("user_id", "reason", "value").rows(),
     )
 
 
@@ -177,12 +204,19 @@ def main() -> None:
     parser.add_argument("--uci", type=Path)
     arguments = parser.parse_args()
     shops = {seed: shop(seed) for seed in arguments.seeds}
-    print(f"the demo shop's scrapers, {DAYS} days of {DEMO.events_per_day:,} rows, in users and days")
+    print(
+        f"the demo shop's scrapers, {DAYS} days of {DEMO.events_per_day:,} rows, in users and days"
+    )
     counts = {seed: planted(rows) for seed, rows in shops.items()}
-    for seed, (right, scrapers, found) in [*counts.items(), ("all", np.sum(list(counts.values()), axis=0).tolist())]:
+    for seed, (right, scrapers, found) in [
+        *counts.items(),
+        ("all", np.sum(list(counts.values()), axis=0).tolist()),
+    ]:
         print(f"  seed {seed}: precision {share(right, found)}, recall {share(right, scrapers)}")
     for title, kinds in (("harder robots, rejected", ROBOTS), ("people, rejected", PEOPLE)):
-        found = filter_bots(cast(kinds), BOTS).rejected.select("user_id").unique().collect()["user_id"]
+        found = (
+            filter_bots(cast(kinds), BOTS).rejected.select("user_id").unique().collect()["user_id"]
+        )
         print(title)
         for name in kinds:
             print(f"  {name:42} {share(int(found.str.starts_with(f'{name}/').sum()), COPIES)}")

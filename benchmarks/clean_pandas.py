@@ -24,15 +24,41 @@ import pyarrow.parquet  # noqa: F401 - pandas would import it while it is timed
 from recsys_ops.cleaning import crawlers
 from recsys_ops.cleaning.align import MAX_ITEMS
 from recsys_ops.cleaning.bots import CONVERSIONS, USERS_A_DAY, VISIT_GAP
-from recsys_ops.cleaning.contract import Contract, DecimalRule, EventRule, IntegerRule, TextRule, TimeRule
-from recsys_ops.cleaning.values import DECIMAL, END, EPOCHS, FIRST, INTEGER, MAX_ID_LENGTH, NAIVE, NOT_AN_ID, OFFSET
+from recsys_ops.cleaning.contract import (
+    Contract,
+    DecimalRule,
+    EventRule,
+    IntegerRule,
+    TextRule,
+    TimeRule,
+)
+from recsys_ops.cleaning.parsing import (
+    DECIMAL,
+    END,
+    EPOCHS,
+    FIRST,
+    INTEGER,
+    MAX_ID_LENGTH,
+    NAIVE,
+    NOT_AN_ID,
+    OFFSET,
+)
 from recsys_ops.settings import BotSettings, CleaningSettings, StaffSettings
 
-warnings.filterwarnings("ignore", "This pattern is interpreted as a regular expression, and has match groups")
+warnings.filterwarnings(
+    "ignore", "This pattern is interpreted as a regular expression, and has match groups"
+)
 
 KEY = ["event_id", "item_id"]
 # Python's regular expressions know no classes of characters by category
-UNSEEN = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")) + "\ufffd"
+UNSEEN = (
+    "".join(
+        c
+        for c in map(chr, range(sys.maxunicode + 1))
+        if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")
+    )
+    + "\ufffd"
+)
 UNFIT = NOT_AN_ID.replace(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]", f"[{UNSEEN}]")
 
 
@@ -52,15 +78,28 @@ class Faults:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The kept rows of the one frame and the rejected rows of the other, with reason, column and original text."""
         broken = self.code > 0
-        reason, column = (pd.Series(np.array(["", *names])[self.code[broken]]) for names in zip(*self.named, strict=True))
-        rejected = came[broken].reset_index(drop=True).assign(reason=reason, column=column, value=None)
+        reason, column = (
+            pd.Series(np.array(["", *names])[self.code[broken]])
+            for names in zip(*self.named, strict=True)
+        )
+        rejected = (
+            came[broken].reset_index(drop=True).assign(reason=reason, column=column, value=None)
+        )
         for name in column.unique():
-            rejected.loc[column == name, "value"] = texts(name, np.flatnonzero(broken)[column == name])
+            rejected.loc[column == name, "value"] = texts(
+                name, np.flatnonzero(broken)[column == name]
+            )
         return kept[~broken], rejected
 
 
 def clean(
-    step: str, source: Path, kept: Path, rejected: Path, settings: CleaningSettings, contract: Contract, text: str
+    step: str,
+    source: Path,
+    kept: Path,
+    rejected: Path,
+    settings: CleaningSettings,
+    contract: Contract,
+    text: str,
 ) -> dict[str, object]:
     """Apply a step; returns rows in and kept, the rejects by reason, and the seconds that reading and writing took.
 
@@ -83,7 +122,12 @@ def clean(
     on.to_parquet(kept, index=False)
     out.to_parquet(rejected, index=False)
     reasons = {str(reason): int(count) for reason, count in out["reason"].value_counts().items()}
-    return {"rows_in": len(rows), "kept": len(on), "reasons": reasons, "files": time.perf_counter() - done + read - began}
+    return {
+        "rows_in": len(rows),
+        "kept": len(on),
+        "reasons": reasons,
+        "files": time.perf_counter() - done + read - began,
+    }
 
 
 def align_schema(delivered: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -109,7 +153,10 @@ def align_schema(delivered: pd.DataFrame, contract: Contract) -> tuple[pd.DataFr
         pd.DataFrame(aligned),
         delivered.assign(row=np.arange(len(delivered))),
         lambda name, at: (
-            delivered[said[name]].iloc[at].apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items() if v), axis=1).array
+            delivered[said[name]]
+            .iloc[at]
+            .apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items() if v), axis=1)
+            .array
         ),
     )
     if kept["item_id"].dtype == object:
@@ -123,8 +170,16 @@ def items(values: pd.Series, separator: str, faults: Faults) -> pd.Series:
     if not several.any():
         return values
     lists = values[several].map(lambda text: named(text, separator))
-    faults.add("not_a_value", "item_id", lists.map(lambda found: None in found).reindex(values.index, fill_value=False))
-    faults.add("too_many_items", "item_id", (lists.map(len) > MAX_ITEMS).reindex(values.index, fill_value=False))
+    faults.add(
+        "not_a_value",
+        "item_id",
+        lists.map(lambda found: None in found).reindex(values.index, fill_value=False),
+    )
+    faults.add(
+        "too_many_items",
+        "item_id",
+        (lists.map(len) > MAX_ITEMS).reindex(values.index, fill_value=False),
+    )
     return values.astype(object).where(~several, lists)
 
 
@@ -135,7 +190,9 @@ def named(text: str, separator: str) -> list[str | None]:
         found = json.loads(text, parse_int=str, parse_float=str)
     except ValueError:
         return [None]
-    if not isinstance(found, list) or not all(value is None or isinstance(value, str) for value in found):
+    if not isinstance(found, list) or not all(
+        value is None or isinstance(value, str) for value in found
+    ):
         return [None]
     return [value.strip() for value in found if value and value.strip()]
 
@@ -156,7 +213,11 @@ def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, 
             case TextRule():
                 read[name] = text
                 if rule.type == "id":
-                    faults.add("bad_id", name, text.str.contains(UNFIT, na=False) | (text.str.len() > MAX_ID_LENGTH))
+                    faults.add(
+                        "bad_id",
+                        name,
+                        text.str.contains(UNFIT, na=False) | (text.str.len() > MAX_ID_LENGTH),
+                    )
             case EventRule():
                 read[name] = text.str.lower().map(contract.event_names).astype("str")
                 faults.add("unknown_event", name, present & read[name].isna())
@@ -165,19 +226,32 @@ def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, 
                 faults.add("out_of_bounds", name, outside(read[name]))
             case TimeRule():
                 read[name] = written_time(name, text, faults)
-                faults.add("future", name, read[name] > read["recorded_at"] + timedelta(minutes=rule.max_ahead_minutes or 0))
+                faults.add(
+                    "future",
+                    name,
+                    read[name]
+                    > read["recorded_at"] + timedelta(minutes=rule.max_ahead_minutes or 0),
+                )
             case IntegerRule():
                 written = text.str.contains(INTEGER, na=False)
                 fits = written & (text.str.len() < 19)
-                read[name] = pd.to_numeric(text.where(fits).fillna(str(rule.default))).astype("int64")
+                read[name] = pd.to_numeric(text.where(fits).fillna(str(rule.default))).astype(
+                    "int64"
+                )
                 faults.add("not_an_integer", name, present & ~written)
-                faults.add("out_of_bounds", name, present & ~(fits & read[name].between(rule.min, rule.max)))
+                faults.add(
+                    "out_of_bounds",
+                    name,
+                    present & ~(fits & read[name].between(rule.min, rule.max)),
+                )
             case DecimalRule():
                 written = text.str.contains(DECIMAL, na=False)
                 read[name] = text.where(written).astype("float64")
                 faults.add("not_a_decimal", name, present & ~written)
                 faults.add("out_of_bounds", name, present & ~read[name].between(rule.min, rule.max))
-    return faults.divide(pd.DataFrame(read), aligned, lambda name, at: aligned[name].iloc[at].astype("str").array)
+    return faults.divide(
+        pd.DataFrame(read), aligned, lambda name, at: aligned[name].iloc[at].astype("str").array
+    )
 
 
 def written_time(name: str, text: pd.Series, faults: Faults) -> pd.Series:
@@ -187,7 +261,9 @@ def written_time(name: str, text: pd.Series, faults: Faults) -> pd.Series:
     read[zoned] = pd.to_datetime(text[zoned], format="ISO8601", utc=True, errors="coerce")
     number = text[text.str.contains("^[0-9]{9,16}$", na=False)].astype("int64")
     for scale in (EPOCHS["epoch_s"], EPOCHS["epoch_ms"]):
-        plausible = number[(number >= FIRST.timestamp() * scale) & (number < END.timestamp() * scale)]
+        plausible = number[
+            (number >= FIRST.timestamp() * scale) & (number < END.timestamp() * scale)
+        ]
         read[plausible.index] = pd.to_datetime(plausible * (10**6 // scale), unit="us", utc=True)
     moment = pd.to_datetime(text[naive], format="ISO8601", errors="coerce").notna()
     faults.add("naive_time", name, moment.reindex(text.index, fill_value=False))
@@ -202,7 +278,9 @@ def outside(moment: pd.Series) -> pd.Series:
 
 def deduplicate(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     repeated = events[events.duplicated(KEY, keep=False)]
-    repeated = repeated.assign(length=repeated["row_id"].str.len()).sort_values(["recorded_at", "length", "row_id", "row"])
+    repeated = repeated.assign(length=repeated["row_id"].str.len()).sort_values(
+        ["recorded_at", "length", "row_id", "row"]
+    )
     earlier = repeated.duplicated(KEY, keep="last")
     content = [name for name in events if name not in (*KEY, "row", "row_id", "recorded_at")]
     # alike in all content as well: of those the last is the latest, or there is a row between
@@ -211,7 +289,9 @@ def deduplicate(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     mine = repeated[content].reset_index(drop=True)
     same = ((mine == latest) | (mine.isna() & latest.isna())).all(axis=1).to_numpy(bool)
     rejected = repeated.drop(columns="length").assign(
-        reason=np.where(same, "duplicate", "superseded"), column="event_id", value=repeated["event_id"]
+        reason=np.where(same, "duplicate", "superseded"),
+        column="event_id",
+        value=repeated["event_id"],
     )[earlier]
     return events.drop(rejected.index), rejected.sort_index()
 
@@ -228,14 +308,20 @@ def filter_crawlers(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         kind[suspect.index[shops | (events_a_day < crawlers.SUSPECT_EVENTS)]] = ""
     robots = kind != ""
     rejected = events[robots]
-    return events[~robots], rejected.assign(reason=kind[robots], column="user_agent", value=rejected["user_agent"])
+    return events[~robots], rejected.assign(
+        reason=kind[robots], column="user_agent", value=rejected["user_agent"]
+    )
 
 
 def filter_bots(events: pd.DataFrame, settings: BotSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     users, names = pd.factorize(events["user_id"])
     days, _ = pd.factorize(events["recorded_at"].dt.floor("D"))
     ids = pd.Series(days.astype(np.int64) * len(names) + users, events.index)
-    user_days = pd.DataFrame({"id": ids, "buys": events["event_type"] == "purchase"}).groupby("id")["buys"].agg(["size", "any"])
+    user_days = (
+        pd.DataFrame({"id": ids, "buys": events["event_type"] == "purchase"})
+        .groupby("id")["buys"]
+        .agg(["size", "any"])
+    )
     day = user_days.index // len(names)
     share = user_days["size"] / user_days.groupby(day)["size"].transform("sum")
     pseudo = user_days.index[
@@ -243,7 +329,9 @@ def filter_bots(events: pd.DataFrame, settings: BotSettings) -> tuple[pd.DataFra
         & (user_days["size"] >= settings.pseudo_user_events)
         & (user_days.groupby(day)["size"].transform("size") >= USERS_A_DAY)
     ]
-    suspects = user_days.index[(user_days["size"] >= settings.min_events) & ~user_days["any"]].difference(pseudo)
+    suspects = user_days.index[
+        (user_days["size"] >= settings.min_events) & ~user_days["any"]
+    ].difference(pseudo)
     lines = events.loc[ids.isin(suspects), ["event_time", "item_id", "event_type"]].assign(id=ids)
     signs = _signs(lines, settings)[[name for name in SIGNALS if name not in settings.shadow]]
     bots = signs[signs.sum(axis=1) >= settings.min_signals]
@@ -251,9 +339,13 @@ def filter_bots(events: pd.DataFrame, settings: BotSettings) -> tuple[pd.DataFra
     reason = pd.Series("bot", said.index)
     if "pseudo_user" not in settings.shadow:
         reason = pd.concat([reason, pd.Series("pseudo_user", pseudo)])
-        said = pd.concat([said, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")])
+        said = pd.concat(
+            [said, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")]
+        )
     robots = ids.isin(reason.index)
-    return events[~robots], events[robots].assign(reason=ids.map(reason), column=None, value=ids.map(said))
+    return events[~robots], events[robots].assign(
+        reason=ids.map(reason), column=None, value=ids.map(said)
+    )
 
 
 SIGNALS = ("rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions")
@@ -272,28 +364,43 @@ def _signs(lines: pd.DataFrame, settings: BotSettings) -> pd.DataFrame:
     whole = lines.groupby("id")
     return pd.DataFrame(
         {
-            "rate": (busiest > settings.max_acts_per_minute) | (per.size() > settings.max_acts_per_day),
+            "rate": (busiest > settings.max_events_per_minute)
+            | (per.size() > settings.max_events_per_day),
             "breadth": whole["item_id"].nunique() > settings.max_items,
-            "hours": acts["event_time"].dt.hour.groupby(acts["id"]).nunique() > settings.max_hours_active,
+            "hours": acts["event_time"].dt.hour.groupby(acts["id"]).nunique()
+            > settings.max_hours_active,
             "visit": longest > timedelta(hours=settings.max_visit_hours),
-            "regular_gaps": (gaps.count() >= settings.min_events // 2) & ((high - low) / gaps.median() < settings.max_gap_spread),
+            "regular_gaps": (gaps.count() >= settings.min_events // 2)
+            & ((high - low) / gaps.median() < settings.max_gap_spread),
             "no_conversions": ~lines["event_type"].isin(CONVERSIONS).groupby(lines["id"]).any(),
         }
     )
 
 
-def filter_staff(events: pd.DataFrame, settings: StaffSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def filter_staff(
+    events: pd.DataFrame, settings: StaffSettings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     faults = Faults(np.zeros(len(events), np.int16), [])
     email = events["email"].str.lower()
     faults.add("staff_account", "user_id", events["user_id"].isin(settings.user_ids))
-    faults.add("staff_role", "role", events["role"].str.lower().isin([name.lower() for name in settings.roles]))
+    faults.add(
+        "staff_role",
+        "role",
+        events["role"].str.lower().isin([name.lower() for name in settings.roles]),
+    )
     domain = email.str.extract("@([^@]*)$", expand=False)
-    faults.add("staff_email", "email", domain.isin([name.lower() for name in settings.email_domains]))
+    faults.add(
+        "staff_email", "email", domain.isin([name.lower() for name in settings.email_domains])
+    )
     code, addresses = pd.factorize(events["ip"])
     inside = np.array([_inside(text, settings) for text in addresses] + [False])
     faults.add("staff_network", "ip", pd.Series(inside[code], events.index))
     if settings.test_account_pattern is not None:
-        faults.add("test_account", "email", email.str.contains(f"(?i){settings.test_account_pattern}", na=False))
+        faults.add(
+            "test_account",
+            "email",
+            email.str.contains(f"(?i){settings.test_account_pattern}", na=False),
+        )
     return faults.divide(events, events, lambda name, at: events[name].iloc[at].array)
 
 

@@ -32,13 +32,20 @@ def judged(agents: pl.Series) -> pl.DataFrame:
         .select(pl.all().repeat_by(30).explode())
         .with_row_index("row")
     )
-    rejected = filter_crawlers(events, CrawlerSettings()).rejected.select("user_agent", "reason").unique().collect()
+    rejected = (
+        filter_crawlers(events, CrawlerSettings())
+        .rejected.select("user_agent", "reason")
+        .unique()
+        .collect()
+    )
     return pl.DataFrame({"user_agent": agents}).join(rejected, on="user_agent", how="left")
 
 
 def quality(name: str, agents: pl.Series) -> None:
     reasons = judged(agents)["reason"]
-    crawlers, suspects = (int((reasons == reason).sum()) for reason in ("crawler", "crawler_suspect"))
+    crawlers, suspects = (
+        int((reasons == reason).sum()) for reason in ("crawler", "crawler_suspect")
+    )
     interval = binomtest(crawlers + suspects, len(agents)).proportion_ci(method="wilson")
     share = (crawlers + suspects) / len(agents)
     print(
@@ -50,7 +57,9 @@ def quality(name: str, agents: pl.Series) -> None:
 def speed() -> None:
     agents = pl.concat([corpus(name)["user_agent"] for name in ("traffic", "robots")])
     rows = agents.gather(np.random.default_rng(0).integers(len(agents), size=EVENTS))
-    events = pl.LazyFrame({"user_agent": rows, "event_type": "view", "recorded_at": DAY}).with_row_index("row")
+    events = pl.LazyFrame(
+        {"user_agent": rows, "event_type": "view", "recorded_at": DAY}
+    ).with_row_index("row")
     started = time.perf_counter()
     filter_crawlers(events, CrawlerSettings()).rejected.collect()
     ours = time.perf_counter() - started
@@ -61,26 +70,35 @@ def speed() -> None:
     theirs = (time.perf_counter() - started) * EVENTS / SAMPLE
     print(f"\n| {EVENTS:,} events, {len(agents):,} user agents | seconds |\n|---|---|")
     print(f"| `filter_crawlers`, lists compiled before | {ours:.2f} |")
-    print(f"| `is_bot` row by row, from {SAMPLE:,} rows | {theirs:.0f}, {theirs / ours:.0f} times as long |")
+    print(
+        f"| `is_bot` row by row, from {SAMPLE:,} rows | {theirs:.0f}, {theirs / ours:.0f} times as long |"
+    )
 
 
 def main() -> None:
     print(
         ", ".join(
-            f"{package} {importlib.metadata.version(package)}" for package in ("crawler-user-agents", "is-bot", "google-re2")
+            f"{package} {importlib.metadata.version(package)}"
+            for package in ("crawler-user-agents", "is-bot", "google-re2")
         )
     )
-    print("\n| corpus | user agents | `crawler` | suspect | both (95 %, Wilson) |\n|---|---|---|---|---|")
+    print(
+        "\n| corpus | user agents | `crawler` | suspect | both (95 %, Wilson) |\n|---|---|---|---|---|"
+    )
     robots = corpus("robots")
     held_out = np.array([zlib.crc32(agent.encode()) % 2 == 1 for agent in robots["user_agent"]])
     quality("robots, half used to choose our patterns", robots.filter(~held_out)["user_agent"])
     quality("robots, other half", robots.filter(held_out)["user_agent"])
     for name in PEOPLE:
         for (kind,), rows in (
-            corpus(name).with_columns(kind=pl.lit(name) if name == "traffic" else "kind").group_by("kind", maintain_order=True)
+            corpus(name)
+            .with_columns(kind=pl.lit(name) if name == "traffic" else "kind")
+            .group_by("kind", maintain_order=True)
         ):
             quality(str(kind), rows["user_agent"])
-    traffic = corpus("traffic").join(judged(corpus("traffic")["user_agent"]).drop_nulls(), on="user_agent", how="semi")
+    traffic = corpus("traffic").join(
+        judged(corpus("traffic")["user_agent"]).drop_nulls(), on="user_agent", how="semi"
+    )
     print(f"\nWeighted by traffic, taken for robots: {traffic['weight'].sum():.3%}")
     speed()
 

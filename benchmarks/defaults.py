@@ -20,12 +20,12 @@ import pandas as pd
 import polars as pl
 from measure import machine
 
-from recsys_ops import matrix
-from recsys_ops.als.fitting import fit
+from recsys_ops.als.fit import fit
 from recsys_ops.demo import shop, visits
-from recsys_ops.evaluation.compare import Evaluation, compare
+from recsys_ops.evaluation.compare import Evaluation, compare_models
+from recsys_ops.interactions.matrix import Interactions, build_interactions
+from recsys_ops.lists.build import evaluation_lists
 from recsys_ops.settings import TrainingSettings, load_settings
-from recsys_ops.worker.lists import evaluation_lists
 
 OPENS = date(2026, 5, 1)
 SIZES = {
@@ -34,7 +34,12 @@ SIZES = {
     "demo, large": shop.ShopSize(40_000, 6_000, 160_000),
 }
 SEED = 11  # not the demo's
-ALPHAS, REGULARIZATIONS, EXPONENTS, FACTORS = (4, 8, 16, 32), (0.03, 0.06, 0.12), (0.0, 1.0), (32, 64, 128)
+ALPHAS, REGULARIZATIONS, EXPONENTS, FACTORS = (
+    (4, 8, 16, 32),
+    (0.03, 0.06, 0.12),
+    (0.0, 1.0),
+    (32, 64, 128),
+)
 READERS = {".parquet": pd.read_parquet, ".xlsx": pd.read_excel, ".csv": pd.read_csv}
 
 
@@ -49,13 +54,17 @@ class Source:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--uci", type=Path, help="the Online Retail II data")
     parser.add_argument("--defaults-only", action="store_true", help="leave out the grid")
     options = parser.parse_args()
     began = time.perf_counter()
     print(machine())
-    sources = [demo(name, size) for name, size in SIZES.items()] + ([uci(options.uci)] if options.uci else [])
+    sources = [demo(name, size) for name, size in SIZES.items()] + (
+        [uci(options.uci)] if options.uci else []
+    )
     training = load_settings().training
     if not options.defaults_only:
         search(sources, training)
@@ -70,15 +79,26 @@ def main() -> None:
 
 
 def search(sources: list[Source], training: TrainingSettings) -> None:
-    table = [(*trial, *tuned(sources, training, trial)) for trial in itertools.product(ALPHAS, REGULARIZATIONS, EXPONENTS, (64,))]
+    table = [
+        (*trial, *tuned(sources, training, trial))
+        for trial in itertools.product(ALPHAS, REGULARIZATIONS, EXPONENTS, (64,))
+    ]
     best = max(table, key=overall(table))
-    table += [(*best[:3], factors, *tuned(sources, training, (*best[:3], factors))) for factors in FACTORS if factors != 64]
+    table += [
+        (*best[:3], factors, *tuned(sources, training, (*best[:3], factors)))
+        for factors in FACTORS
+        if factors != 64
+    ]
     names = [source.name for source in sources]
     print("\n**Tuning days**: NDCG@20, best settings first\n")
-    print(f"| alpha | regularization | exponent | factors | mean of shares | {' | '.join(names)} |\n|{'--:|' * (5 + len(names))}")
+    print(
+        f"| alpha | regularization | exponent | factors | mean of shares | {' | '.join(names)} |\n|{'--:|' * (5 + len(names))}"
+    )
     share = overall(table)
     for row in sorted(table, key=share, reverse=True)[:12]:
-        print(f"| {row[0]} | {row[1]} | {row[2]} | {row[3]} | {share(row):.3f} | {' | '.join(f'{x:.4f}' for x in row[4:])} |")
+        print(
+            f"| {row[0]} | {row[1]} | {row[2]} | {row[3]} | {share(row):.3f} | {' | '.join(f'{x:.4f}' for x in row[4:])} |"
+        )
 
 
 def demo(name: str, size: shop.ShopSize) -> Source:
@@ -95,8 +115,16 @@ def demo(name: str, size: shop.ShopSize) -> Source:
 
 def uci(file: Path) -> Source:
     """Sales to known customers; a line is a purchase."""
-    lines = pl.from_pandas(READERS[file.suffix](file).astype({"Invoice": str, "StockCode": str, "InvoiceDate": "datetime64[us]"}))
-    sold = lines.filter(pl.col("Customer ID").is_not_null(), pl.col("Quantity") > 0, ~pl.col("Invoice").str.starts_with("C"))
+    lines = pl.from_pandas(
+        READERS[file.suffix](file).astype(
+            {"Invoice": str, "StockCode": str, "InvoiceDate": "datetime64[us]"}
+        )
+    )
+    sold = lines.filter(
+        pl.col("Customer ID").is_not_null(),
+        pl.col("Quantity") > 0,
+        ~pl.col("Invoice").str.starts_with("C"),
+    )
     events = sold.select(
         day=pl.col("InvoiceDate").dt.date(),
         user_id=pl.col("Customer ID").cast(pl.Int64).cast(pl.String),
@@ -104,14 +132,22 @@ def uci(file: Path) -> Source:
         event_type=pl.lit("purchase"),
     )
     weekdays = [date(2010, 10, 5) + timedelta(days=7 * n) for n in range(4)]
-    return Source("UCI", events, weekdays, [date(2010, 11, n) for n in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)])
+    return Source(
+        "UCI", events, weekdays, [date(2010, 11, n) for n in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)]
+    )
 
 
-def tuned(sources: list[Source], training: TrainingSettings, trial: tuple[float, float, float, int]) -> Iterator[float]:
+def tuned(
+    sources: list[Source], training: TrainingSettings, trial: tuple[float, float, float, int]
+) -> Iterator[float]:
     """NDCG@20 of each source over its tuning days."""
     alpha, regularization, exponent, factors = trial
     tried = training.model_copy(
-        update={"regularization": regularization, "regularization_exponent": exponent, "factors": factors}
+        update={
+            "regularization": regularization,
+            "regularization_exponent": exponent,
+            "factors": factors,
+        }
     )
     for source in sources:
         metrics = [scored(source, day, tried, alpha) for day in source.tuning]
@@ -129,20 +165,23 @@ def evaluated(source: Source, training: TrainingSettings) -> Iterator[str]:
     data = built(source, source.evaluation[-1])
     yield from (f"{size:,}" for size in (*data.full.shape, data.full.nnz, len(metrics)))
     yield f"{np.mean([found['users'] for found in metrics]):,.0f}"
-    yield from (f"{np.mean([found[name]['ndcg@20'] for found in metrics]):.4f}" for name in ("challenger", "popularity"))
+    yield from (
+        f"{np.mean([found[name]['ndcg@20'] for found in metrics]):.4f}"
+        for name in ("challenger", "popularity")
+    )
     yield f"{sum(found['bootstrap']['popularity']['lower'] > 0 for found in metrics)} of {len(metrics)}"
 
 
-_BUILT: dict[tuple[str, date], matrix.Interactions] = {}
+_BUILT: dict[tuple[str, date], Interactions] = {}
 
 
-def built(source: Source, day: date) -> matrix.Interactions:
+def built(source: Source, day: date) -> Interactions:
     """With alpha 1: confidence − 1 is in proportion to alpha."""
     if (source.name, day) not in _BUILT:
         settings = load_settings()
         confidence = settings.confidence.model_copy(update={"alpha": 1.0})
         events = source.events.filter(pl.col("day") <= day)
-        _BUILT[source.name, day] = matrix.build(events, day, confidence, settings.evaluation)
+        _BUILT[source.name, day] = build_interactions(events, day, confidence, settings.evaluation)
     return _BUILT[source.name, day]
 
 
@@ -151,8 +190,10 @@ def scored(source: Source, day: date, training: TrainingSettings, alpha: float) 
     train = data.train.copy()
     train.data = (1 + alpha * (train.data - 1)).astype(np.float32)
     fitted = fit(train, training, iterations=training.iterations)
-    lists: Evaluation = evaluation_lists(train, data.holdout, fitted, None, max(evaluation.k), evaluation.exclude_seen)
-    return compare(lists, k=evaluation.k, draws=500, seed=1)
+    lists: Evaluation = evaluation_lists(
+        train, data.holdout, fitted, None, max(evaluation.cutoffs), evaluation.exclude_seen
+    )
+    return compare_models(lists, k=evaluation.cutoffs, draws=500, seed=1)
 
 
 if __name__ == "__main__":

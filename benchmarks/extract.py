@@ -21,14 +21,17 @@ import sqlalchemy as sa
 
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
-from recsys_ops.source import database, slices
-from recsys_ops.storage import Storage
+from recsys_ops.source.database import bind_times, database_session, render_sql
+from recsys_ops.source.slices import extract_slices
+from recsys_ops.storage.objects import Storage
 
 QUERY = (include_dir() / "sql" / "extract_events.sql").read_text()
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = {"start": START, "end": START + timedelta(days=1)}
 COLUMNS = "recorded_at, event_id, event_time, user_id, product_id, action, quantity, price, user_agent, ip, app_version"
-AGENT = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0"
+AGENT = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0"
+)
 TABLE = """line_id bigint PRIMARY KEY, recorded_at {time} NOT NULL, event_id varchar(50), event_time varchar(50),
     user_id varchar(50), customer_ref varchar(50), product_id varchar(50), sku varchar(50), action varchar(50),
     quantity varchar(50), price numeric(10, 2), user_agent text, ip varchar(50), app_version varchar(50)"""
@@ -58,48 +61,73 @@ FILL = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 500_000])
     parser.add_argument("--slice-hours", type=int, default=1)
     parser.add_argument("--connections", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mariadb", action="store_true", help="MariaDB instead of PostgreSQL")
-    parser.add_argument("--extract-only", action="store_true", help="without pandas, which holds all rows")
+    parser.add_argument(
+        "--extract-only", action="store_true", help="without pandas, which holds all rows"
+    )
     options = parser.parse_args()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, Python {platform.python_version()}")
+    print(
+        f"{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    )
     ways = {"copy": copy, "pandas": pandas, "extract": extract}
     chosen = [
-        name for name in ways if (name, options.mariadb) != ("copy", True) and (name, options.extract_only) != ("pandas", True)
+        name
+        for name in ways
+        if (name, options.mariadb) != ("copy", True)
+        and (name, options.extract_only) != ("pandas", True)
     ]
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "server", mariadb=options.mariadb) as url:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server(Path(folder) / "server", mariadb=options.mariadb) as url,
+    ):
         for rows in options.rows:
             fill(url, rows)
             runs = {name: [] for name in chosen}
             for name in chosen * options.rounds:
                 runs[name].append(apart(ways[name], url, options.slice_hours, options.connections))
             best = {name: min(seconds for seconds, _ in found) for name, found in runs.items()}
-            told = [f"{name} {best[name]:.2f} s (peak {max(peak for _, peak in runs[name]):,.0f} MiB)" for name in chosen]
-            ratios = [f"extract = {best[name] / best['extract']:.2f} x {name}" for name in chosen if name != "extract"]
+            told = [
+                f"{name} {best[name]:.2f} s (peak {max(peak for _, peak in runs[name]):,.0f} MiB)"
+                for name in chosen
+            ]
+            ratios = [
+                f"extract = {best[name] / best['extract']:.2f} x {name}"
+                for name in chosen
+                if name != "extract"
+            ]
             print(f"{rows:,} rows: {', '.join(told + ratios)}", flush=True)
 
 
 def copy(url: sa.URL, hours: int, connections: int) -> None:
-    with database.session(url, 3600) as connection:
+    with database_session(url, 3600) as connection:
         driver = connection.connection.driver_connection
-        driver.execute(f"COPY ({database.rendered(QUERY, WINDOW)}) TO '/dev/null' (FORMAT binary)")
+        driver.execute(f"COPY ({render_sql(QUERY, WINDOW)}) TO '/dev/null' (FORMAT binary)")
 
 
 def pandas(url: sa.URL, hours: int, connections: int) -> None:
-    pd.read_sql(sa.text(QUERY), sa.create_engine(url), params=database.bound(url, WINDOW))
+    pd.read_sql(sa.text(QUERY), sa.create_engine(url), params=bind_times(url, WINDOW))
 
 
 def extract(url: sa.URL, hours: int, connections: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = Path(folder) / "parts"
         parts.mkdir()
-        frame, _ = slices.delivered(
-            url, QUERY, *WINDOW.values(), hours=hours, connections=connections, timeout_s=3600, folder=parts
+        frame, _ = extract_slices(
+            url,
+            QUERY,
+            *WINDOW.values(),
+            hours=hours,
+            connections=connections,
+            timeout_s=3600,
+            folder=parts,
         )
         Storage(f"file://{folder}/blob").sink_parquet("events.parquet", frame)
 
@@ -109,9 +137,13 @@ def server(folder: Path, *, mariadb: bool) -> AbstractContextManager[sa.URL]:
 
 
 def fill(url: sa.URL, rows: int) -> None:
-    with sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+    with sa.create_engine(
+        url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    ).connect() as connection:
         connection.exec_driver_sql("DROP TABLE IF EXISTS events, users")
-        connection.exec_driver_sql("CREATE TABLE users (user_id varchar(50) PRIMARY KEY, email varchar(50), role varchar(50))")
+        connection.exec_driver_sql(
+            "CREATE TABLE users (user_id varchar(50) PRIMARY KEY, email varchar(50), role varchar(50))"
+        )
         for statement in FILL[url.get_backend_name()]:
             sql = statement.format(rows=rows, last=rows - 1)
             connection.execution_options(no_parameters=True).exec_driver_sql(sql)
@@ -131,7 +163,10 @@ def timed(way, url: sa.URL, hours: int, connections: int) -> tuple[float, float]
 
 def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor() or "?")
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.processor() or "?",
+    )
 
 
 if __name__ == "__main__":

@@ -30,15 +30,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import spearmanr
 
-from recsys_ops import cleaning, matrix
+from recsys_ops import cleaning
 from recsys_ops.als.factors import Factors
-from recsys_ops.als.fitting import fit
-from recsys_ops.cleaning.window_bots import judge_window
+from recsys_ops.als.fit import fit
+from recsys_ops.als.warm_start import match
+from recsys_ops.cleaning.slow_bots import find_slow_bots
 from recsys_ops.demo import events, shop
 from recsys_ops.evaluation.metrics import ranking_metrics
+from recsys_ops.interactions.matrix import Interactions, build_interactions
+from recsys_ops.lists.build import evaluation_lists, popularity
 from recsys_ops.settings import TrainingSettings, include_dir, load_settings
-from recsys_ops.worker.lists import evaluation_lists, popularity
-from recsys_ops.worker.matching import match
 
 OPENS = date(2026, 5, 1)
 WEEKS = 4
@@ -67,7 +68,9 @@ class Robots:
 ROBOTS = {
     "The demo's robots, 12 % of the rows": Robots(0.06, 0.06),
     "Five times as many, 60 % of the rows": Robots(0.3, 0.3),
-    f"The same, and the undeclared ones look at nothing but the {UNPOPULAR} least popular products": Robots(0.3, 0.3, watch=True),
+    f"The same, and the undeclared ones look at nothing but the {UNPOPULAR} least popular products": Robots(
+        0.3, 0.3, watch=True
+    ),
 }
 
 
@@ -81,7 +84,7 @@ class Model:
     liked : csr_matrix, bool, (n, catalogue), the carts and purchases of the next day
     """
 
-    data: matrix.Interactions
+    data: Interactions
     factors: Factors
     users: pl.Series
     lists: NDArray[np.int32]
@@ -91,16 +94,23 @@ class Model:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--shops", type=int, default=3, help="shops of different seeds; the tables show mean ± standard deviation"
+        "--shops",
+        type=int,
+        default=3,
+        help="shops of different seeds; the tables show mean ± standard deviation",
     )
     options = parser.parse_args()
     began, cpu = time.perf_counter(), time.process_time()
     print(machine())
     for name, robots in ROBOTS.items():
         found = pl.concat(measured(seed, robots) for seed in range(1, options.shops + 1))
-        print(f"\n**{name}** ({options.shops} shops, {found['customers'].mean():,.0f} customers judged in each)\n")
+        print(
+            f"\n**{name}** ({options.shops} shops, {found['customers'].mean():,.0f} customers judged in each)\n"
+        )
         print_table(found)
     print(f"\n{time.perf_counter() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s")
 
@@ -109,7 +119,10 @@ def measured(seed: int, robots: Robots) -> pl.DataFrame:
     """One row a model: what it was trained on and what it is worth."""
     total = round(CUSTOMERS_ROWS / (1 - robots.crawlers - robots.scrapers))
     demo = shop.Shop(
-        shop.ShopSize(USERS, ITEMS, total), OPENS, seed, shop.Dirt(crawlers=robots.crawlers, scrapers=robots.scrapers)
+        shop.ShopSize(USERS, ITEMS, total),
+        OPENS,
+        seed,
+        shop.Dirt(crawlers=robots.crawlers, scrapers=robots.scrapers),
     )
     catalogue = shop.items(demo, DAY).ids
     unpopular = np.flatnonzero(catalogue.is_in(least_popular(demo).implode()))
@@ -118,22 +131,31 @@ def measured(seed: int, robots: Robots) -> pl.DataFrame:
     trained_on = {
         REFERENCE: truth,
         ALL: filtered(rows, tuple(FILTERS)),
-        **{f"without {name}": filtered(rows, tuple(other for other in FILTERS if other != name)) for name in FILTERS},
+        **{
+            f"without {name}": filtered(rows, tuple(other for other in FILTERS if other != name))
+            for name in FILTERS
+        },
         "no filter": rows,
         FEWER: truth.filter(np.random.default_rng(seed).random(truth.height) >= 0.05),
         CHANCE: truth,
     }
     training = load_settings().training
     start = train(truth, next_day, catalogue, training)
-    other = train(truth, next_day, catalogue, training.model_copy(update={"seed": training.seed + 1}))
+    other = train(
+        truth, next_day, catalogue, training.model_copy(update={"seed": training.seed + 1})
+    )
     models = {
-        name: train(left, next_day, catalogue, training, other if name == CHANCE else start) for name, left in trained_on.items()
+        name: train(left, next_day, catalogue, training, other if name == CHANCE else start)
+        for name, left in trained_on.items()
     }
     # whose rows a filter took has no list to compare
     judged = sorted(set.intersection(*(set(model.users) for model in models.values())))
     models = {name: of(model, judged) for name, model in models.items()}
     truly = models[REFERENCE]
-    scores = {name: ranking_metrics(model.lists, truly.liked, (K,), most_popular=model.popular) for name, model in models.items()}
+    scores = {
+        name: ranking_metrics(model.lists, truly.liked, (K,), most_popular=model.popular)
+        for name, model in models.items()
+    }
     return pl.DataFrame(
         {
             "trained on": name,
@@ -164,7 +186,11 @@ def history(demo: shop.Shop, robots: Robots) -> tuple[pl.DataFrame, pl.DataFrame
     contract = cleaning.load_contract(include_dir() / clean.SETTINGS.contract)
     aligned = cleaning.align_schema(pl.concat(parts).lazy(), contract).kept
     fixed = cleaning.fix_types(aligned, contract).kept.collect()
-    single = cleaning.deduplicate(fixed.lazy()).kept.with_columns(day=pl.col("recorded_at").dt.date()).collect()
+    single = (
+        cleaning.deduplicate(fixed.lazy())
+        .kept.with_columns(day=pl.col("recorded_at").dt.date())
+        .collect()
+    )
     rows = single.join(pl.concat(labels), on="row_id", maintain_order="left")
     return rows.filter(pl.col("day") < DAY), rows.filter(day=DAY, label="human")
 
@@ -173,7 +199,9 @@ def watching(demo: shop.Shop, recorded: pl.DataFrame) -> pl.DataFrame:
     """The undeclared robots' views, turned to the unpopular products."""
     watched = least_popular(demo)
     nth = watched.gather(np.arange(len(recorded)) % len(watched))
-    return recorded.with_columns(product_id=pl.when(label="scraper").then(nth).otherwise("product_id"))
+    return recorded.with_columns(
+        product_id=pl.when(label="scraper").then(nth).otherwise("product_id")
+    )
 
 
 def least_popular(demo: shop.Shop) -> pl.Series:
@@ -189,19 +217,33 @@ def filtered(rows: pl.DataFrame, filters: tuple[str, ...]) -> pl.DataFrame:
 
 
 def train(
-    rows: pl.DataFrame, next_day: pl.DataFrame, catalogue: pl.Series, training: TrainingSettings, start: Model | None = None
+    rows: pl.DataFrame,
+    next_day: pl.DataFrame,
+    catalogue: pl.Series,
+    training: TrainingSettings,
+    start: Model | None = None,
 ) -> Model:
     """Matrix, model and lists as `build_matrix` and the worker make them, of the rows before the day and the customers' on it."""
     settings = load_settings()
     together = pl.concat([rows, next_day]).select("day", "user_id", "item_id", "event_type")
-    left_out = judge_window(together, settings.cleaning.bots.window)["user_id"]
+    left_out = find_slow_bots(together, settings.cleaning.bots.window)["user_id"]
     people = together.filter(~pl.col("user_id").is_in(left_out.implode()))
-    data = matrix.build(people, DAY, settings.confidence, settings.evaluation)
-    factors0 = match(start.factors, start.data.users, start.data.items, data.users, data.items).factors if start else None
+    data = build_interactions(people, DAY, settings.confidence, settings.evaluation)
+    factors0 = (
+        match(start.factors, start.data.users, start.data.items, data.users, data.items).factors
+        if start
+        else None
+    )
     factors = fit(data.train, training, iterations=training.iterations, factors0=factors0)
-    found = evaluation_lists(data.train, data.holdout, factors, None, K, settings.evaluation.exclude_seen)
+    found = evaluation_lists(
+        data.train, data.holdout, factors, None, K, settings.evaluation.exclude_seen
+    )
     places = pl.DataFrame({"item": catalogue, "place": np.arange(len(catalogue), dtype=np.int32)})
-    place = pl.DataFrame({"item": data.items}).join(places, on="item", how="left", maintain_order="left")["place"].to_numpy()
+    place = (
+        pl.DataFrame({"item": data.items})
+        .join(places, on="item", how="left", maintain_order="left")["place"]
+        .to_numpy()
+    )
     at = np.append(place, np.int32(-1))
     popular = np.zeros(len(catalogue))
     popular[place] = popularity(data.train)
@@ -213,14 +255,21 @@ def train(
         lists=at[found.challenger],
         popularity=popular,
         popular=at[found.most_popular],
-        liked=sparse.csr_matrix((liked.data, (liked.row, at[liked.col])), shape=(len(found.users), len(catalogue))),
+        liked=sparse.csr_matrix(
+            (liked.data, (liked.row, at[liked.col])), shape=(len(found.users), len(catalogue))
+        ),
     )
 
 
 def of(model: Model, users: list[str]) -> Model:
     """The lists of these users alone."""
     chosen = np.flatnonzero(model.users.is_in(users).to_numpy())
-    return replace(model, users=model.users.gather(chosen), lists=model.lists[chosen], liked=model.liked[chosen])
+    return replace(
+        model,
+        users=model.users.gather(chosen),
+        lists=model.lists[chosen],
+        liked=model.liked[chosen],
+    )
 
 
 def steered(lists: NDArray[np.int32], reference: NDArray[np.int32]) -> float:
@@ -229,7 +278,14 @@ def steered(lists: NDArray[np.int32], reference: NDArray[np.int32]) -> float:
 
 
 def print_table(found: pl.DataFrame) -> None:
-    columns = ("rows not customers'", f"NDCG@{K}", "against all filters", f"coverage@{K}", "places steered", "unpopular")
+    columns = (
+        "rows not customers'",
+        f"NDCG@{K}",
+        "against all filters",
+        f"coverage@{K}",
+        "places steered",
+        "unpopular",
+    )
     print(f"| trained on | {' | '.join(columns)} | popularity | strangers |\n|---|{'--:|' * 8}")
     for (name,), rows in found.group_by("trained on", maintain_order=True):
         cells = [

@@ -23,16 +23,16 @@ import polars as pl
 from defaults import uci
 from measure import machine
 
-from recsys_ops import matrix
 from recsys_ops.als.factors import Factors
-from recsys_ops.als.fitting import fit
+from recsys_ops.als.fit import fit
+from recsys_ops.als.warm_start import Matched, match, warm_start
 from recsys_ops.demo import robots, shop, visits
-from recsys_ops.evaluation.compare import compare
-from recsys_ops.evaluation.day import DayFacts, day_facts
+from recsys_ops.evaluation.compare import compare_models
 from recsys_ops.evaluation.gate import RULES, Verdict, decide
+from recsys_ops.interactions.matrix import Interactions, build_interactions, first_window_day
+from recsys_ops.interactions.day_profile import DayProfile, profile_day
+from recsys_ops.lists.build import evaluation_lists, served_lists
 from recsys_ops.settings import load_settings
-from recsys_ops.worker.lists import evaluation_lists, served_lists
-from recsys_ops.worker.matching import Matched, match, warm_start
 
 OPENS = date(2026, 1, 1)
 HISTORY = 28
@@ -49,13 +49,15 @@ class Model:
     """What is live: its factors, the ids of their rows, and what its night looked like."""
 
     name: str
-    data: matrix.Interactions
+    data: Interactions
     factors: Factors
-    facts: DayFacts
+    facts: DayProfile
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, default="middle")
@@ -67,15 +69,23 @@ def main() -> None:
         return
     began = time.perf_counter()
     with ProcessPoolExecutor(options.processes) as pool:
-        shops = list(pool.map(partial(nights, SIZES[options.size], options.days), range(1, options.seeds + 1)))
+        shops = list(
+            pool.map(
+                partial(nights, SIZES[options.size], options.days), range(1, options.seeds + 1)
+            )
+        )
     verdicts = [found for found_of in shops for found in found_of]
-    print(f"{machine()}\n\n{SIZES[options.size]}, {options.seeds} shops, {options.days} nights each\n")
+    print(
+        f"{machine()}\n\n{SIZES[options.size]}, {options.seeds} shops, {options.days} nights each\n"
+    )
     print("| the night's model | nights | refused | by |\n|---|--:|--:|---|")
     for name in GOOD + BAD:
         of = [verdict for called, verdict, _ in verdicts if called == name]
         refused = [rule.name for verdict in of for rule in verdict.rules if not rule.passed]
         by = ", ".join(f"{rule} {count}" for rule, count in Counter(refused).most_common())
-        print(f"| {name} | {len(of)} | {sum(not verdict.blessed for verdict in of) / len(of):.1%} | {by} |")
+        print(
+            f"| {name} | {len(of)} | {sum(not verdict.blessed for verdict in of) / len(of):.1%} | {by} |"
+        )
     users = [found for called, _, found in verdicts if called == GOOD[0]]
     print(f"\n{np.mean(users):,.0f} users evaluated a night; {time.perf_counter() - began:.0f} s")
 
@@ -84,10 +94,19 @@ def guarded(events: pl.DataFrame) -> None:
     """Every day that has four weeks before it."""
     gate = load_settings().gate
     days = events["day"].unique().sort().to_list()
-    facts = [day_facts(events, day, day - timedelta(days=364), {}) for day in days if day >= days[0] + timedelta(days=28)]
+    facts = [
+        profile_day(events, day, day - timedelta(days=364), {})
+        for day in days
+        if day >= days[0] + timedelta(days=28)
+    ]
     print(f"{machine()}\n\n{len(facts)} days\n\n| rule | refused |\n|---|--:|")
     names = ("rows", "users", "items", "rows_per_user", "repeats", "gap")
-    refused = np.array([[not RULES[name](name, {"data": found.model_dump()}, gate).passed for found in facts] for name in names])
+    refused = np.array(
+        [
+            [not RULES[name](name, {"data": found.model_dump()}, gate).passed for found in facts]
+            for name in names
+        ]
+    )
     for name, of in zip((*names, "any of them"), (*refused, refused.any(axis=0)), strict=True):
         print(f"| {name} | {of.sum()} |")
 
@@ -98,11 +117,16 @@ def nights(size: shop.ShopSize, days: int, seed: int) -> list[tuple[str, Verdict
     confidence = settings.confidence.model_copy(update={"window_days": 60})
     settings = settings.model_copy(update={"confidence": confidence})
     events = pl.concat(people(opened, OPENS + timedelta(days=n)) for n in range(HISTORY + days))
-    shares = {day: rejected(opened, day) for day in (OPENS + timedelta(days=n) for n in range(HISTORY + days))}
+    shares = {
+        day: rejected(opened, day)
+        for day in (OPENS + timedelta(days=n) for n in range(HISTORY + days))
+    }
     live: list[Model] = []
     found = []
     for day in (OPENS + timedelta(days=HISTORY + n - 1) for n in range(days + 1)):
-        ours = list(models(events.filter(pl.col("day") <= day), opened, day, live, shares, settings))
+        ours = list(
+            models(events.filter(pl.col("day") <= day), opened, day, live, shares, settings)
+        )
         if live:
             found += [(name, verdict, users) for name, _, verdict, users in ours]
         if not live or ours[0][2].blessed:
@@ -127,12 +151,24 @@ def rejected(opened: shop.Shop, day: date) -> dict[str, float]:
 
 
 def models(
-    events: pl.DataFrame, opened: shop.Shop, day: date, live: list[Model], shares: dict, settings: object
+    events: pl.DataFrame,
+    opened: shop.Shop,
+    day: date,
+    live: list[Model],
+    shares: dict,
+    settings: object,
 ) -> Iterator[tuple[str, Model, Verdict, int]]:
     """The night's model, then the same with something wrong."""
     champion = live[-1] if live else None
     old = [model for model in live if model.name <= str(day - timedelta(days=30))]
-    judged = partial(night, day=day, champion=champion, reference=old[-1] if old else None, shares=shares, settings=settings)
+    judged = partial(
+        night,
+        day=day,
+        champion=champion,
+        reference=old[-1] if old else None,
+        shares=shares,
+        settings=settings,
+    )
     yield GOOD[0], *judged(events)
     if champion is None:
         return
@@ -145,9 +181,19 @@ def models(
     yield BAD[1], *judged(events, shifted=True)
     yield BAD[2], *judged(events, training=training.model_copy(update={"iterations": 1}), cold=True)
     today = events.filter(pl.col("day") == day)
-    drawn = robots_of(opened, day).sample(int(today.height * 0.3 / 0.7), with_replacement=True, seed=1)
-    yield BAD[3], *judged(pl.concat([events, drawn]), shares=shares | {day: shares[day] | {"bot_share": 0.0}})
-    yield BAD[4], *judged(events.filter((pl.col("day") < day - timedelta(days=7)) | (pl.col("day") == day)))
+    drawn = robots_of(opened, day).sample(
+        int(today.height * 0.3 / 0.7), with_replacement=True, seed=1
+    )
+    yield (
+        BAD[3],
+        *judged(
+            pl.concat([events, drawn]), shares=shares | {day: shares[day] | {"bot_share": 0.0}}
+        ),
+    )
+    yield (
+        BAD[4],
+        *judged(events.filter((pl.col("day") < day - timedelta(days=7)) | (pl.col("day") == day))),
+    )
     yield BAD[5], *judged(pl.concat([events, today]))
 
 
@@ -156,26 +202,45 @@ def night(
     training: object = None, cold: bool = False, shifted: bool = False,
 ) -> tuple[Model, Verdict, int]:  # fmt: skip
     training, evaluation, gate = training or settings.training, settings.evaluation, settings.gate
-    data = matrix.build(events, day, settings.confidence, evaluation)
-    facts = day_facts(events, day, matrix.window_start(day, settings.confidence), shares)
+    data = build_interactions(events, day, settings.confidence, evaluation)
+    facts = profile_day(events, day, first_window_day(day, settings.confidence), shares)
     theirs, older = (carried(model, data) for model in (champion, reference))
     start = warm_start(theirs, training) if theirs and not cold else None
-    fitted = fit(data.train, training, iterations=training.warm_iterations if start else training.iterations, factors0=start)
+    fitted = fit(
+        data.train,
+        training,
+        iterations=training.warm_iterations if start else training.iterations,
+        factors0=start,
+    )
     if shifted:
         fitted = replace(fitted, item=np.roll(fitted.item, 1, axis=0))
-    k = max(evaluation.k)
+    k = max(evaluation.cutoffs)
     lists = evaluation_lists(
-        data.train, data.holdout, fitted, theirs, k, evaluation.exclude_seen, reference=older, buyers=data.buyers
+        data.train,
+        data.holdout,
+        fitted,
+        theirs,
+        k,
+        evaluation.exclude_seen,
+        reference=older,
+        buyers=data.buyers,
     )
     served = fit(data.full, training, iterations=training.refit_iterations, factors0=fitted)
     again = served_lists(data.train, lists.users, fitted, served, k, evaluation.exclude_seen)
-    figures = compare(replace(lists, served=again), k=evaluation.k, draws=gate.bootstrap_draws, seed=training.seed)
+    figures = compare_models(
+        replace(lists, served=again),
+        k=evaluation.cutoffs,
+        draws=gate.bootstrap_draws,
+        seed=training.seed,
+    )
     verdict = decide(
         {
             "protocol": "next_day",
             "champion_version": champion and champion.name,
             "reference_version": reference and reference.name,
-            "factors_finite": bool(np.isfinite(served.user).all() and np.isfinite(served.item).all()),
+            "factors_finite": bool(
+                np.isfinite(served.user).all() and np.isfinite(served.item).all()
+            ),
             "ids_match": True,
             "data": facts.model_dump(),
             "champion_data": champion and champion.facts.model_dump(),
@@ -186,8 +251,10 @@ def night(
     return Model(str(day), data, served, facts), verdict, figures["users"]
 
 
-def carried(model: Model | None, data: matrix.Interactions) -> Matched | None:
-    return model and match(model.factors, model.data.users, model.data.items, data.users, data.items)
+def carried(model: Model | None, data: Interactions) -> Matched | None:
+    return model and match(
+        model.factors, model.data.users, model.data.items, data.users, data.items
+    )
 
 
 if __name__ == "__main__":

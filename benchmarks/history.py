@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 from measure import machine
 
-from recsys_ops import history, paths
-from recsys_ops.storage import Storage
+from recsys_ops.history.table import current_version, history_status, read_events, replace_days
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 FIRST = date(2025, 1, 1)
 TIMES = 11
@@ -30,7 +31,9 @@ def events(day: date, rows: int) -> pl.DataFrame:
     at = pl.lit(datetime(day.year, day.month, day.day, tzinfo=UTC)) + pl.duration(
         seconds=pl.Series(rng.integers(0, 86_400, rows))
     )
-    return pl.DataFrame({"user_id": rng.integers(0, 50_000, rows), "item_id": rng.integers(0, 5_000, rows)}).select(
+    return pl.DataFrame(
+        {"user_id": rng.integers(0, 50_000, rows), "item_id": rng.integers(0, 5_000, rows)}
+    ).select(
         recorded_at=at,
         event_id=pl.format("{}-{}", pl.lit(str(day)), pl.int_range(rows)),
         user_id=pl.format("u{}", "user_id"),
@@ -62,21 +65,25 @@ def main() -> None:
     parser.add_argument("--days", type=int, nargs="+", default=[30, 365])
     arguments = parser.parse_args()
     print(f"{machine()}; {arguments.rows:,} rows a day; medians of {TIMES}")
-    print(f"{'days':>5}  {'commit of a day':>20}  {'status':>20}  {'last 30 days read':>20}  {'log':>9}")
+    print(
+        f"{'days':>5}  {'commit of a day':>20}  {'status':>20}  {'last 30 days read':>20}  {'log':>9}"
+    )
     for days in arguments.days:
         with tempfile.TemporaryDirectory() as folder:
             storage = Storage(f"file://{folder}")
             for number in range(days):
                 day = FIRST + timedelta(days=number)
-                history.replace_days(storage, events(day, arguments.rows), day, day)
+                replace_days(storage, events(day, arguments.rows), day, day)
             last, rows = day, events(day, arguments.rows)
-            newest = history.version(storage)
+            newest = current_version(storage)
             shown = [
-                cost(lambda: history.replace_days(storage, rows, last, last)),  # noqa: B023
-                cost(lambda: history.status(storage, last)),  # noqa: B023
-                cost(lambda: history.read(storage, last - timedelta(days=29), last, version=newest)),  # noqa: B023
+                cost(lambda: replace_days(storage, rows, last, last)),  # noqa: B023
+                cost(lambda: history_status(storage, last)),  # noqa: B023
+                cost(lambda: read_events(storage, last - timedelta(days=29), last, version=newest)),  # noqa: B023
             ]
-            log = sum(file.stat().st_size for file in Path(folder, paths.HISTORY, "_delta_log").iterdir())
+            log = sum(
+                file.stat().st_size for file in Path(folder, paths.HISTORY, "_delta_log").iterdir()
+            )
             print(f"{days:>5}  {'  '.join(shown)}  {log / 2**20:>5.1f} MiB")
 
 

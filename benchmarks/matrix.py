@@ -18,10 +18,13 @@ import polars as pl
 from measure import Cost, apart, machine
 from scipy import sparse
 
-from recsys_ops import coded, history, matrix, paths
-from recsys_ops.cleaning.window_bots import judge_window
+from recsys_ops.cleaning.slow_bots import find_slow_bots
+from recsys_ops.history.encoded import read_encoded_events
+from recsys_ops.history.table import current_version, replace_days
+from recsys_ops.interactions.matrix import build_interactions, first_window_day
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType, WindowBotSettings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 LAST = date(2026, 6, 30)
 DAYS = 365
@@ -29,7 +32,13 @@ CONFIDENCE = ConfidenceSettings(window_days=DAYS)
 EVALUATION = EvaluationSettings()
 MONTH = 31
 VISIT = 5  # a user's events of a day
-SHARES: dict[EventType, float] = {"view": 0.8, "wishlist": 0.05, "cart": 0.09, "checkout": 0.03, "purchase": 0.03}
+SHARES: dict[EventType, float] = {
+    "view": 0.8,
+    "wishlist": 0.05,
+    "cart": 0.09,
+    "checkout": 0.03,
+    "purchase": 0.03,
+}
 
 
 class Shape(NamedTuple):
@@ -39,7 +48,10 @@ class Shape(NamedTuple):
     events: int
 
 
-SHAPES = {"S": Shape(50_000, 3_000, 1_000_000, 1_800_000), "M": Shape(500_000, 30_000, 10_000_000, 18_000_000)}
+SHAPES = {
+    "S": Shape(50_000, 3_000, 1_000_000, 1_800_000),
+    "M": Shape(500_000, 30_000, 10_000_000, 18_000_000),
+}
 
 
 def fill(root: str, shape: Shape) -> None:
@@ -50,11 +62,14 @@ def fill(root: str, shape: Shape) -> None:
     pairs = np.empty(0, dtype=np.int64)
     while len(pairs) < shape.cells:
         user, item = (
-            np.searchsorted(up_to, rng.random(shape.cells // 4) * up_to[-1]).astype(np.int64) for up_to in (busy, popular)
+            np.searchsorted(up_to, rng.random(shape.cells // 4) * up_to[-1]).astype(np.int64)
+            for up_to in (busy, popular)
         )
         pairs = np.unique(np.concatenate([pairs, user * shape.items + item]))
     rng.shuffle(pairs)
-    pair = np.concatenate([pairs[: shape.cells], rng.choice(pairs[: shape.cells], shape.events - shape.cells)])
+    pair = np.concatenate(
+        [pairs[: shape.cells], rng.choice(pairs[: shape.cells], shape.events - shape.cells)]
+    )
     pair = pair[np.argsort(pair // shape.items)]
     day_of_visit = rng.integers(0, DAYS, shape.events // VISIT + 1)
     age = day_of_visit[np.arange(shape.events) // VISIT]
@@ -62,8 +77,12 @@ def fill(root: str, shape: Shape) -> None:
     storage = Storage(root)
     for youngest in range(0, DAYS, MONTH):
         at = np.flatnonzero((age >= youngest) & (age < youngest + MONTH))
-        moment = pl.lit(datetime(LAST.year, LAST.month, LAST.day, 12, tzinfo=UTC)) - pl.duration(days=pl.Series(age[at]))
-        rows = pl.DataFrame({"event": at, "user": pair[at] // shape.items, "item": pair[at] % shape.items}).select(
+        moment = pl.lit(datetime(LAST.year, LAST.month, LAST.day, 12, tzinfo=UTC)) - pl.duration(
+            days=pl.Series(age[at])
+        )
+        rows = pl.DataFrame(
+            {"event": at, "user": pair[at] // shape.items, "item": pair[at] % shape.items}
+        ).select(
             recorded_at=moment,
             event_id=pl.format("event-{}", "event"),
             user_id=pl.format("user-{}", "user"),
@@ -74,31 +93,38 @@ def fill(root: str, shape: Shape) -> None:
             value=pl.lit(None),
         )
         first = LAST - timedelta(days=youngest + MONTH - 1)
-        history.replace_days(storage, rows, first, LAST - timedelta(days=youngest))
+        replace_days(storage, rows, first, LAST - timedelta(days=youngest))
 
 
 def code_all(root: str, first: date = LAST - timedelta(days=DAYS - 1)) -> int:
     storage = Storage(root)
-    return coded.read(storage, first, LAST, version=history.version(storage)).height
+    return read_encoded_events(storage, first, LAST, version=current_version(storage)).height
 
 
 def ours(root: str, folder: str) -> dict[str, float]:
     """As the task `build_matrix` does it."""
     storage, began = Storage(root), time.perf_counter()
-    events = coded.read(storage, matrix.window_start(LAST, CONFIDENCE), LAST, version=history.version(storage))
+    events = read_encoded_events(
+        storage, first_window_day(LAST, CONFIDENCE), LAST, version=current_version(storage)
+    )
     read = time.perf_counter()
-    built = matrix.build(events, LAST, CONFIDENCE, EVALUATION)
+    built = build_interactions(events, LAST, CONFIDENCE, EVALUATION)
     done = time.perf_counter()
-    return _keep(Path(folder), built.users, built.items, built.train, built.full) | {"read": read - began, "build": done - read}
+    return _keep(Path(folder), built.users, built.items, built.train, built.full) | {
+        "read": read - began,
+        "build": done - read,
+    }
 
 
 def whole(root: str) -> int:
     """The same with the robots of the window left out."""
     storage = Storage(root)
-    events = coded.read(storage, matrix.window_start(LAST, CONFIDENCE), LAST, version=history.version(storage))
-    left_out = judge_window(events, WindowBotSettings())["user_id"].cast(events["user_id"].dtype)
+    events = read_encoded_events(
+        storage, first_window_day(LAST, CONFIDENCE), LAST, version=current_version(storage)
+    )
+    left_out = find_slow_bots(events, WindowBotSettings())["user_id"].cast(events["user_id"].dtype)
     people = events.filter(~events["user_id"].is_in(left_out.implode()))
-    return int(matrix.build(people, LAST, CONFIDENCE, EVALUATION).full.nnz)
+    return int(build_interactions(people, LAST, CONFIDENCE, EVALUATION).full.nnz)
 
 
 def in_pandas(root: str, folder: str) -> dict[str, float]:
@@ -107,14 +133,19 @@ def in_pandas(root: str, folder: str) -> dict[str, float]:
 
     began = time.perf_counter()
     table = DeltaTable(f"{root}/{paths.HISTORY}")
-    first = matrix.window_start(LAST, CONFIDENCE)
+    first = first_window_day(LAST, CONFIDENCE)
     events = table.to_pandas(
-        columns=["day", "user_id", "item_id", "event_type"], filters=[("day", ">=", first), ("day", "<=", LAST)]
+        columns=["day", "user_id", "item_id", "event_type"],
+        filters=[("day", ">=", first), ("day", "<=", LAST)],
     )
     read = time.perf_counter()
     age = (pd.Timestamp(LAST) - pd.to_datetime(events["day"])).dt.days
-    events["weight"] = events["event_type"].map(CONFIDENCE.weights).astype(float) * 0.5 ** (age / CONFIDENCE.half_life_days)
-    users, items = (pd.Index(np.sort(events[name].unique().astype(object))) for name in ("user_id", "item_id"))
+    events["weight"] = events["event_type"].map(CONFIDENCE.weights).astype(float) * 0.5 ** (
+        age / CONFIDENCE.half_life_days
+    )
+    users, items = (
+        pd.Index(np.sort(events[name].unique().astype(object))) for name in ("user_id", "item_id")
+    )
     made = []
     for rows in (events[age > 0], events):
         sums = rows.groupby(["user_id", "item_id"], sort=False)["weight"].sum().reset_index()
@@ -122,11 +153,18 @@ def in_pandas(root: str, folder: str) -> dict[str, float]:
         at = (users.get_indexer(sums["user_id"]), items.get_indexer(sums["item_id"]))
         made.append(sparse.csr_matrix((values, at), shape=(len(users), len(items))))
     done = time.perf_counter()
-    return _keep(Path(folder), pl.Series(users), pl.Series(items), *made) | {"read": read - began, "build": done - read}
+    return _keep(Path(folder), pl.Series(users), pl.Series(items), *made) | {
+        "read": read - began,
+        "build": done - read,
+    }
 
 
 def _keep(
-    folder: Path, users: pl.Series, items: pl.Series, train: sparse.csr_matrix, full: sparse.csr_matrix
+    folder: Path,
+    users: pl.Series,
+    items: pl.Series,
+    train: sparse.csr_matrix,
+    full: sparse.csr_matrix,
 ) -> dict[str, float]:
     pl.DataFrame({"id": users}).write_parquet(folder / "users.parquet")
     pl.DataFrame({"id": items}).write_parquet(folder / "items.parquet")
@@ -138,7 +176,9 @@ def _keep(
 
 def same(one: Path, other: Path) -> None:
     for name in ("users", "items"):
-        assert pl.read_parquet(one / f"{name}.parquet").equals(pl.read_parquet(other / f"{name}.parquet")), name
+        assert pl.read_parquet(one / f"{name}.parquet").equals(
+            pl.read_parquet(other / f"{name}.parquet")
+        ), name
     for name in ("train", "full"):
         a, b = (sparse.load_npz(folder / f"{name}.npz") for folder in (one, other))
         assert np.array_equal(a.indptr, b.indptr), name
@@ -167,7 +207,13 @@ def main() -> None:
             storage.delete(path)
         _, one = apart("matrix", "code_all", root, LAST)
         events, year = apart("matrix", "code_all", root)
-        size = sum(file.stat().st_size for file in (folder / arguments.shape / "coded").rglob("*.parquet")) / 2**20
+        size = (
+            sum(
+                file.stat().st_size
+                for file in (folder / arguments.shape / "coded").rglob("*.parquet")
+            )
+            / 2**20
+        )
         results = {}
         for name in ("ours", "in_pandas"):
             (Path(temporary) / name).mkdir()
@@ -175,13 +221,18 @@ def main() -> None:
         same(Path(temporary) / "ours", Path(temporary) / "in_pandas")
         _, task = apart("matrix", "whole", root)
         figures = results["ours"][0]
-        print(f"{machine()}; {events:,} events of {DAYS} days, {figures['users']:,} users, {figures['items']:,} items, ", end="")
+        print(
+            f"{machine()}; {events:,} events of {DAYS} days, {figures['users']:,} users, {figures['items']:,} items, ",
+            end="",
+        )
         print(f"{figures['cells']:,} cells; the same matrices")
         print(f"{'':<24}{'read s':>8}{'build s':>8}{'both s':>8}{'peak MiB':>10}")
         line("from the codes", results["ours"][1], figures)
         line("pandas groupby", results["in_pandas"][1], results["in_pandas"][0])
         total = {name: found["read"] + found["build"] for name, (found, _) in results.items()}
-        print(f"pandas takes {total['in_pandas'] / total['ours']:.1f} times the seconds and ", end="")
+        print(
+            f"pandas takes {total['in_pandas'] / total['ours']:.1f} times the seconds and ", end=""
+        )
         print(f"{results['in_pandas'][1].peak / results['ours'][1].peak:.1f} times the memory")
         print(f"with the window's robots {task.seconds:.1f} s, {task.peak:,.0f} MiB")
         print(

@@ -43,4 +43,7 @@ def _timed(module: str, function: str, arguments: tuple[Any, ...]) -> tuple[Any,
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor() or "?")
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.processor() or "?",
+    )

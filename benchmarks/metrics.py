@@ -17,7 +17,11 @@ from scipy import sparse
 from recsys_ops.evaluation.metrics import score, self_information
 
 K = (3, 10, 20)
-SHAPES = {"S": (20_000, 2_465, 3), "M": (100_000, 30_000, 5), "L": (20_000, 84_000, 30)}  # users, items, liked by a user
+SHAPES = {
+    "S": (20_000, 2_465, 3),
+    "M": (100_000, 30_000, 5),
+    "L": (20_000, 84_000, 30),
+}  # users, items, liked by a user
 
 
 class Ranked:
@@ -26,7 +30,9 @@ class Ranked:
     def __init__(self, lists: NDArray[np.int32]) -> None:
         self.lists = lists
 
-    def recommend(self, users: NDArray[np.int32], _seen: object, N: int) -> tuple[NDArray[np.int32], None]:  # noqa: N803
+    def recommend(
+        self, users: NDArray[np.int32], _seen: object, N: int
+    ) -> tuple[NDArray[np.int32], None]:  # noqa: N803
         return self.lists[users, :N], None
 
 
@@ -38,7 +44,9 @@ def main() -> None:
     for name, (users, items, likes) in SHAPES.items():
         lists, relevant = made(users, items, likes)
         ours, theirs = best(by_us, lists, relevant), best(by_implicit, lists, relevant)
-        print(f"| {name} | {users:,} | {items:,} | {relevant.nnz:,} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} |")
+        print(
+            f"| {name} | {users:,} | {items:,} | {relevant.nnz:,} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} |"
+        )
 
 
 def by_us(lists: NDArray[np.int32], relevant: sparse.csr_matrix) -> None:
@@ -55,10 +63,14 @@ def made(users: int, items: int, likes: int) -> tuple[NDArray[np.int32], sparse.
     """Lists of different items and what each user liked, the popular ones more often."""
     rng = np.random.default_rng(1)
     popularity = 1 / (np.arange(items) + 10.0)
-    lists = rng.integers(items, size=(users, 1)) + np.cumsum(rng.integers(1, items // K[-1], (users, K[-1])), axis=1)
+    lists = rng.integers(items, size=(users, 1)) + np.cumsum(
+        rng.integers(1, items // K[-1], (users, K[-1])), axis=1
+    )
     counts = rng.poisson(likes, users).clip(1)
     liked = rng.choice(items, counts.sum(), p=popularity / popularity.sum())
-    relevant = sparse.csr_matrix((np.ones(len(liked), bool), (np.repeat(np.arange(users), counts), liked)), (users, items))
+    relevant = sparse.csr_matrix(
+        (np.ones(len(liked), bool), (np.repeat(np.arange(users), counts), liked)), (users, items)
+    )
     return (lists % items).astype(np.int32), relevant
 
 

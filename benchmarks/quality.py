@@ -46,12 +46,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops import matrix
 from recsys_ops.als import cpu
 from recsys_ops.als.factors import Factors, row_regularization
-from recsys_ops.als.fitting import fit
-from recsys_ops.als.recommend import top_n
+from recsys_ops.als.fit import fit
+from recsys_ops.als.top_n import top_n
 from recsys_ops.evaluation.metrics import Scores, lower_bound, score, self_information
+from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.settings import EvaluationSettings, TrainingSettings, load_settings
 
 SHOPS = ("demo, small", "demo, medium")
@@ -91,11 +91,19 @@ class Chosen:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
-    parser.add_argument("--test-fold-in", type=Path, help="what is known of the test's users, who are not in --train")
-    parser.add_argument("--columns", nargs="+", help="names or places (0, 1, …) of user, item and perhaps value")
+    parser.add_argument(
+        "--test-fold-in",
+        type=Path,
+        help="what is known of the test's users, who are not in --train",
+    )
+    parser.add_argument(
+        "--columns", nargs="+", help="names or places (0, 1, …) of user, item and perhaps value"
+    )
     parser.add_argument("--uci", type=Path, help="the Online Retail II data")
     parser.add_argument("--tune", type=int, default=0, metavar="N", help="trials")
     parser.add_argument("--tune-for", default="ndcg@20", choices=[f"ndcg@{k}" for k in K])
@@ -129,14 +137,25 @@ def splits(options: argparse.Namespace) -> Iterator[tuple[str, Split, Iterator[S
         interactions = table(source.events.select("user_id", "item_id", value=pl.lit(1.0)))
         everybody = from_tables(interactions, interactions).train
         found = without_users(everybody, 0.2, options.seed)
-        yield "UCI, customers held out", found, (without_users(found.train, 0.2, seed) for seed in seeds)
+        yield (
+            "UCI, customers held out",
+            found,
+            (without_users(found.train, 0.2, seed) for seed in seeds),
+        )
 
 
-def report(name: str, split: Split, validations: Iterator[Split], options: argparse.Namespace) -> None:
+def report(
+    name: str, split: Split, validations: Iterator[Split], options: argparse.Namespace
+) -> None:
     users, items = split.train.shape
     judged = split.known.shape[0]
-    print(f"\n## {name}\n\n{users:,} users, {items:,} items, {split.train.nnz:,} pairs; {judged:,} users judged by", end=" ")
-    print(f"{split.liked.nnz:,} pairs, {'who are in' if split.users is not None else 'who are not in'} the training data\n")
+    print(
+        f"\n## {name}\n\n{users:,} users, {items:,} items, {split.train.nnz:,} pairs; {judged:,} users judged by",
+        end=" ",
+    )
+    print(
+        f"{split.liked.nnz:,} pairs, {'who are in' if split.users is not None else 'who are not in'} the training data\n"
+    )
     settings = load_settings()
     default = Chosen(settings.confidence.alpha, settings.training)
     models: dict[str, Callable[[Split], Lists]] = {
@@ -150,10 +169,20 @@ def report(name: str, split: Split, validations: Iterator[Split], options: argpa
         models["ALS, tuned"] = partial(by_als, chosen)
     popular, information = popularity(split.train).argsort()[::-1], self_information(split.train)
     scores = {
-        model: score(made(split), split.liked, K, most_popular=popular[: K[-1]].astype(np.int32), information=information)
+        model: score(
+            made(split),
+            split.liked,
+            K,
+            most_popular=popular[: K[-1]].astype(np.int32),
+            information=information,
+        )
         for model, made in models.items()
     }
-    columns = [f"NDCG@{k}" for k in K] + [f"recall@{k}" for k in K] + [f"truncated recall@{k}" for k in K[:2]]
+    columns = (
+        [f"NDCG@{k}" for k in K]
+        + [f"recall@{k}" for k in K]
+        + [f"truncated recall@{k}" for k in K[:2]]
+    )
     columns += [f"coverage@{K[0]}", f"novelty@{K[0]}", f"NDCG@{K[0]} against {DEFAULT}"]
     print(f"| | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}")
     for model, found in scores.items():
@@ -196,7 +225,9 @@ def by_neighbours(model: ItemItemRecommender, split: Split) -> Lists:
     with warnings.catch_warnings(action="ignore"):  # about a conversion of its own
         model.fit(split.train, show_progress=False)
     everybody = np.arange(split.known.shape[0])
-    return model.recommend(everybody, split.known, N=K[-1], filter_already_liked_items=True)[0].astype(np.int32)
+    return model.recommend(everybody, split.known, N=K[-1], filter_already_liked_items=True)[
+        0
+    ].astype(np.int32)
 
 
 def by_als(chosen: Chosen, split: Split) -> Lists:
@@ -214,15 +245,23 @@ def best(users: NDArray[np.float32], items: NDArray[np.float32], split: Split) -
 
 
 def confidence(weights: sparse.csr_matrix, alpha: float) -> sparse.csr_matrix:
-    return sparse.csr_matrix(((1 + alpha * weights.data).astype(np.float32), weights.indices, weights.indptr), weights.shape)
+    return sparse.csr_matrix(
+        ((1 + alpha * weights.data).astype(np.float32), weights.indices, weights.indptr),
+        weights.shape,
+    )
 
 
-def folded_in(known: sparse.csr_matrix, train: sparse.csr_matrix, factors: Factors, training: TrainingSettings) -> NDArray[Any]:
+def folded_in(
+    known: sparse.csr_matrix, train: sparse.csr_matrix, factors: Factors, training: TrainingSettings
+) -> NDArray[Any]:
     """The factors of users that were not fitted, as a half-sweep would solve them, (n_known, factors)."""
     weights = row_regularization(train, training)[0]
 
     def total(rows: sparse.csr_matrix) -> NDArray[np.float64]:
-        return rows.shape[1] + np.asarray((rows - rows.astype(bool)).sum(axis=1, dtype=np.float64)).ravel()
+        return (
+            rows.shape[1]
+            + np.asarray((rows - rows.astype(bool)).sum(axis=1, dtype=np.float64)).ravel()
+        )
 
     # on the scale of those that were fitted: a row's weight grows with its summed confidence to the power of the exponent
     scaled = weights[0] * (total(known) / total(train[:1])[0]) ** training.regularization_exponent
@@ -245,7 +284,9 @@ def enough(validations: Iterator[Split]) -> Iterator[Split]:
 def tuned(default: Chosen, validations: list[Split], options: argparse.Namespace) -> Chosen:
     """The best of the trials, told one by one on the standard error."""
     at = [f"ndcg@{k}" for k in K].index(options.tune_for)
-    sizes = [2**n for n in range(LEAST_FACTORS.bit_length() - 1, 16) if 2**n <= options.max_factors] or [options.max_factors]
+    sizes = [
+        2**n for n in range(LEAST_FACTORS.bit_length() - 1, 16) if 2**n <= options.max_factors
+    ] or [options.max_factors]
 
     def worth(trial: optuna.Trial) -> float:
         chosen = Chosen(
@@ -253,27 +294,43 @@ def tuned(default: Chosen, validations: list[Split], options: argparse.Namespace
             default.training.model_copy(
                 update={
                     "factors": sizes[trial.suggest_int("log2_factors", 0, len(sizes) - 1)],
-                    "regularization": trial.suggest_float("regularization", *REGULARIZATION, log=True),
+                    "regularization": trial.suggest_float(
+                        "regularization", *REGULARIZATION, log=True
+                    ),
                     "regularization_exponent": trial.suggest_float("regularization_exponent", 0, 1),
                     "iterations": trial.suggest_int("iterations", *ITERATIONS),
                 }
             ),
         )
         began = time.perf_counter()
-        judged = (score(by_als(chosen, part), part.liked, K, most_popular=np.zeros(0, dtype=np.int32)) for part in validations)
+        judged = (
+            score(by_als(chosen, part), part.liked, K, most_popular=np.zeros(0, dtype=np.int32))
+            for part in validations
+        )
         found = float(np.mean([scores.ndcg[at].mean() for scores in judged]))
         trial.set_user_attr("chosen", chosen)
         seconds = time.perf_counter() - began
-        print(f"trial {trial.number}: {options.tune_for} {found:.4f}, {chosen}, {seconds:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"trial {trial.number}: {options.tune_for} {found:.4f}, {chosen}, {seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         return found
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed, multivariate=True))
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=options.seed, multivariate=True),
+    )
     study.enqueue_trial(
         {
             "alpha": default.alpha,
-            "log2_factors": sizes.index(default.training.factors) if default.training.factors in sizes else 0,
-            **default.training.model_dump(include={"regularization", "regularization_exponent", "iterations"}),
+            "log2_factors": sizes.index(default.training.factors)
+            if default.training.factors in sizes
+            else 0,
+            **default.training.model_dump(
+                include={"regularization", "regularization_exponent", "iterations"}
+            ),
         }
     )
     study.optimize(worth, n_trials=options.tune)
@@ -282,7 +339,9 @@ def tuned(default: Chosen, validations: list[Split], options: argparse.Namespace
 
 def of_files(options: argparse.Namespace) -> Split:
     train, test = (read(file, options.columns) for file in (options.train, options.test))
-    return from_tables(train, test, read(options.test_fold_in, options.columns) if options.test_fold_in else None)
+    return from_tables(
+        train, test, read(options.test_fold_in, options.columns) if options.test_fold_in else None
+    )
 
 
 def read(file: Path, columns: list[str] | None) -> pl.DataFrame:
@@ -293,10 +352,18 @@ def read(file: Path, columns: list[str] | None) -> pl.DataFrame:
         with file.open(errors="replace") as lines:
             first = lines.readline()
         separator = next((found for found in ("::", "\t", ",", ";", "|") if found in first), " ")
-        named = any("user" in field.lower() or field.lower().strip('" ') in ("uid", "u") for field in first.split(separator))
+        named = any(
+            "user" in field.lower() or field.lower().strip('" ') in ("uid", "u")
+            for field in first.split(separator)
+        )
         text = file.read_bytes().replace(b"::", b"\t") if separator == "::" else file
-        frame = pl.read_csv(text, separator=separator.replace("::", "\t"), has_header=named, infer_schema=False)
-    places = [frame.columns[int(name)] if name.isdigit() else name for name in columns or frame.columns[:2]]
+        frame = pl.read_csv(
+            text, separator=separator.replace("::", "\t"), has_header=named, infer_schema=False
+        )
+    places = [
+        frame.columns[int(name)] if name.isdigit() else name
+        for name in columns or frame.columns[:2]
+    ]
     if columns is None:
         places += [name for name in frame.columns[2:] if name.lower() in VALUE][:1]
     return table(frame.select(places))
@@ -305,16 +372,25 @@ def read(file: Path, columns: list[str] | None) -> pl.DataFrame:
 def table(frame: pl.DataFrame) -> pl.DataFrame:
     names = dict(zip(frame.columns, ("user", "item", "value"), strict=False))
     found = frame.rename(names).drop_nulls(["user", "item"])
-    value = pl.col("value").cast(pl.Float64).fill_null(1) if "value" in found.columns else pl.lit(1.0).alias("value")
+    value = (
+        pl.col("value").cast(pl.Float64).fill_null(1)
+        if "value" in found.columns
+        else pl.lit(1.0).alias("value")
+    )
     typed = found.select(pl.col("user", "item").cast(pl.String), value)
     return typed.group_by("user", "item").agg(pl.col("value").sum()).filter(pl.col("value") > 0)
 
 
-def from_tables(train: pl.DataFrame, test: pl.DataFrame, folded: pl.DataFrame | None = None) -> Split:
+def from_tables(
+    train: pl.DataFrame, test: pl.DataFrame, folded: pl.DataFrame | None = None
+) -> Split:
     items = pl.concat([train["item"], test["item"]]).unique().sort()
     learnt = train["user"].unique().sort()
     users = learnt if folded is None else folded["user"].unique().sort()
-    matrices = [as_matrix(train, learnt, items), as_matrix(train if folded is None else folded, users, items)]
+    matrices = [
+        as_matrix(train, learnt, items),
+        as_matrix(train if folded is None else folded, users, items),
+    ]
     return judged(*matrices, as_matrix(test, users, items), in_train=folded is None)
 
 
@@ -329,7 +405,9 @@ def as_matrix(interactions: pl.DataFrame, users: pl.Series, items: pl.Series) ->
     return sparse.csr_matrix((codes["value"].to_numpy(), place), shape=(len(users), len(items)))
 
 
-def judged(train: sparse.csr_matrix, known: sparse.csr_matrix, test: sparse.csr_matrix, *, in_train: bool) -> Split:
+def judged(
+    train: sparse.csr_matrix, known: sparse.csr_matrix, test: sparse.csr_matrix, *, in_train: bool
+) -> Split:
     """A split of the users with something in both `known` and `test`. What is known is not judged."""
     new = (test.astype(bool) > known.astype(bool)).tocsr()
     rows = np.flatnonzero((np.diff(new.indptr) > 0) & (np.diff(known.indptr) > 0))
@@ -338,7 +416,9 @@ def judged(train: sparse.csr_matrix, known: sparse.csr_matrix, test: sparse.csr_
 
 def of_days(source: Source, last: date, days: int) -> tuple[Split, Iterator[Split]]:
     """Learnt through `last`, judged by the days after it; and the same earlier, to choose settings on."""
-    earlier = (_of_days(source, last - timedelta(days=ago), days) for ago in (days, days + 2, days + 4))
+    earlier = (
+        _of_days(source, last - timedelta(days=ago), days) for ago in (days, days + 2, days + 4)
+    )
     return _of_days(source, last, days), earlier
 
 
@@ -346,9 +426,13 @@ def _of_days(source: Source, last: date, days: int) -> Split:
     settings = load_settings()
     plain = settings.confidence.model_copy(update={"alpha": 1.0})
     day, kind = pl.col("day"), pl.col("event_type")
-    built = matrix.build(source.events.filter(day <= last), last, plain, EvaluationSettings())
-    later = source.events.filter(day > last, day <= last + timedelta(days=days), kind.is_in(settings.evaluation.events))
-    liked = as_matrix(table(later.select("user_id", "item_id", value=pl.lit(1.0))), built.users, built.items)
+    built = build_interactions(source.events.filter(day <= last), last, plain, EvaluationSettings())
+    later = source.events.filter(
+        day > last, day <= last + timedelta(days=days), kind.is_in(settings.evaluation.events)
+    )
+    liked = as_matrix(
+        table(later.select("user_id", "item_id", value=pl.lit(1.0))), built.users, built.items
+    )
     weights = built.full.astype(np.float64)
     weights.data -= 1
     return judged(weights, weights, liked, in_train=True)

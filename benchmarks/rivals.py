@@ -27,7 +27,9 @@ class Took(NamedTuple):
 
 def by_implicit(factors: int, user_items: sparse.csr_matrix, iterations: int) -> Factors:
     with threadpool_limits(1, user_api="blas"):  # as it asks for
-        model = AlternatingLeastSquares(factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1)
+        model = AlternatingLeastSquares(
+            factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1
+        )
         model.fit(user_items, show_progress=False)
     return Factors(model.user_factors, model.item_factors)
 
@@ -35,12 +37,16 @@ def by_implicit(factors: int, user_items: sparse.csr_matrix, iterations: int) ->
 def by_implicit_gpu(factors: int, user_items: sparse.csr_matrix, iterations: int) -> Factors:
     from implicit.gpu.als import AlternatingLeastSquares as OnTheCard
 
-    model = OnTheCard(factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1)
+    model = OnTheCard(
+        factors=factors, regularization=REGULARIZATION, iterations=iterations, random_state=1
+    )
     model.fit(user_items, show_progress=False)
     return Factors(model.user_factors.to_numpy(), model.item_factors.to_numpy())
 
 
-def recommend(factors: Factors, user_items: sparse.csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def recommend(
+    factors: Factors, user_items: sparse.csr_matrix
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     with threadpool_limits(1, user_api="blas"):
         model = AlternatingLeastSquares(factors=factors.user.shape[1])
         model.user_factors, model.item_factors = factors.user, factors.item
@@ -51,8 +57,12 @@ def recommend(factors: Factors, user_items: sparse.csr_matrix) -> tuple[NDArray[
 
 def settings(factors: int, solver: str, user_items: sparse.csr_matrix) -> TrainingSettings:
     """Those that regularise this matrix by `REGULARIZATION`, as the rivals do."""
-    one = TrainingSettings(factors=factors, solver=solver, regularization=1, regularization_exponent=0)
-    return one.model_copy(update={"regularization": REGULARIZATION / float(row_regularization(user_items, one)[0][0])})
+    one = TrainingSettings(
+        factors=factors, solver=solver, regularization=1, regularization_exponent=0
+    )
+    return one.model_copy(
+        update={"regularization": REGULARIZATION / float(row_regularization(user_items, one)[0][0])}
+    )
 
 
 def timed(call: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[Any, Took]:

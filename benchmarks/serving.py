@@ -29,10 +29,18 @@ import redis
 from measure import machine
 
 from recsys_ops.demo import services
-from recsys_ops.serving.layout import Content, Lists, bucket_of, encode, field_of, live_key, next_key
-from recsys_ops.serving.publish import publish, stage, swap, swap_back, verify
+from recsys_ops.serving.layout import (
+    Content,
+    Lists,
+    bucket_of,
+    encode,
+    field_of,
+    live_key,
+    next_key,
+)
+from recsys_ops.serving.publish import publish, stage_version, swap, swap_back, verify_buckets
+from recsys_ops.serving.resp import hset_commands
 from recsys_ops.serving.store import RecommendationStore
-from recsys_ops.serving.wire import hset_commands
 from recsys_ops.settings import ServingSettings
 
 ITEMS, N, FIRST_USER = 90_000, 20, 1_000_000
@@ -41,9 +49,13 @@ READS = 40_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("users", type=int, nargs="*", default=[1_000_000])
-    parser.add_argument("--program", default=shutil.which("redis-server", path="/usr/bin"), help="another server")
+    parser.add_argument(
+        "--program", default=shutil.which("redis-server", path="/usr/bin"), help="another server"
+    )
     options = parser.parse_args()
     print(machine())
     taken: dict[str, list[float]] = {}
@@ -80,19 +92,26 @@ def compare(users: int, program: str | None) -> list[Row]:
     for encoding in ("text", "int32"):
         settings = ServingSettings(encoding=encoding, buckets=buckets)
         small = settings.model_copy(update={"buckets": 4 * buckets})
-        for name, layout, more in ((encoding, settings, []), (f"{encoding}, compact", small, COMPACT)):
+        for name, layout, more in (
+            (encoding, settings, []),
+            (f"{encoding}, compact", small, COMPACT),
+        ):
             with server(program, more) as (client, port):
                 rows.append(ours(client, layout, name, lists, users))
         with server(program) as (client, port):
             piped = pipe(encode(settings, "piped", lists), settings, port)
-            print(f"{encoding}: redis-cli --pipe takes {piped:.2f} s, {piped / (rows[-2].staged or 1):.2f} x our staging")
+            print(
+                f"{encoding}: redis-cli --pipe takes {piped:.2f} s, {piped / (rows[-2].staged or 1):.2f} x our staging"
+            )
     heads = ("encoded", "staged", "verified", "swapped", "back", "bytes/user", "speed", "memory")
     print(f"{'seconds':>16} {' '.join(f'{head:>10}' for head in heads)}")
     for row in rows:
         times = (row.encoded, row.staged, row.verified, row.swapped, row.back)
         shown = " ".join(" " * 10 if value is None else f"{value:10.2f}" for value in times)
         speed = rival / (row.encoded + (row.staged or 0))
-        print(f"{row.name:>16} {shown} {row.memory:10.0f} {speed:9.1f}x {row.memory / rows[0].memory:9.2f}x")
+        print(
+            f"{row.name:>16} {shown} {row.memory:10.0f} {speed:9.1f}x {row.memory / rows[0].memory:9.2f}x"
+        )
     with server(program) as (client, port):
         read(client, port, lists, users)
     return rows
@@ -118,16 +137,20 @@ def set_json(client: redis.Redis, lists: pl.DataFrame) -> None:
         pipeline.execute()
 
 
-def ours(client: redis.Redis, settings: ServingSettings, name: str, lists: Lists, users: int) -> Row:
+def ours(
+    client: redis.Redis, settings: ServingSettings, name: str, lists: Lists, users: int
+) -> Row:
     """Two versions: the first from nothing, for the memory; the second while the first is live, which is timed."""
-    _, memory = measured(client, users, lambda: stage(client, settings, encode(settings, "v1", lists)))
+    _, memory = measured(
+        client, users, lambda: stage_version(client, settings, encode(settings, "v1", lists))
+    )
     swap(client, settings, "v1")
     times = [time.perf_counter()]
     content = encode(settings, "v2", lists)
     times.append(time.perf_counter())
     for step in (
-        partial(stage, client, settings, content),
-        partial(verify, client, settings, content),
+        partial(stage_version, client, settings, content),
+        partial(verify_buckets, client, settings, content),
         partial(swap, client, settings, "v2"),
         partial(swap_back, client, settings, "v1"),
     ):
@@ -150,16 +173,25 @@ def pipe(content: Content, settings: ServingSettings, port: int) -> float:
 
 def read(client: redis.Redis, port: int, lists: Lists, users: int) -> None:
     """One process reads all layouts in turn; then two read while a version is published."""
-    settings = {encoding: ServingSettings(encoding=encoding, prefix=encoding) for encoding in ("text", "int32")}
+    settings = {
+        encoding: ServingSettings(encoding=encoding, prefix=encoding)
+        for encoding in ("text", "int32")
+    }
     set_json(client, lists.users.head(100_000))
     for layout in settings.values():
         publish(client, layout, "v1", lists)
-    asked = [str(FIRST_USER + user) for user in np.random.default_rng(2).integers(0, min(users, 100_000), READS)]
+    asked = [
+        str(FIRST_USER + user)
+        for user in np.random.default_rng(2).integers(0, min(users, 100_000), READS)
+    ]
     store = RecommendationStore(client, settings["text"])
     ways = {
         "GET": lambda user: client.get(f"recs:{user}"),
         "GET and json.loads": lambda user: json.loads(client.get(f"recs:{user}")),
-        **{f"HMGET {encoding}": partial(hmget, client, layout) for encoding, layout in settings.items()},
+        **{
+            f"HMGET {encoding}": partial(hmget, client, layout)
+            for encoding, layout in settings.items()
+        },
         "RecommendationStore": store.recommendations,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -171,7 +203,9 @@ def read(client: redis.Redis, port: int, lists: Lists, users: int) -> None:
     bare = np.quantile(seconds["GET"], 0.99)
     for name, taken in seconds.items():
         median, high = np.quantile(taken, [0.5, 0.99])
-        print(f"{name:>28}: median {median * 1e6:5.0f} µs, p99 {high * 1e6:5.0f} µs, {high / bare:.2f} x GET's p99")
+        print(
+            f"{name:>28}: median {median * 1e6:5.0f} µs, p99 {high * 1e6:5.0f} µs, {high / bare:.2f} x GET's p99"
+        )
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(time.sleep, [1, 1])  # both are up
         found = pool.map_async(waited, [port] * 2, chunksize=1)
@@ -188,13 +222,20 @@ def read(client: redis.Redis, port: int, lists: Lists, users: int) -> None:
 
 
 def hmget(client: redis.Redis, settings: ServingSettings, user: str) -> Any:
-    return client.hmget(live_key(settings, bucket_of(settings, user)), [field_of("user", user), b"_popular", b"_version"])
+    return client.hmget(
+        live_key(settings, bucket_of(settings, user)),
+        [field_of("user", user), b"_popular", b"_version"],
+    )
 
 
 def waited(port: int) -> list[float]:
     """Seconds of each read until somebody says stop."""
     client = redis.Redis(port=port)
-    store, chance, seconds = RecommendationStore(client, ServingSettings(prefix="text")), np.random.default_rng(port), []
+    store, chance, seconds = (
+        RecommendationStore(client, ServingSettings(prefix="text")),
+        np.random.default_rng(port),
+        [],
+    )
     while not client.exists("stop"):
         for user in chance.integers(0, 100_000, 200):
             began = time.perf_counter()
@@ -212,7 +253,9 @@ def measured(client: redis.Redis, users: int, work: Any) -> tuple[float, float]:
 
 
 @contextmanager
-def server(program: str | None, options: list[str] | None = None) -> Iterator[tuple[redis.Redis, int]]:
+def server(
+    program: str | None, options: list[str] | None = None
+) -> Iterator[tuple[redis.Redis, int]]:
     more = [*(options or []), "--appendonly", "no"]
     with (
         tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as folder,

@@ -4,7 +4,7 @@ Prints how many of what there are. Whoever changes this file deletes the folder.
 
 An item's popularity falls with its rank (Zipf–Mandelbrot) and it belongs to one taste; a user has a few tastes, more when
 busier, and how busy is log-normal. An event is mostly of one of the user's tastes, sometimes of anything, always the more likely
-the more popular the item; so repeats fall on what the user likes most. Each pair's confidence is that of `recsys_ops.matrix`,
+the more popular the item; so repeats fall on what the user likes most. Each pair's confidence is that of `recsys_ops.interactions.matrix`,
 ``1 + 16 * log1p(summed weight)`` with weights that halve in 90 days. One pair in five is held out for some 20,000 users.
 """
 
@@ -45,7 +45,9 @@ class Shape:
 SHAPES = {
     "S": Shape(100_000, 2_465, 800_000, tastes=60, spread=1.0),
     "M": Shape(500_000, 30_000, 10_000_000, tastes=250, spread=1.0),
-    "L": Shape(200_000, 84_000, 32_000_000, tastes=300, spread=1.1),  # as many of each as MovieLens-32M
+    "L": Shape(
+        200_000, 84_000, 32_000_000, tastes=300, spread=1.1
+    ),  # as many of each as MovieLens-32M
 }
 
 
@@ -77,15 +79,21 @@ class Data:
         """`train` without what met today; the shape is the same."""
         rows = np.repeat(np.arange(self.train.shape[0], dtype=np.int32), np.diff(self.train.indptr))
         old = ~self.new
-        return sparse.csr_matrix((self.train.data[old], (rows[old], self.train.indices[old])), shape=self.train.shape)
+        return sparse.csr_matrix(
+            (self.train.data[old], (rows[old], self.train.indices[old])), shape=self.train.shape
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--folder", type=Path, default=CACHE)
     options = parser.parse_args()
-    print("| shape | users | items | cells | new today | judged users | their pairs | a user's cells* | an item's cells* | s |")
+    print(
+        "| shape | users | items | cells | new today | judged users | their pairs | a user's cells* | an item's cells* | s |"
+    )
     print(f"|---|{'--:|' * 9}")
     for name in options.shapes:
         began = time.perf_counter()
@@ -124,8 +132,12 @@ def make(shape: Shape, seed: int = 1) -> Data:
 
     def matrix(chosen: NDArray[np.bool_], values: NDArray[Any]) -> sparse.csr_matrix:
         # sorted as they are, no need to sort them again
-        starts = np.concatenate([[0], np.cumsum(np.bincount(user[chosen], minlength=shape.users))]).astype(np.int32)
-        return sparse.csr_matrix((values[chosen], item[chosen], starts), shape=(shape.users, shape.items))
+        starts = np.concatenate(
+            [[0], np.cumsum(np.bincount(user[chosen], minlength=shape.users))]
+        ).astype(np.int32)
+        return sparse.csr_matrix(
+            (values[chosen], item[chosen], starts), shape=(shape.users, shape.items)
+        )
 
     return Data(matrix(~held, confidence), oldest[~held] == 0, matrix(held, held))
 
@@ -138,16 +150,26 @@ def events(shape: Shape, seed: int = 1) -> Events:
     by_taste = np.argsort(taste, kind="stable")
     upto = np.concatenate([[0], np.cumsum(popularity[by_taste])])
     bounds = upto[np.searchsorted(taste[by_taste], np.arange(shape.tastes + 1))]
-    tastes = np.searchsorted(bounds, rng.random((shape.users, _MOST_TASTES)) * upto[-1], side="right").astype(np.int16) - 1
+    tastes = (
+        np.searchsorted(
+            bounds, rng.random((shape.users, _MOST_TASTES)) * upto[-1], side="right"
+        ).astype(np.int16)
+        - 1
+    )
     activity = rng.lognormal(sigma=shape.spread, size=shape.users)
     activity /= activity.sum()
     n_tastes = np.clip(np.sqrt(activity * shape.cells), 3, _MOST_TASTES)
 
     def drawn(user: NDArray[np.intp]) -> NDArray[np.int64]:
-        nth = (rng.random(len(user)) ** 2 * n_tastes[user]).astype(np.int8)  # the first tastes are the strongest
+        nth = (rng.random(len(user)) ** 2 * n_tastes[user]).astype(
+            np.int8
+        )  # the first tastes are the strongest
         liked = tastes[user, nth]
         anything = rng.random(len(user)) < 0.15
-        low, high = np.where(anything, 0, bounds[liked]), np.where(anything, upto[-1], bounds[liked + 1])
+        low, high = (
+            np.where(anything, 0, bounds[liked]),
+            np.where(anything, upto[-1], bounds[liked + 1]),
+        )
         place = np.searchsorted(upto, low + rng.random(len(user)) * (high - low), side="right") - 1
         return _pairs(shape, user, by_taste[np.minimum(place, shape.items - 1)])
 
@@ -170,11 +192,15 @@ def events(shape: Shape, seed: int = 1) -> Events:
         return pairs
 
     n_parts = -(-shape.cells // _AT_ONCE)
-    pairs = np.concatenate([of_some(some) for some in np.array_split(np.arange(shape.users), n_parts)])
+    pairs = np.concatenate(
+        [of_some(some) for some in np.array_split(np.arange(shape.users), n_parts)]
+    )
     changes = _changes(pairs)
     user, item = np.divmod(pairs, shape.items)
     owners = user[changes]
-    held = (rng.random(len(owners)) < HELD_OUT) & np.isin(owners, judged) & ~_changes(owners)  # nobody loses everything
+    held = (
+        (rng.random(len(owners)) < HELD_OUT) & np.isin(owners, judged) & ~_changes(owners)
+    )  # nobody loses everything
     return Events(
         user.astype(np.int32),
         item.astype(np.int32),
@@ -196,11 +222,15 @@ def _changes(pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _parts(name: str, matrix: sparse.csr_matrix) -> dict[str, NDArray[Any]]:
-    return {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr", "shape")}
+    return {
+        f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr", "shape")
+    }
 
 
 def _matrix(name: str, stored: Mapping[str, NDArray[Any]]) -> sparse.csr_matrix:
-    data, indices, indptr, shape = (stored[f"{name}.{part}"] for part in ("data", "indices", "indptr", "shape"))
+    data, indices, indptr, shape = (
+        stored[f"{name}.{part}"] for part in ("data", "indices", "indptr", "shape")
+    )
     return sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
 
 

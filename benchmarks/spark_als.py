@@ -31,12 +31,16 @@ AT_ONCE = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", nargs="+", choices=shapes.SHAPES, default=["S"])
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--regularization", nargs="+", type=float, default=[0.05, 0.3, 2])
-    parser.add_argument("--folder", type=Path, default=shapes.CACHE, help="where the shapes are kept")
+    parser.add_argument(
+        "--folder", type=Path, default=shapes.CACHE, help="where the shapes are kept"
+    )
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     builder = (
@@ -46,27 +50,51 @@ def main() -> None:
         .config("spark.ui.showConsoleProgress", False)
     )
     print(f"{machine()}; Spark {__version__}, local[{cores}], 4 GiB")
-    print("\n| shape | regularisation | s a sweep | s, all sweeps | NDCG@20 |\n|---|--:|--:|--:|--:|")
+    print(
+        "\n| shape | regularisation | s a sweep | s, all sweeps | NDCG@20 |\n|---|--:|--:|--:|--:|"
+    )
     with builder.getOrCreate() as spark, tempfile.TemporaryDirectory() as folder:
         spark.sparkContext.setLogLevel("ERROR")
         for name in options.shapes:
             data = shapes.load(name, options.folder)
             ratings = cells(spark, data, Path(folder, f"{name}.csv"), cores)
             for regularization in options.regularization:
-                als = ALS(rank=options.factors, regParam=regularization, implicitPrefs=True, alpha=1.0, seed=1)
+                als = ALS(
+                    rank=options.factors,
+                    regParam=regularization,
+                    implicitPrefs=True,
+                    alpha=1.0,
+                    seed=1,
+                )
                 als = als.setNumBlocks(cores)
-                first = min(fit(als, ratings, 1)[2] for _ in range(2))  # the virtual machine compiles while it runs
+                first = min(
+                    fit(als, ratings, 1)[2] for _ in range(2)
+                )  # the virtual machine compiles while it runs
                 user, item, seconds = fit(als, ratings, options.iterations)
-                score = ndcg(data, padded(user, data.train.shape[0]), padded(item, data.train.shape[1]))
+                score = ndcg(
+                    data, padded(user, data.train.shape[0]), padded(item, data.train.shape[1])
+                )
                 sweep = (seconds - first) / (options.iterations - 1)
-                print(f"| {name} | {regularization} | {sweep:.2f} | {seconds:.1f} | {score:.4f} |", flush=True)
+                print(
+                    f"| {name} | {regularization} | {sweep:.2f} | {seconds:.1f} | {score:.4f} |",
+                    flush=True,
+                )
 
 
 def cells(spark: SparkSession, data: shapes.Data, path: Path, parts: int) -> DataFrame:
     """The matrix as rows in memory."""
     stored = data.train.tocoo()
-    np.savetxt(path, np.column_stack([stored.row, stored.col, stored.data - 1]), fmt=["%d", "%d", "%.9g"], delimiter=",")
-    rows = spark.read.csv(str(path), schema="user INT, item INT, rating FLOAT").repartition(parts).cache()
+    np.savetxt(
+        path,
+        np.column_stack([stored.row, stored.col, stored.data - 1]),
+        fmt=["%d", "%d", "%.9g"],
+        delimiter=",",
+    )
+    rows = (
+        spark.read.csv(str(path), schema="user INT, item INT, rating FLOAT")
+        .repartition(parts)
+        .cache()
+    )
     assert rows.count() == data.train.nnz
     return rows
 

@@ -25,8 +25,8 @@ from measure import machine
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_ops.settings import TogetherSettings
-from recsys_ops.worker.together import Baskets, baskets, bought_together
+from recsys_ops.lists.bought_together import Baskets, bought_together, build_baskets
+from recsys_ops.settings import BoughtTogetherSettings
 
 N = 20
 # learnt until the first day, judged through the second
@@ -46,7 +46,9 @@ class Period:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="the Online Retail II data")
     events = with_seconds(uci(parser.parse_args().file).events)
     print(machine())
@@ -60,25 +62,37 @@ def quality(events: pl.DataFrame) -> None:
         f"{len(found.later.weights):,} baskets of {last + timedelta(days=1)} … {end}"
         for found, (last, end) in zip(periods, PERIODS, strict=True)
     ]
-    print(f"\n{events.height:,} lines, {events['user_id'].n_unique():,} customers, {len(periods[0].items):,} items\n")
+    print(
+        f"\n{events.height:,} lines, {events['user_id'].n_unique():,} customers, {len(periods[0].items):,} items\n"
+    )
     print(f"| hit / recall@{N} | {' | '.join(said)} |\n|---|{'--:|' * len(said)}")
     row(f"the {N} most popular", periods, popular)
     for half_life, rank, support in itertools.product(HALF_LIVES, RANKS, SUPPORTS):
-        settings = TogetherSettings(half_life_days=half_life, rank_by=rank, min_support=support)
-        row(f"{rank}, support {support}, half-life {half_life or '–'}", periods, partial(listed, settings=settings))
+        settings = BoughtTogetherSettings(
+            half_life_days=half_life, rank_by=rank, min_support=support
+        )
+        row(
+            f"{rank}, support {support}, half-life {half_life or '–'}",
+            periods,
+            partial(listed, settings=settings),
+        )
 
 
 def speed(events: pl.DataFrame) -> None:
-    items, settings = texts(ITEMS), TogetherSettings()
+    items, settings = texts(ITEMS), BoughtTogetherSettings()
     began = time.perf_counter()
-    found = baskets(events, items, LAST, settings)
+    found = build_baskets(events, items, LAST, settings)
     between = time.perf_counter()
     ids, _ = bought_together(found, N, settings, eligible=np.ones(len(items), dtype=bool))
     ended = time.perf_counter()
-    print("\n| purchases | items | baskets of two and more | items with a list | `baskets`, s | `bought_together`, s |")
+    print(
+        "\n| purchases | items | baskets of two and more | items with a list | `baskets`, s | `bought_together`, s |"
+    )
     print(f"|{'--:|' * 6}")
     sizes = (events.height, len(items), len(found.weights), np.count_nonzero(ids[:, 0] >= 0))
-    print(f"| {' | '.join(f'{size:,}' for size in sizes)} | {between - began:.2f} | {ended - between:.2f} |")
+    print(
+        f"| {' | '.join(f'{size:,}' for size in sizes)} | {between - began:.2f} | {ended - between:.2f} |"
+    )
 
 
 def with_seconds(events: pl.DataFrame) -> pl.DataFrame:
@@ -88,15 +102,24 @@ def with_seconds(events: pl.DataFrame) -> pl.DataFrame:
 
 def period(events: pl.DataFrame, last: date, end: date) -> Period:
     day, items = pl.col("day"), events["item_id"].unique().sort()
-    later = baskets(events.filter(day > last, day <= end), items, end, TogetherSettings(half_life_days=None))
+    later = build_baskets(
+        events.filter(day > last, day <= end),
+        items,
+        end,
+        BoughtTogetherSettings(half_life_days=None),
+    )
     return Period(events.filter(day <= last), items, last, later)
 
 
 def popular(period: Period) -> NDArray[np.int32]:
     """(n_items, N): the items with the most customers, without the row's own."""
     customers = period.learnt.group_by("item_id").agg(pl.col("user_id").n_unique())
-    counts = period.items.to_frame("item_id").join(customers, on="item_id", how="left", maintain_order="left")["user_id"]
-    most = np.argsort(-counts.fill_null(0).to_numpy().astype(np.int64), kind="stable")[: N + 1].astype(np.int32)
+    counts = period.items.to_frame("item_id").join(
+        customers, on="item_id", how="left", maintain_order="left"
+    )["user_id"]
+    most = np.argsort(-counts.fill_null(0).to_numpy().astype(np.int64), kind="stable")[
+        : N + 1
+    ].astype(np.int32)
     itself = most == np.arange(len(period.items))[:, None]
     # of the first N + 1 one goes: the row's own, else the last
     itself[:, N] |= ~itself.any(axis=1)
@@ -104,15 +127,18 @@ def popular(period: Period) -> NDArray[np.int32]:
     return others
 
 
-def listed(period: Period, settings: TogetherSettings) -> NDArray[np.int32]:
-    found = baskets(period.learnt, period.items, period.last, settings)
+def listed(period: Period, settings: BoughtTogetherSettings) -> NDArray[np.int32]:
+    found = build_baskets(period.learnt, period.items, period.last, settings)
     ids, _ = bought_together(found, N, settings, eligible=np.ones(len(period.items), dtype=bool))
     return ids
 
 
 def row(name: str, periods: list[Period], lists_of: Callable[[Period], NDArray[np.int32]]) -> None:
     found = (judged(lists_of(period), period.later) for period in periods)
-    print(f"| {name} | {' | '.join(f'{hit:.3f} / {recall:.3f}' for hit, recall in found)} |", flush=True)
+    print(
+        f"| {name} | {' | '.join(f'{hit:.3f} / {recall:.3f}' for hit, recall in found)} |",
+        flush=True,
+    )
 
 
 def judged(lists: NDArray[np.int32], later: Baskets) -> tuple[float, float]:
@@ -120,12 +146,16 @@ def judged(lists: NDArray[np.int32], later: Baskets) -> tuple[float, float]:
     items, sizes = later.items, np.diff(later.items.indptr)
     there = lists >= 0
     item, _ = np.nonzero(there)
-    shown = sparse.csr_matrix((np.ones(len(item), dtype=bool), (item, lists[there])), shape=(len(lists), len(lists)))
+    shown = sparse.csr_matrix(
+        (np.ones(len(item), dtype=bool), (item, lists[there])), shape=(len(lists), len(lists))
+    )
     basket = np.repeat(np.arange(len(sizes)), sizes)
     found = np.asarray(shown[items.indices].multiply(items[basket]).sum(axis=1)).ravel()
     by_basket = 1 / sizes[basket]
     recall = found / np.minimum(sizes[basket] - 1, N)
-    return float(np.average(found > 0, weights=by_basket)), float(np.average(recall, weights=by_basket))
+    return float(np.average(found > 0, weights=by_basket)), float(
+        np.average(recall, weights=by_basket)
+    )
 
 
 def made() -> pl.DataFrame:
@@ -134,12 +164,21 @@ def made() -> pl.DataFrame:
     basket = np.repeat(np.arange(BASKETS), rng.geometric(0.25, BASKETS))
     ranks = np.minimum(rng.zipf(1.3, len(basket)), ITEMS // GROUPS) - 1
     group = np.where(
-        rng.random(len(basket)) < 0.7, rng.integers(0, GROUPS, BASKETS)[basket], rng.integers(0, GROUPS, len(basket))
+        rng.random(len(basket)) < 0.7,
+        rng.integers(0, GROUPS, BASKETS)[basket],
+        rng.integers(0, GROUPS, len(basket)),
     )
     user, age = rng.integers(0, CUSTOMERS, BASKETS)[basket], rng.integers(0, 365, BASKETS)[basket]
     item = group * (ITEMS // GROUPS) + ranks
     day = pl.Series(np.datetime64(LAST) - age.astype("timedelta64[D]")).cast(pl.Date)
-    return pl.DataFrame({"day": day, "user_id": _ids(user, CUSTOMERS), "item_id": _ids(item, ITEMS), "event_type": "purchase"})
+    return pl.DataFrame(
+        {
+            "day": day,
+            "user_id": _ids(user, CUSTOMERS),
+            "item_id": _ids(item, ITEMS),
+            "event_type": "purchase",
+        }
+    )
 
 
 def _ids(numbers: NDArray[np.int64], n: int) -> pl.Series:

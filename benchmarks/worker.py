@@ -31,12 +31,18 @@ import numpy as np
 import polars as pl
 import shapes
 
-from recsys_ops import paths
-from recsys_ops.matrix import Interactions
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, ListsSettings, TrainingSettings
-from recsys_ops.storage import Storage
-from recsys_ops.worker import model, staging
-from recsys_ops.worker.spec import JobSpec, write_job
+from recsys_ops.interactions.matrix import Interactions
+from recsys_ops.launchers.staging import clear_staged, fetch_results, stage_job
+from recsys_ops.models.spec import JobSpec, write_job
+from recsys_ops.models.version import verify_version
+from recsys_ops.settings import (
+    ConfidenceSettings,
+    EvaluationSettings,
+    ListsSettings,
+    TrainingSettings,
+)
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -64,7 +70,9 @@ print("\\nseconds", time.monotonic() - began, told.seen)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", nargs="+", default=["S", "M"], choices=shapes.SHAPES)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
@@ -88,7 +96,12 @@ def trainings(name: str, folder: Path) -> None:
         tries = []
         for _ in range(2):
             tries.append(train())
-            sums.add(json.dumps(model.verify(store, spec.version).model_dump(mode="json")["files"], sort_keys=True))
+            sums.add(
+                json.dumps(
+                    verify_version(store, spec.version).model_dump(mode="json")["files"],
+                    sort_keys=True,
+                )
+            )
             for path in store.list(paths.model(spec.version, "")):
                 store.delete(path)
         seconds[label], first[label] = min(tries)
@@ -99,7 +112,10 @@ def trainings(name: str, folder: Path) -> None:
         run("the worker command alone", lambda: command(store))
         run("`train`, `local`", lambda: task(store, there, "local"))
         run("`train`, `ssh`", lambda: task(store, there, "ssh"))
-        run("`train`, `ssh`, staged", lambda: task(store, there, "ssh", RECSYS_WORKER__STAGING_URL=f"file://{folder}/staged"))
+        run(
+            "`train`, `ssh`, staged",
+            lambda: task(store, there, "ssh", RECSYS_WORKER__STAGING_URL=f"file://{folder}/staged"),
+        )
     assert len(sums) == 1, "the models differ"
     shape = shapes.SHAPES[name]
     print(f"{name}: {shape.users:,} users, {shape.items:,} items, {shape.cells:,} cells\n")
@@ -112,11 +128,16 @@ def trainings(name: str, folder: Path) -> None:
 
 def write(store: Storage, name: str) -> JobSpec:
     data = shapes.load(name)
-    users, items = (pl.Series([f"{kind}{n}" for n in range(count)]) for kind, count in zip("ui", data.train.shape, strict=True))
+    users, items = (
+        pl.Series([f"{kind}{n}" for n in range(count)])
+        for kind, count in zip("ui", data.train.shape, strict=True)
+    )
     return write_job(
         store,
         DAY,
-        Interactions(users, items, data.train, data.train, data.holdout, np.zeros(len(users), dtype=bool)),
+        Interactions(
+            users, items, data.train, data.train, data.holdout, np.zeros(len(users), dtype=bool)
+        ),
         np.ones(len(items), dtype=bool),
         confidence=ConfidenceSettings(),
         training=TrainingSettings(),
@@ -145,11 +166,13 @@ def task(store: Storage, there: Machine, worker: str, **env: str) -> tuple[float
         "AIRFLOW_HOME": str(there.folder),
         "AIRFLOW_CONN_RECSYS_WORKER": there.connection(),
         "RECSYS_STORAGE__ROOT": store.root,
-        "RECSYS_TRAINING__WORKER": worker,
+        "RECSYS_WORKER__LAUNCHER": worker,
         "RECSYS_WORKER__SSH__PYTHON": there.python,
     }
     words = [sys.executable, "-c", TASK, str(DAY)]
-    done = subprocess.run(words, env={**os.environ, **ours, **env}, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(
+        words, env={**os.environ, **ours, **env}, capture_output=True, text=True, check=False
+    )  # noqa: S603
     found = re.search(r"seconds ([\d.]+) ([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     return float(found[1]), float(found[2])
@@ -172,8 +195,8 @@ def copies(name: str, folder: Path) -> None:
         work = Storage(f"{container}/staged", server.options)
 
         def stage() -> None:
-            staging.clear(work)
-            staging.stage(store, work, spec)
+            clear_staged(work)
+            stage_job(store, work, spec)
 
         with azure_client(server, container) as client:
 
@@ -191,7 +214,9 @@ def copies(name: str, folder: Path) -> None:
             for path in inputs:  # in place of a model
                 work.put(paths.model(spec.version, Path(path).name), store.get(path))
             compare(
-                "back from it; `download_blob`", lambda: staging.bring_back(work, Storage(f"file://{folder}/b"), spec), download
+                "back from it; `download_blob`",
+                lambda: fetch_results(work, Storage(f"file://{folder}/b"), spec),
+                download,
             )
 
 

@@ -40,8 +40,19 @@ with DAG(
         "on_failure_callback": alert,
     },
     params={
-        "day": Param(None, type=["null", "string"], format="date", description="Day to ingest, YYYY-MM-DD; empty: yesterday"),
-        "lookback_days": Param(None, type=["null", "integer"], minimum=0, maximum=366, description="Days before it to read too"),
+        "day": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            description="Day to ingest, YYYY-MM-DD; empty: yesterday",
+        ),
+        "lookback_days": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            maximum=366,
+            description="Days before it to read too",
+        ),
     },
     template_searchpath=str(include_dir() / "sql"),
     tags=["recsys", "ingest"],
@@ -62,5 +73,13 @@ with DAG(
     expire = ExpireOperator(task_id="expire", on_success_callback=offer_versions)
     announce_day = AnnounceDayOperator(task_id="announce_day", outlets=[Asset("recsys_history")])
 
-    extract_delta >> align_schema >> fix_types >> deduplicate >> filter_crawlers >> filter_bots >> filter_staff
+    (
+        extract_delta
+        >> align_schema
+        >> fix_types
+        >> deduplicate
+        >> filter_crawlers
+        >> filter_bots
+        >> filter_staff
+    )
     filter_staff >> commit_history >> [announce_day, expire]

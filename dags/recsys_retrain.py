@@ -52,13 +52,22 @@ with DAG(
     },
     params={
         "day": Param(
-            None, type=["null", "string"], format="date", description="Day to train through, YYYY-MM-DD; empty: yesterday"
+            None,
+            type=["null", "string"],
+            format="date",
+            description="Day to train through, YYYY-MM-DD; empty: yesterday",
         ),
         "publish_reason": Param(
-            None, type=["null", "string"], minLength=5, description="Why an older day or a backfill goes live"
+            None,
+            type=["null", "string"],
+            minLength=5,
+            description="Why an older day or a backfill goes live",
         ),
         "force_deploy": Param(
-            None, type=["null", "string"], minLength=5, description="Why a model goes live that the gate refuses"
+            None,
+            type=["null", "string"],
+            minLength=5,
+            description="Why a model goes live that the gate refuses",
         ),
     },
     template_searchpath=str(include_dir() / "sql"),
@@ -66,7 +75,9 @@ with DAG(
     doc_md=__doc__,
 ):
     with TaskGroup("training", prefix_group_id=False):
-        extract_catalogue = ExtractCatalogueOperator(task_id="extract_catalogue", sql="extract_catalogue.sql")
+        extract_catalogue = ExtractCatalogueOperator(
+            task_id="extract_catalogue", sql="extract_catalogue.sql"
+        )
         build_matrix = BuildMatrixOperator(task_id="build_matrix")
         train = TrainOnWorkerOperator(task_id="train", execution_timeout=timedelta(hours=5))
         evaluate = EvaluateOperator(task_id="evaluate")
@@ -78,7 +89,9 @@ with DAG(
 
     with TaskGroup("deploy", prefix_group_id=False):
         gate = GateOperator(task_id="gate")
-        refresh_redis = RefreshRedisOperator(task_id="refresh_redis", on_success_callback=offer_versions)
+        refresh_redis = RefreshRedisOperator(
+            task_id="refresh_redis", on_success_callback=offer_versions
+        )
         if load_settings().gate.approval:
             from airflow.providers.standard.operators.hitl import ApprovalOperator
 

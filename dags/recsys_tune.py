@@ -41,7 +41,10 @@ with DAG(
     },
     params={
         "day": Param(
-            None, type=["null", "string"], format="date", description="The last held-out day, YYYY-MM-DD; empty: yesterday"
+            None,
+            type=["null", "string"],
+            format="date",
+            description="The last held-out day, YYYY-MM-DD; empty: yesterday",
         ),
     },
     tags=["recsys", "tune"],
@@ -55,7 +58,7 @@ with DAG(
             trial = TrialOperator.partial(
                 task_id="trial",
                 pool=tuning.pool,
-                max_active_tis_per_dag=tuning.at_once,
+                max_active_tis_per_dag=tuning.parallel_trials,
                 map_index_template="{{ task.title }}",
                 execution_timeout=timedelta(hours=5),
             ).expand_kwargs(ask.output)

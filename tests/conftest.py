@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
-from azurite.server import Azurite, azurite
-from packages import install
+from support.azurite.server import Azurite, azurite
+from support.jobs import make_job  # noqa: F401
+from support.packages import install
 
 from recsys_ops.demo import services
-from recsys_ops.storage import Storage
+from recsys_ops.storage.objects import Storage
 
 # Airflow writes its configuration where it is told to, never into the home of whoever runs the tests
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
@@ -26,7 +27,12 @@ _numbers = itertools.count()
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing may be skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter and reporter.stats.get("skipped") and session.exitstatus == 0:
+    if (
+        os.environ.get("CI")
+        and reporter
+        and reporter.stats.get("skipped")
+        and session.exitstatus == 0
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -39,7 +45,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL
 @pytest.fixture
 def database_url(postgres_server: sa.URL) -> str:
     """The SQLAlchemy URL of a fresh, empty PostgreSQL database."""
-    return services.create_database(postgres_server, f"shop{next(_numbers)}").render_as_string(hide_password=False)
+    return services.create_database(postgres_server, f"shop{next(_numbers)}").render_as_string(
+        hide_password=False
+    )
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +92,9 @@ def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite
 
 
 @pytest.fixture(params=["folder", pytest.param("azurite", marks=pytest.mark.azurite)])
-def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Storage:
     """An empty storage: a folder, and once more Azure's blob storage, whose account is in the environment as for a worker."""
     if request.param == "folder":
         return Storage(f"file://{tmp_path}/blob")

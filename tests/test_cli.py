@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from azurite.server import Azurite
-from test_history import events
-from test_steps import DAY, deliver
+from support.azurite.server import Azurite
+from support.delivery import DAY, deliver
+from support.history_rows import events
 
 import recsys_ops
-from recsys_ops import history, steps
+from recsys_ops.history.table import replace_days
+from recsys_ops.ingest.clean_day import STEPS, run_step
 from recsys_ops.settings import CleaningSettings
-from recsys_ops.storage import Storage
+from recsys_ops.storage.objects import Storage
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -23,7 +24,12 @@ YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 def run(root: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "recsys_ops", *arguments],
-        env={**os.environ, "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1]), "RECSYS_STORAGE__ROOT": root, **env},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1]),
+            "RECSYS_STORAGE__ROOT": root,
+            **env,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -33,7 +39,13 @@ def run(root: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[s
 def fill(storage: Storage) -> None:
     for ago, count in [(4, 1000), (3, 1200), (1, 550)]:
         day = YESTERDAY - timedelta(days=ago - 1)
-        history.replace_days(storage, events(day, count), day, day, facts={"run": "scheduled__x", "contract_version": "2"})
+        replace_days(
+            storage,
+            events(day, count),
+            day,
+            day,
+            facts={"run": "scheduled__x", "contract_version": "2"},
+        )
 
 
 def test_history_status_shows_days_missing_days_medians_and_the_last_run(tmp_path: Path) -> None:
@@ -44,25 +56,40 @@ def test_history_status_shows_days_missing_days_medians_and_the_last_run(tmp_pat
     missing = YESTERDAY - timedelta(days=1)
     assert "2,750 rows" in lines[0]
     assert lines[1] == f"days missing: {missing}"
-    assert "run scheduled__x, contract_version 2" in lines[2] or "contract_version 2, run scheduled__x" in lines[2]
+    assert (
+        "run scheduled__x, contract_version 2" in lines[2]
+        or "contract_version 2, run scheduled__x" in lines[2]
+    )
     assert lines[-1].split()[:3] == [str(YESTERDAY), "550", "50%"]
     assert lines[-2].split() == [str(missing), "missing"]
 
 
 def test_history_status_as_json_can_be_read_by_machines(tmp_path: Path) -> None:
     fill(Storage(f"file://{tmp_path}"))
-    answer = json.loads(run(f"file://{tmp_path}", "history", "status", "--json", "--days", "1").stdout)
+    answer = json.loads(
+        run(f"file://{tmp_path}", "history", "status", "--json", "--days", "1").stdout
+    )
     assert [day["rows"] for day in answer["days"]] == [550]
     assert answer["missing"] == [str(YESTERDAY - timedelta(days=1))]
 
 
 @pytest.mark.azurite
-def test_history_status_reads_the_storage_account_of_airflows_connection(azurite_server: Azurite) -> None:
+def test_history_status_reads_the_storage_account_of_airflows_connection(
+    azurite_server: Azurite,
+) -> None:
     storage = Storage(f"{azurite_server.container()}/shop", azurite_server.options)
     fill(storage)
-    connection = {"conn_type": "wasb", "login": azurite_server.options["account_name"], "password": azurite_server.key}
+    connection = {
+        "conn_type": "wasb",
+        "login": azurite_server.options["account_name"],
+        "password": azurite_server.key,
+    }
     done = run(
-        storage.root, "history", "status", AIRFLOW_CONN_RECSYS_BLOB=json.dumps(connection), AZURE_STORAGE_USE_EMULATOR="true"
+        storage.root,
+        "history",
+        "status",
+        AIRFLOW_CONN_RECSYS_BLOB=json.dumps(connection),
+        AZURE_STORAGE_USE_EMULATOR="true",
     )
     assert done.returncode == 0, done.stderr
     assert "550" in done.stdout
@@ -86,18 +113,34 @@ def test_a_wrong_call_shows_how_to_call(tmp_path: Path) -> None:
     assert (done.returncode, "usage: recsys_ops" in done.stderr) == (2, True)
 
 
-def test_quarantine_shows_why_rows_were_rejected_and_a_replay_says_what_is_in_the_history_now(tmp_path: Path) -> None:
+def test_quarantine_shows_why_rows_were_rejected_and_a_replay_says_what_is_in_the_history_now(
+    tmp_path: Path,
+) -> None:
     storage = Storage(f"file://{tmp_path}")
     deliver(storage, [{}, {"quantity": "1_000"}, {"quantity": "many"}, {"user_id": "u3"}])
-    for step in steps.STEPS:
-        steps.clean(storage, step, DAY, CleaningSettings())
+    for step in STEPS:
+        run_step(storage, step, DAY, CleaningSettings())
     header, line = run(storage.root, "quarantine", "show", str(DAY)).stdout.splitlines()
     assert header.split() == ["step", "reason", "column", "rows", "row_id", "value"]
     assert line.split() == ["fix_types", "not_an_integer", "quantity", "2", "1", "1_000"]
-    rows = run(storage.root, "quarantine", "show", str(DAY), "--step", "fix_types", "--reason", "not_an_integer", "--rows", "1")
+    rows = run(
+        storage.root,
+        "quarantine",
+        "show",
+        str(DAY),
+        "--step",
+        "fix_types",
+        "--reason",
+        "not_an_integer",
+        "--rows",
+        "1",
+    )
     assert [row.split()[0] for row in rows.stdout.splitlines()] == ["row_id", "1"]
     replayed = run(storage.root, "quarantine", "replay", str(DAY))
-    assert replayed.stdout.splitlines() == [f"the run of {DAY} rejects not_an_integer 2", f"{DAY}: 2 rows in the history"]
+    assert replayed.stdout.splitlines() == [
+        f"the run of {DAY} rejects not_an_integer 2",
+        f"{DAY}: 2 rows in the history",
+    ]
     gone = run(storage.root, "quarantine", "replay", "2020-01-01")
     assert (gone.returncode, gone.stdout) == (1, "")
     assert gone.stderr.startswith("DataError: no raw object holds 2020-01-01")

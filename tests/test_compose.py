@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.airflow.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-EXAMPLE = dict(line.split("=", 1) for line in (ROOT / ".env.example").read_text().splitlines() if re.match(r"\w+=", line))
+EXAMPLE = dict(
+    line.split("=", 1)
+    for line in (ROOT / ".env.example").read_text().splitlines()
+    if re.match(r"\w+=", line)
+)
 SECRET = re.compile(r"PASS|SECRET|KEY|AUTH$|ACCOUNTS|CONN|BROKER_URL|RESULT_BACKEND")
 NOT_SECRET = {"AIRFLOW_ADMIN_USER", "BLOB_ACCOUNT"}
 
@@ -27,7 +31,9 @@ def one_shot(service: dict[str, Any]) -> bool:
 
 def filled(text: str, values: dict[str, str]) -> str:
     """`text` as Compose interpolates it."""
-    return re.sub(r"\$\{(\w+)(:\?[^}]*)?\}", lambda match: values[match[1]], text.replace("$$", "\0")).replace("\0", "$")
+    return re.sub(
+        r"\$\{(\w+)(:\?[^}]*)?\}", lambda match: values[match[1]], text.replace("$$", "\0")
+    ).replace("\0", "$")
 
 
 def test_the_file_satisfies_the_compose_specification() -> None:
@@ -47,20 +53,28 @@ def test_all_of_airflow_and_its_neighbours_are_there() -> None:
 @each_service
 def test_a_service_that_keeps_running_has_a_health_check(name: str) -> None:
     service = SERVICES[name]
-    assert one_shot(service) or {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys()
+    assert (
+        one_shot(service)
+        or {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys()
+    )
 
 
 @each_service
 def test_a_service_waits_for_services_that_can_become_ready(name: str) -> None:
     for other, wait in SERVICES[name].get("depends_on", {}).items():
-        expected = "service_completed_successfully" if one_shot(SERVICES[other]) else "service_healthy"
+        expected = (
+            "service_completed_successfully" if one_shot(SERVICES[other]) else "service_healthy"
+        )
         assert wait["condition"] == expected
 
 
 @each_service
 def test_images_are_pinned_to_a_patch_release(name: str) -> None:
     service = SERVICES[name]
-    images = [service["image"], *re.findall(r"^FROM (\S+)", service.get("build", {}).get("dockerfile_inline", ""), re.M)]
+    images = [
+        service["image"],
+        *re.findall(r"^FROM (\S+)", service.get("build", {}).get("dockerfile_inline", ""), re.M),
+    ]
     assert all(re.search(r":\d+\.\d+\.\d+(-|$)|:17\.\d+-", image) for image in images)
 
 
@@ -73,7 +87,9 @@ def test_no_container_runs_as_root(name: str) -> None:
 def test_secrets_come_from_the_environment_only() -> None:
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
-            assert "${" in str(value) or not SECRET.search(variable), f"{name}: {variable} is literal"
+            assert "${" in str(value) or not SECRET.search(variable), (
+                f"{name}: {variable} is literal"
+            )
     without_variables = re.sub(r"\$+\{[^}]*\}", "", TEXT)
     assert not re.findall(r':\w+@|"password": "[^"]|--requirepass "?\w', without_variables)
 
@@ -105,7 +121,9 @@ def test_settings_named_in_the_file_exist(monkeypatch: pytest.MonkeyPatch) -> No
     for variable in environment:
         if match := re.fullmatch(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)", variable):
             section, option = match[1].lower(), match[2].lower()
-            assert section == "celery" or option in conf.configuration_description[section]["options"], variable
+            assert (
+                section == "celery" or option in conf.configuration_description[section]["options"]
+            ), variable
         if variable.startswith("RECSYS_"):
             monkeypatch.setenv(variable, environment[variable])
     assert Settings().storage.root == "abfs://recsys"
@@ -130,4 +148,8 @@ def test_named_volumes_are_declared_and_mounted_folders_exist() -> None:
     for service in SERVICES.values():
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            assert (ROOT / source).is_dir() if source.startswith("./") else source in COMPOSE["volumes"]
+            assert (
+                (ROOT / source).is_dir()
+                if source.startswith("./")
+                else source in COMPOSE["volumes"]
+            )

@@ -12,17 +12,25 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from worker.conftest import DAY, make_job  # noqa: F401
+from support.jobs import DAY
 
-from recsys_ops import paths
-from recsys_ops.storage import Storage
-from recsys_ops.worker import model
-from recsys_ops.worker.spec import JobSpec
+from recsys_ops.models.spec import JobSpec
+from recsys_ops.models.version import verify_version
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 ROOT = Path(__file__).parents[1]
-LINES = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile.worker").read_text(), flags=re.M).replace("\\\n", " ").splitlines()
+LINES = (
+    re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile.worker").read_text(), flags=re.M)
+    .replace("\\\n", " ")
+    .splitlines()
+)
 INSTRUCTIONS = [(line.split()[0], line.partition(" ")[2].strip()) for line in LINES if line.strip()]
-IGNORED = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+IGNORED = [
+    line
+    for line in (ROOT / ".dockerignore").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 # gigabytes that are of no use without a card; CuPy itself is in the suite's own environment, and so in uv's cache
 CUDA = re.compile(r"nvidia-|cuda-toolkit=")
 
@@ -47,7 +55,10 @@ def reaches_the_engine(path: str) -> bool:
     for line in IGNORED:
         pattern = line.lstrip("!").removeprefix("**/")
         above = [path, *(str(parent) for parent in Path(path).parents)]
-        if any(fnmatch(part, pattern) for part in [*above, *(Path(path).parts if "**/" in line else ())]):
+        if any(
+            fnmatch(part, pattern)
+            for part in [*above, *(Path(path).parts if "**/" in line else ())]
+        ):
             kept = line.startswith("!")
     return kept
 
@@ -61,14 +72,30 @@ def locked(name: str) -> dict[str, set[str]]:
 
 
 def test_what_is_copied_is_there_and_reaches_the_engine() -> None:
-    assert copied() == ["requirements-worker.txt", "pyproject.toml", "README.md", "plugins/recsys_ops"]
-    for path in [*copied(), "plugins/recsys_ops/worker/job.py", "requirements.txt"]:  # the last for the Compose file
+    assert copied() == [
+        "requirements-worker.txt",
+        "pyproject.toml",
+        "README.md",
+        "plugins/recsys_ops",
+    ]
+    for path in [
+        *copied(),
+        "plugins/recsys_ops/worker/job.py",
+        "requirements.txt",
+    ]:  # the last for the Compose file
         assert (ROOT / path).exists()
         assert reaches_the_engine(path)
 
 
 @pytest.mark.parametrize(
-    "path", [".env", ".git/config", ".venv/bin/python", "dags/recsys_retrain.py", "plugins/recsys_ops/__pycache__/a.pyc"]
+    "path",
+    [
+        ".env",
+        ".git/config",
+        ".venv/bin/python",
+        "dags/recsys_retrain.py",
+        "plugins/recsys_ops/__pycache__/a.pyc",
+    ],
 )
 def test_nothing_else_does(path: str) -> None:
     assert not reaches_the_engine(path)
@@ -100,18 +127,27 @@ def test_the_lock_has_cuda_but_no_airflow_and_otherwise_airflows_versions() -> N
     assert {name: versions for name, versions in worker.items() if name in airflow} == {
         name: airflow[name] for name in worker if name in airflow
     }
-    assert {"nvidia-cuda-runtime-cu12", "nvidia-cuda-nvrtc-cu12", "nvidia-cublas-cu12", "nvidia-cusolver-cu12"} <= worker.keys()
+    assert {
+        "nvidia-cuda-runtime-cu12",
+        "nvidia-cuda-nvrtc-cu12",
+        "nvidia-cublas-cu12",
+        "nvidia-cusolver-cu12",
+    } <= worker.keys()
 
 
 def test_a_job_is_done_with_the_lock_and_the_package_and_nothing_else(
     storage: Storage,
-    make_job: Callable[..., JobSpec],  # noqa: F811
+    make_job: Callable[..., JobSpec],
     tmp_path: Path,
 ) -> None:
     spec = make_job(iterations=2, factors=4)
     uv, python = [sys.executable, "-m", "uv"], tmp_path / "venv/bin/python3"
     lock, source = tmp_path / "requirements-worker.txt", tmp_path / "recsys-ops"
-    wanted = [line for line in (ROOT / lock.name).read_text().splitlines(keepends=True) if not CUDA.match(line)]
+    wanted = [
+        line
+        for line in (ROOT / lock.name).read_text().splitlines(keepends=True)
+        if not CUDA.match(line)
+    ]
     lock.write_text("".join(wanted))
     for path in copied():  # a build leaves files beside what it builds
         take = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
@@ -119,7 +155,11 @@ def test_a_job_is_done_with_the_lock_and_the_package_and_nothing_else(
         take(ROOT / path, source / path)
 
     install = [*uv, "pip", "install", "--quiet", "--python", str(python), "--no-deps"]
-    bare = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    bare = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
     for command in (
         [*uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")],
         [*install, "--requirement", str(lock)],
@@ -131,4 +171,4 @@ def test_a_job_is_done_with_the_lock_and_the_package_and_nothing_else(
 
     assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
     assert "WARNING" not in done.stderr  # the same code as here, byte for byte
-    model.verify(storage, spec.version)
+    verify_version(storage, spec.version)

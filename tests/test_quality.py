@@ -33,7 +33,13 @@ def shop(users: int, items: int, seed: int) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     likes = np.where(np.arange(items) % 2 == np.arange(users)[:, None] % 2, 0.4, 0.03)
     user, item = np.nonzero(rng.random((users, items)) < likes)
-    return pl.DataFrame({"user": [f"u{n}" for n in user], "item": [f"i{n}" for n in item], "value": np.ones(len(user))})
+    return pl.DataFrame(
+        {
+            "user": [f"u{n}" for n in user],
+            "item": [f"i{n}" for n in item],
+            "value": np.ones(len(user)),
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,8 +61,12 @@ def test_files_are_read_with_and_without_names_and_ratings_are_no_values(
 
 
 def test_values_of_a_pair_are_summed_and_columns_may_be_named(quality: ModuleType, tmp_path: Path):
-    pl.DataFrame({"when": [1, 2], "who": ["a", "a"], "what": ["x", "x"], "times": [2, 3]}).write_parquet(tmp_path / "a.parquet")
-    assert quality.read(tmp_path / "a.parquet", ["who", "what", "times"]).rows() == [("a", "x", 5.0)]
+    pl.DataFrame(
+        {"when": [1, 2], "who": ["a", "a"], "what": ["x", "x"], "times": [2, 3]}
+    ).write_parquet(tmp_path / "a.parquet")
+    assert quality.read(tmp_path / "a.parquet", ["who", "what", "times"]).rows() == [
+        ("a", "x", 5.0)
+    ]
     assert quality.read(tmp_path / "a.parquet", ["1", "2"]).rows() == [("a", "x", 2.0)]
 
 
@@ -73,29 +83,66 @@ def test_folded_in_users_get_the_factors_that_the_fit_would_give_them(quality: M
 
 @pytest.mark.parametrize("strong", [False, True])
 def test_a_split_is_fitted_tuned_and_scored(
-    quality: ModuleType, tmp_path: Path, strong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quality: ModuleType,
+    tmp_path: Path,
+    strong: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     table = shop(120, 60, seed=2)
     masked = pl.Series(np.random.default_rng(3).random(table.height) < 0.2)
     outside = (
-        table["user"].is_in([f"u{n}" for n in range(0, 120, 3)]) if strong else pl.Series([False]).new_from_index(0, len(table))
+        table["user"].is_in([f"u{n}" for n in range(0, 120, 3)])
+        if strong
+        else pl.Series([False]).new_from_index(0, len(table))
     )
-    parts = {"train": ~masked & ~outside, "test": masked & (outside | (not strong)), "fold": outside & ~masked}
+    parts = {
+        "train": ~masked & ~outside,
+        "test": masked & (outside | (not strong)),
+        "fold": outside & ~masked,
+    }
     for name, rows in parts.items():
         table.filter(rows).write_csv(tmp_path / f"{name}.csv")
-    arguments = ["--train", tmp_path / "train.csv", "--test", tmp_path / "test.csv", "--tune", "2", "--max-factors", "32"]
+    arguments = [
+        "--train",
+        tmp_path / "train.csv",
+        "--test",
+        tmp_path / "test.csv",
+        "--tune",
+        "2",
+        "--max-factors",
+        "32",
+    ]
     arguments += ["--test-fold-in", tmp_path / "fold.csv"] if strong else []
     monkeypatch.setattr(sys, "argv", ["quality.py", *map(str, arguments)])
     quality.main()
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    rows = [
+        line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
+    ]
     worth = {row[0].strip("| "): float(row[1].split()[0]) for row in rows[1:]}
-    assert list(worth) == ["popularity", "item-kNN, cosine", "item-kNN, BM25", "ALS, default", "ALS, tuned"]
-    assert min(worth["ALS, default"], worth["ALS, tuned"], worth["item-kNN, cosine"]) > 1.2 * worth["popularity"] > 0
+    assert list(worth) == [
+        "popularity",
+        "item-kNN, cosine",
+        "item-kNN, BM25",
+        "ALS, default",
+        "ALS, tuned",
+    ]
+    assert (
+        min(worth["ALS, default"], worth["ALS, tuned"], worth["item-kNN, cosine"])
+        > 1.2 * worth["popularity"]
+        > 0
+    )
 
 
-def test_what_is_known_of_a_user_is_not_judged_and_users_without_either_are_left_out(quality: ModuleType):
-    train = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"], "value": [1.0, 1.0, 1.0]})
-    test = pl.DataFrame({"user": ["a", "a", "b", "c"], "item": ["x", "z", "x", "x"], "value": [1.0] * 4})
+def test_what_is_known_of_a_user_is_not_judged_and_users_without_either_are_left_out(
+    quality: ModuleType,
+):
+    train = pl.DataFrame(
+        {"user": ["a", "a", "b"], "item": ["x", "y", "x"], "value": [1.0, 1.0, 1.0]}
+    )
+    test = pl.DataFrame(
+        {"user": ["a", "a", "b", "c"], "item": ["x", "z", "x", "x"], "value": [1.0] * 4}
+    )
     split = quality.from_tables(train, test)
     assert split.users.tolist() == [0]
     assert split.liked.toarray().tolist() == [[False, False, True]]
@@ -107,15 +154,28 @@ def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
     unobserved, weight, exponent, factors = 0.1, 0.02, 0.8, 8
     table = shop(80, 50, seed=4)
     seen = quality.from_tables(table, table).train.toarray() > 0
-    frequency = [((seen.sum(axis=axis) + unobserved * seen.shape[axis]) ** exponent) * weight for axis in (1, 0)]
+    frequency = [
+        ((seen.sum(axis=axis) + unobserved * seen.shape[axis]) ** exponent) * weight
+        for axis in (1, 0)
+    ]
 
     def objective(user: np.ndarray, item: np.ndarray) -> float:
         scores = user @ item.T
-        penalties = [of @ np.square(side).sum(axis=1) for of, side in zip(frequency, (user, item), strict=True)]
+        penalties = [
+            of @ np.square(side).sum(axis=1)
+            for of, side in zip(frequency, (user, item), strict=True)
+        ]
         # of all scalings of the two sides the best: the scores are the same
-        return ((1 - scores)[seen] ** 2).sum() + unobserved * (scores**2).sum() + 2 * np.sqrt(penalties[0] * penalties[1])
+        return (
+            ((1 - scores)[seen] ** 2).sum()
+            + unobserved * (scores**2).sum()
+            + 2 * np.sqrt(penalties[0] * penalties[1])
+        )
 
-    sides = [np.random.default_rng(n).normal(0, 0.1 / np.sqrt(factors), (size, factors)) for n, size in enumerate(seen.shape)]
+    sides = [
+        np.random.default_rng(n).normal(0, 0.1 / np.sqrt(factors), (size, factors))
+        for n, size in enumerate(seen.shape)
+    ]
     for _ in range(40):
         for this, rows in ((0, seen), (1, seen.T)):
             other = sides[1 - this]
@@ -126,7 +186,9 @@ def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
     alpha = 1 / (unobserved * np.log(2))
     confidence = quality.confidence(sparse.csr_matrix(seen * np.log(2)), alpha)
     extra = seen.sum() / unobserved
-    means = [extra / size + columns for size, columns in zip(seen.shape, seen.shape[::-1], strict=True)]
+    means = [
+        extra / size + columns for size, columns in zip(seen.shape, seen.shape[::-1], strict=True)
+    ]
     share = (
         weight
         * (1 + unobserved)
@@ -134,7 +196,9 @@ def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
         * (means[0] * means[1]) ** (exponent / 2)
         / (extra / np.sqrt(seen.size))
     )
-    training = TrainingSettings(factors=factors, regularization=share, regularization_exponent=exponent)
+    training = TrainingSettings(
+        factors=factors, regularization=share, regularization_exponent=exponent
+    )
     found = quality.fit(confidence, training, iterations=40)
     # (1 − s)² + α₀ s² is least at s = 1 / (1 + α₀), where ours is at 1
     scale = 1 / np.sqrt(1 + unobserved)

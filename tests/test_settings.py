@@ -26,7 +26,9 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
             if isinstance(value, dict) and key != "weights" and path != "tuning.search.":
                 explained(value, indent + 2, f"{path}{key}.")
             else:
-                assert all(lines[n - 1].lstrip().startswith("#") for n in found), f"{path}{key} is not explained"
+                assert all(lines[n - 1].lstrip().startswith("#") for n in found), (
+                    f"{path}{key} is not explained"
+                )
 
     explained(loaded.model_dump(), 0, "")
     assert yaml.safe_load("\n".join(lines)).keys() == loaded.model_dump().keys()
@@ -39,16 +41,36 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
         ("RECSYS_GATE__MAX_DROP", "5", ["gate.max_drop", "less than or equal to 1"]),
         ("RECSYS_STORAGE__ROOT", "/data", ["storage.root", "abfs"]),
         ("RECSYS_STORAGE__ROOT", "file:///a#b", ["storage.root", "a#b"]),
-        ("RECSYS_EVALUATION__K", "[20, 10]", ["evaluation.k", "must ascend"]),
-        ("RECSYS_EVALUATION__K", "[]", ["evaluation.k", "at least 1"]),
+        ("RECSYS_EVALUATION__CUTOFFS", "[20, 10]", ["evaluation.cutoffs", "must ascend"]),
+        ("RECSYS_EVALUATION__CUTOFFS", "[]", ["evaluation.cutoffs", "at least 1"]),
         ("RECSYS_EVALUATION__EVENTS", '["buy"]', ["evaluation.events.0", "'purchase'", "buy"]),
         ("RECSYS_EVALUATION__EVENTS", "purchase", ["not JSON", "evaluation"]),
-        ("RECSYS_CLEANING__CRAWLERS__ALLOW", '["("]', ["cleaning.crawlers.allow.0", "not a regular expression"]),
+        (
+            "RECSYS_CLEANING__CRAWLERS__ALLOW",
+            '["("]',
+            ["cleaning.crawlers.allow.0", "not a regular expression"],
+        ),
         ("RECSYS_GTAE__MIN_USERS", "5", ["RECSYS_GTAE__MIN_USERS", "GATE"]),
-        ("RECSYS_CLEANING__STAFF__NETWORKS", '["10.0.0.0/99"]', ["cleaning.staff.networks.0", "network"]),
-        ("RECSYS_TUNING__SEARCH", '{"training.iterations": {"low": 40}}', ["tuning.search.training.iterations", "larger high"]),
-        ("RECSYS_TUNING__SEARCH", '{"training.factors": {"low": 0.5, "log": false}}', ["0.5 for training.factors", "integer"]),
-        ("RECSYS_TUNING__SEARCH", '{"training.seed": {"choices": [1, 2]}}', ["tuning.search.training.seed", "training.factors"]),
+        (
+            "RECSYS_CLEANING__STAFF__NETWORKS",
+            '["10.0.0.0/99"]',
+            ["cleaning.staff.networks.0", "network"],
+        ),
+        (
+            "RECSYS_TUNING__SEARCH",
+            '{"training.iterations": {"low": 40}}',
+            ["tuning.search.training.iterations", "larger high"],
+        ),
+        (
+            "RECSYS_TUNING__SEARCH",
+            '{"training.factors": {"low": 0.5, "log": false}}',
+            ["0.5 for training.factors", "integer"],
+        ),
+        (
+            "RECSYS_TUNING__SEARCH",
+            '{"training.seed": {"choices": [1, 2]}}',
+            ["tuning.search.training.seed", "training.factors"],
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(
@@ -68,13 +90,17 @@ def test_an_unknown_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         settings.load_settings()
 
 
-def test_missing_settings_say_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_settings_say_where_they_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
     with pytest.raises(SettingsError, match="RECSYS_INCLUDE"):
         settings.load_settings()
 
 
-def test_one_key_of_a_nested_section_can_be_overridden_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_key_of_a_nested_section_can_be_overridden_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RECSYS_CLEANING__BOTS__MIN_EVENTS", "5")
     loaded = settings.load_settings()
     assert loaded.cleaning.bots.min_events == 5

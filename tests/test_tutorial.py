@@ -11,11 +11,21 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from recsys_ops import history, paths
-from recsys_ops.cleaning import align_schema, deduplicate, filter_bots, filter_crawlers, filter_staff, fix_types, load_contract
+from recsys_ops.cleaning import (
+    align_schema,
+    deduplicate,
+    filter_bots,
+    filter_crawlers,
+    filter_staff,
+    fix_types,
+    load_contract,
+)
+from recsys_ops.history.table import replace_days
 from recsys_ops.settings import Settings, load_settings
-from recsys_ops.source import catalogue, database
-from recsys_ops.storage import Storage
+from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
+from recsys_ops.source.database import query_frame
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial"
 INCLUDE = TUTORIAL / "include"
@@ -58,8 +68,12 @@ def shop(database_url: str, tmp_path: Path) -> sa.URL:
     url = sa.make_url(database_url)
     file = tmp_path / "online_retail_II.csv"
     file.write_text(f"{HEADER}\n{LINES}")
-    conninfo = psycopg.conninfo.make_conninfo(host=url.query["host"], user=url.username, dbname=url.database)
-    assert script("load").load(file, conninfo) == script("load").load(file, conninfo) == 14  # again replaces
+    conninfo = psycopg.conninfo.make_conninfo(
+        host=url.query["host"], user=url.username, dbname=url.database
+    )
+    assert (
+        script("load").load(file, conninfo) == script("load").load(file, conninfo) == 14
+    )  # again replaces
     return url
 
 
@@ -72,20 +86,24 @@ def script(name: str) -> ModuleType:
 
 
 def query(shop: sa.URL, name: str, **parameters: datetime) -> pl.DataFrame:
-    return database.read(shop, (INCLUDE / "sql" / name).read_text(), parameters, timeout_s=60)
+    return query_frame(shop, (INCLUDE / "sql" / name).read_text(), parameters, timeout_s=60)
 
 
 def ingested(shop: sa.URL, first: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The kept and the rejected lines of first … end − 1 after `deduplicate`, by row number."""
     start, stop = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, end))
     contract = load_contract(INCLUDE / "contract.yaml")
-    aligned = align_schema(query(shop, "extract_events.sql", start=start, end=stop).lazy(), contract)
+    aligned = align_schema(
+        query(shop, "extract_events.sql", start=start, end=stop).lazy(), contract
+    )
     assert aligned.rejected.collect().is_empty()
     assert aligned.notes["unknown_columns"] == ["country"]
     fixed = fix_types(aligned.kept, contract)
     single = deduplicate(fixed.kept)
     rejected = [pl.col("row", "reason", "column", "value"), pl.col("row_id").cast(pl.Int64)]
-    return single.kept.collect(), pl.concat(cleaned.rejected.select(rejected).collect() for cleaned in (fixed, single))
+    return single.kept.collect(), pl.concat(
+        cleaned.rejected.select(rejected).collect() for cleaned in (fixed, single)
+    )
 
 
 def test_every_kind_of_dirt_is_rejected_under_its_own_reason(shop: sa.URL) -> None:
@@ -105,7 +123,9 @@ def test_every_kind_of_dirt_is_rejected_under_its_own_reason(shop: sa.URL) -> No
 
 def test_kept_lines_have_whole_customer_numbers_and_upper_case_codes(shop: sa.URL) -> None:
     kept, _ = ingested(shop, date(2009, 12, 1), date(2009, 12, 2))
-    assert kept.select("row_id", "event_id", "user_id", "item_id", "event_type", "quantity", "value").rows() == [
+    assert kept.select(
+        "row_id", "event_id", "user_id", "item_id", "event_type", "quantity", "value"
+    ).rows() == [
         ("2", "489434", "13085", "85123A", "purchase", 12, 2.95),
         ("4", "489434", "13085", "22041", "purchase", 6, 2.1),
         ("12", "489526", "16321", "SP1002", "purchase", 1, 219.5),
@@ -113,14 +133,22 @@ def test_kept_lines_have_whole_customer_numbers_and_upper_case_codes(shop: sa.UR
     ]
 
 
-def test_the_later_steps_keep_all_of_a_shop_without_user_agents(shop: sa.URL, tutorial_settings: Settings) -> None:
+def test_the_later_steps_keep_all_of_a_shop_without_user_agents(
+    shop: sa.URL, tutorial_settings: Settings
+) -> None:
     kept, _ = ingested(shop, date(2009, 12, 1), date(2009, 12, 2))
     cleaning = tutorial_settings.cleaning
     crawled = filter_crawlers(kept.lazy(), cleaning.crawlers).kept
-    assert filter_staff(filter_bots(crawled, cleaning.bots).kept, cleaning.staff).kept.collect().equals(kept)
+    assert (
+        filter_staff(filter_bots(crawled, cleaning.bots).kept, cleaning.staff)
+        .kept.collect()
+        .equals(kept)
+    )
 
 
-def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(shop: sa.URL) -> None:
+def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(
+    shop: sa.URL,
+) -> None:
     assert ingested(shop, date(2010, 6, 30), date(2010, 7, 1))[0]["recorded_at"].to_list() == [
         datetime(2010, 6, 30, 23, 30, tzinfo=UTC)
     ]
@@ -128,16 +156,30 @@ def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(s
 
 
 def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.URL) -> None:
-    products = catalogue.canonical(query(shop, "extract_catalogue.sql"))
+    products = normalise_catalogue(query(shop, "extract_catalogue.sql"))
     # the test article is in the catalogue, yet never in the history, so nobody can be recommended it
-    assert products["item_id"].to_list() == ["10002", "22041", "22087", "85123A", "POST", "SP1002", "TEST001"]
-    assert catalogue.eligible(products).select("item_id", "title", "price").rows() == [("22087", "PAPER BUNTING LACE", 3.25)]
+    assert products["item_id"].to_list() == [
+        "10002",
+        "22041",
+        "22087",
+        "85123A",
+        "POST",
+        "SP1002",
+        "TEST001",
+    ]
+    assert eligible_items(products).select("item_id", "title", "price").rows() == [
+        ("22087", "PAPER BUNTING LACE", 3.25)
+    ]
 
 
-def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(tutorial_settings: Settings) -> None:
+def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(
+    tutorial_settings: Settings,
+) -> None:
     assert tutorial_settings.confidence.weights == {"purchase": 1}
     assert tutorial_settings.evaluation.events == ("purchase",)
-    assert tutorial_settings.evaluation.exclude_seen is tutorial_settings.lists.exclude_seen is False
+    assert (
+        tutorial_settings.evaluation.exclude_seen is tutorial_settings.lists.exclude_seen is False
+    )
     assert tutorial_settings.gate.allow_first_deployment is False
 
 
@@ -146,7 +188,12 @@ def test_settings_can_be_tried_on_days_of_the_history(
 ) -> None:
     first = datetime(2010, 11, 1, 12, tzinfo=UTC)
     # 20 customers, each every day buys two of the five products of their taste
-    bought = [(user, day, (user % 4) * 5 + (user + day + n) % 5) for user in range(20) for day in range(8) for n in range(2)]
+    bought = [
+        (user, day, (user % 4) * 5 + (user + day + n) % 5)
+        for user in range(20)
+        for day in range(8)
+        for n in range(2)
+    ]
     users, days, items = zip(*bought, strict=True)
     times = pl.Series([first + timedelta(days=day) for day in days], dtype=pl.Datetime("us", "UTC"))
     ids = {
@@ -157,11 +204,17 @@ def test_settings_can_be_tried_on_days_of_the_history(
     events = pl.DataFrame({name: list(values) for name, values in ids.items()}).with_columns(
         event_type=pl.lit("purchase"), event_time=times, recorded_at=times, quantity=1, value=1.0
     )
-    history.replace_days(storage, events, first.date(), first.date() + timedelta(days=7))
+    replace_days(storage, events, first.date(), first.date() + timedelta(days=7))
     try_settings = script("try_settings")
     try_settings.main([date(2010, 11, 7), date(2010, 11, 8)])
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split()[:5] == ["half-life", "factors", "regularization", "exponent", "exclude_seen"]
+    assert header.split()[:5] == [
+        "half-life",
+        "factors",
+        "regularization",
+        "exponent",
+        "exclude_seen",
+    ]
     asked_again = [row.split() for row in rows if row.split()[4] == "False"]
     assert len(rows) == 2 * len(asked_again) == 2 * len(try_settings.TRIALS)
     model, popularity = map(float, asked_again[0][5:7])
@@ -183,4 +236,7 @@ def test_the_outcome_adds_the_rows_of_all_runs_up(
             }
             storage.write_json(paths.report(step, day), report)
     script("outcome").main()
-    assert "  fix_types        rows_in 2,000 kept 800 rejected 1,200 missing 1,200\n" in capsys.readouterr().out
+    assert (
+        "  fix_types        rows_in 2,000 kept 800 rejected 1,200 missing 1,200\n"
+        in capsys.readouterr().out
+    )

@@ -5,11 +5,18 @@ from collections import Counter, defaultdict
 
 import polars as pl
 
-from recsys_ops import paths
 from recsys_ops.settings import load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
-STEPS = ("align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff")
+STEPS = (
+    "align_schema",
+    "fix_types",
+    "deduplicate",
+    "filter_crawlers",
+    "filter_bots",
+    "filter_staff",
+)
 
 
 def main() -> None:
@@ -24,21 +31,36 @@ def main() -> None:
         runs = reports[step].values()
         reasons = sum((Counter(run["reasons"]) for run in runs), Counter())
         total = {name: sum(run[name] for run in runs) for name in ("rows_in", "kept", "rejected")}
-        print(f"  {step:16}", *(f"{name} {count:,}" for name, count in {**total, **dict(reasons.most_common())}.items()))
+        print(
+            f"  {step:16}",
+            *(
+                f"{name} {count:,}"
+                for name, count in {**total, **dict(reasons.most_common())}.items()
+            ),
+        )
 
-    print("models: users evaluated, NDCG@20 of the model, the live model, popularity; the bound against popularity; verdict")
+    print(
+        "models: users evaluated, NDCG@20 of the model, the live model, popularity; the bound against popularity; verdict"
+    )
     for path in storage.list("models"):
         if path.endswith("verdict.json"):
             verdict = storage.read_json(path)
             metrics = storage.read_json(paths.model(verdict["version"], "metrics.json"))
-            scores = [metrics[name] and metrics[name]["ndcg@20"] for name in ("challenger", "champion", "popularity")]
+            scores = [
+                metrics[name] and metrics[name]["ndcg@20"]
+                for name in ("challenger", "champion", "popularity")
+            ]
             shown = " ".join("  -   " if score is None else f"{score:.4f}" for score in scores)
             bound = metrics["bootstrap"]["popularity"]["lower"]
-            print(f"  {verdict['version']} {metrics['users']:4} {shown} {bound:+.4f} {verdict['summary'].partition(';')[0]}")
+            print(
+                f"  {verdict['version']} {metrics['users']:4} {shown} {bound:+.4f} {verdict['summary'].partition(';')[0]}"
+            )
 
     print("seconds a task, median of its runs")
     for task, runs in reports.items():
-        print(f"  {task:18} {pl.Series([run['seconds'] for run in runs.values()]).median():6.2f}  ({len(runs)} runs)")
+        print(
+            f"  {task:18} {pl.Series([run['seconds'] for run in runs.values()]).median():6.2f}  ({len(runs)} runs)"
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from recsys_ops.demo import services
 def main(home: Path, redis_port: int) -> None:
     """Run both, with the databases of the shop and of Airflow."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with services.postgres(home / "postgres") as server, services.redis_server(home / "redis", redis_port):
+    with (
+        services.postgres(home / "postgres") as server,
+        services.redis_server(home / "redis", redis_port),
+    ):
         for name in ("shop", "airflow"):
             services.create_database(server, name)
         print("PostgreSQL and Redis are running; Ctrl-C stops them.", flush=True)

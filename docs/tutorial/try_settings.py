@@ -5,12 +5,13 @@ from datetime import date
 
 import polars as pl
 
-from recsys_ops import history, matrix
-from recsys_ops.als.fitting import fit
-from recsys_ops.evaluation.compare import compare
+from recsys_ops.als.fit import fit
+from recsys_ops.evaluation.compare import compare_models
+from recsys_ops.history.table import current_version, read_events
+from recsys_ops.interactions.matrix import build_interactions
+from recsys_ops.lists.build import evaluation_lists
 from recsys_ops.settings import Settings, load_settings
-from recsys_ops.storage import Storage
-from recsys_ops.worker.lists import evaluation_lists
+from recsys_ops.storage.objects import Storage
 
 # what to try: half-life in days, factors, regularization and its exponent
 TRIALS = [
@@ -28,29 +29,44 @@ def main(days: list[date]) -> None:
     """Print the means over the days of NDCG@20 of the model and of popularity, for both values of `exclude_seen`."""
     settings = load_settings()
     storage = Storage(settings.storage.root)
-    events = history.read(storage, date.min, max(days), version=history.version(storage))
-    print("half-life factors regularization exponent exclude_seen   model  popularity  days that clear the gate")
+    events = read_events(storage, date.min, max(days), version=current_version(storage))
+    print(
+        "half-life factors regularization exponent exclude_seen   model  popularity  days that clear the gate"
+    )
     for trial in TRIALS:
         for exclude_seen in (True, False):
             found = [score(events, day, settings, trial, exclude_seen) for day in days]
-            means = (sum(metrics[name]["ndcg@20"] for metrics in found) / len(days) for name in ("challenger", "popularity"))
+            means = (
+                sum(metrics[name]["ndcg@20"] for metrics in found) / len(days)
+                for name in ("challenger", "popularity")
+            )
             clear = sum(metrics["bootstrap"]["popularity"]["lower"] > 0 for metrics in found)
-            figures = "{:9} {:7} {:14} {:8} {!s:>12} {:7.3f} {:11.3f}".format(*trial, exclude_seen, *means)
+            figures = "{:9} {:7} {:14} {:8} {!s:>12} {:7.3f} {:11.3f}".format(
+                *trial, exclude_seen, *means
+            )
             print(figures, f"{clear:4} of {len(days)}")
 
 
-def score(events: pl.DataFrame, day: date, settings: Settings, trial: tuple[int, int, float, int], exclude_seen: bool) -> dict:
+def score(
+    events: pl.DataFrame,
+    day: date,
+    settings: Settings,
+    trial: tuple[int, int, float, int],
+    exclude_seen: bool,
+) -> dict:
     """The metrics of a model of one trial, fitted before the day and measured on it, as `recsys_retrain` would."""
     half_life, factors, regularization, exponent = trial
     confidence = settings.confidence.model_copy(update={"half_life_days": half_life})
     regularized = {"regularization": regularization, "regularization_exponent": exponent}
     training = settings.training.model_copy(update={"factors": factors, **regularized})
     evaluation = settings.evaluation.model_copy(update={"exclude_seen": exclude_seen})
-    data = matrix.build(events, day, confidence, evaluation)
+    data = build_interactions(events, day, confidence, evaluation)
     fitted = fit(data.train, training, iterations=training.iterations)
-    lists = evaluation_lists(data.train, data.holdout, fitted, None, max(evaluation.k), exclude_seen)
+    lists = evaluation_lists(
+        data.train, data.holdout, fitted, None, max(evaluation.cutoffs), exclude_seen
+    )
     draws = settings.gate.bootstrap_draws
-    return compare(lists, k=evaluation.k, draws=draws, seed=training.seed)
+    return compare_models(lists, k=evaluation.cutoffs, draws=draws, seed=training.seed)
 
 
 if __name__ == "__main__":

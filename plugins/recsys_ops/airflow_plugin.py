@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from recsys_ops import windows
+from recsys_ops.run_day import first_day, run_day
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -30,7 +30,7 @@ class VerdictNotes:
 
 class RecsysOpsPlugin(AirflowPlugin):
     name = "recsys_ops"
-    macros = [windows.run_day, windows.first_day]
+    macros = [run_day, first_day]
     listeners = [VerdictNotes()]
 
 
@@ -42,10 +42,14 @@ def _note_verdict(dag_run: "DagRun") -> None:
 
     session = object_session(dag_run)
     gate = dag_run.get_task_instance("gate", session=session) if session else None
-    if session is None or gate is None or not (gate.note or _VERDICT[0]).startswith(_VERDICT):  # a person's own note stays
+    if (
+        session is None or gate is None or not (gate.note or _VERDICT[0]).startswith(_VERDICT)
+    ):  # a person's own note stays
         return
     found = session.scalars(
-        XComModel.get_many(run_id=dag_run.run_id, key="summary", task_ids="gate", dag_ids=dag_run.dag_id, limit=1)
+        XComModel.get_many(
+            run_id=dag_run.run_id, key="summary", task_ids="gate", dag_ids=dag_run.dag_id, limit=1
+        )
     ).first()
     if found is not None:
         gate.note = XComModel.deserialize_value(found)[:1000]

@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from recsys_ops.errors import SettingsError
@@ -75,7 +88,7 @@ class WindowBotSettings(Section):
     min_days: Annotated[int, Field(ge=2)] = 14
     min_events: Positive = 500
     max_items: Positive = 5000
-    max_active_days: Share = 0.9
+    max_active_share: Share = 0.9
     min_daily_variation: Annotated[float, Field(gt=0)] = 0.25
     min_signals: Annotated[int, Field(ge=1, le=3)] = 2
     pseudo_user_share: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -83,8 +96,8 @@ class WindowBotSettings(Section):
 
 class BotSettings(Section):
     min_events: Positive = 100
-    max_acts_per_minute: Positive = 20
-    max_acts_per_day: Positive = 1000
+    max_events_per_minute: Positive = 20
+    max_events_per_day: Positive = 1000
     max_items: Positive = 250
     max_hours_active: Annotated[int, Field(ge=1, le=24)] = 18
     max_visit_hours: Annotated[float, Field(gt=0, le=24)] = 8.0
@@ -118,14 +131,16 @@ class Bm25Settings(Section):
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "retail_demo_store": {"weights": {"view": 1, "wishlist": 2, "cart": 3, "checkout": 4, "purchase": 5}},
+    "retail_demo_store": {
+        "weights": {"view": 1, "wishlist": 2, "cart": 3, "checkout": 4, "purchase": 5}
+    },
     "pa": {
         "weights": {"view": 0.1, "wishlist": 0.3, "cart": 0.5, "checkout": 0.7, "purchase": 1},
         "half_life_days": 25 * math.log(2),  # exp(-days / 25)
         "repeat_decay": 0.8,
         "bm25": {"k1": 1.2, "b": 0.3},
-        "min_user_events": 3,
-        "min_item_events": 5,
+        "min_items_per_user": 3,
+        "min_users_per_item": 5,
     },
 }
 
@@ -140,8 +155,8 @@ class ConfidenceSettings(Section):
     repeat_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     bm25: Bm25Settings | None = None
     alpha: Annotated[float, Field(gt=0)] = 16.0
-    min_user_events: Positive = 1
-    min_item_events: Positive = 1
+    min_items_per_user: Positive = 1
+    min_users_per_item: Positive = 1
     buyers_only: bool = False
 
     @model_validator(mode="before")
@@ -150,7 +165,9 @@ class ConfidenceSettings(Section):
         """The preset's value of each key that is not given."""
         preset = _PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
         if preset and not any(given.get(key, value) == value for key, value in preset.items()):
-            raise ValueError(f"preset {given['preset']} changes nothing: leave out some of {', '.join(preset)}")
+            raise ValueError(
+                f"preset {given['preset']} changes nothing: leave out some of {', '.join(preset)}"
+            )
         return preset | given if preset else given
 
 
@@ -165,14 +182,13 @@ class TrainingSettings(Section):
     regularization_exponent: Share = 1.0
     max_gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     seed: int = 1
-    # where it runs and how long it may take change nothing about the model: a job's spec leaves them out
-    worker: Annotated[Literal["local", "ssh", "vertex"], Field(exclude=True)] = "local"
-    timeout_s: Annotated[int, Field(ge=1, exclude=True)] = 7200
 
     @model_validator(mode="after")
     def _implicit_treats_rows_alike(self) -> Self:
         if self.solver == "implicit" and self.regularization_exponent:
-            raise ValueError("solver implicit regularises all rows alike: set regularization_exponent to 0 as well")
+            raise ValueError(
+                "solver implicit regularises all rows alike: set regularization_exponent to 0 as well"
+            )
         return self
 
 
@@ -203,8 +219,12 @@ class VertexSettings(Section):
 
 
 class WorkerSettings(Section):
+    launcher: Literal["local", "ssh", "vertex"] = "local"
+    timeout_s: Positive = 7200
     gpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
-    staging_url: Annotated[str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$")] | None = None
+    staging_url: (
+        Annotated[str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$")] | None
+    ) = None
     google_conn_id: str = "google_cloud_default"
     ssh: SshSettings = SshSettings()
     gce: GceSettings | None = None
@@ -212,7 +232,11 @@ class WorkerSettings(Section):
 
 
 class EvaluationSettings(Section):
-    k: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_ascending)] = (3, 10, 20)
+    cutoffs: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_ascending)] = (
+        3,
+        10,
+        20,
+    )
     events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase", "cart")
     exclude_seen: bool = True
     protocol: Literal["next_day", "random", "leave_last_out"] = "next_day"
@@ -276,7 +300,7 @@ class TuningSettings(Section):
     days: Positive = 3
     batches: Positive = 4
     batch_size: Positive = 3
-    at_once: Positive = 1
+    parallel_trials: Positive = 1
     pool: str = "default_pool"
     seed: Annotated[int, Field(ge=0)] = 1
     # what is given is merged into a default: with another one no name could be left out
@@ -288,8 +312,8 @@ class ModelsSettings(Section):
     max_age_days: Positive = 90
 
 
-class TogetherSettings(Section):
-    """What makes items bought together, see `recsys_ops.worker.together`."""
+class BoughtTogetherSettings(Section):
+    """What makes items bought together, see `recsys_ops.lists.bought_together`."""
 
     events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase",)
     session_hours: Positive = 12
@@ -308,7 +332,7 @@ class ListsSettings(Section):
     max_per_category: Positive | None = None
     pinned_items: tuple[str, ...] = ()
     trending_days: Annotated[int, Field(ge=1, le=14)] = 3
-    together: TogetherSettings = TogetherSettings()
+    bought_together: BoughtTogetherSettings = BoughtTogetherSettings()
 
 
 class ApiSettings(Section):
@@ -341,7 +365,11 @@ class Settings(BaseSettings):
     """All settings, frozen. Pass on the smallest section the callee needs."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="RECSYS_", env_nested_delimiter="__", nested_model_default_partial_update=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="RECSYS_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
     )
 
     storage: StorageSettings
@@ -372,19 +400,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _the_worker_is_described(self) -> Self:
-        if self.training.worker == "vertex":
+        if self.worker.launcher == "vertex":
             if self.worker.vertex is None:
                 raise ValueError(
-                    "training.worker is vertex, but there is no worker.vertex: give at least its project, region, image "
+                    "worker.launcher is vertex, but there is no worker.vertex: give at least its project, region, image "
                     "and service_account"
                 )
             if not (self.worker.staging_url or "").startswith("gs://"):
                 raise ValueError(
-                    "training.worker is vertex, but worker.staging_url is no gs://bucket/folder: a job on Vertex AI has "
+                    "worker.launcher is vertex, but worker.staging_url is no gs://bucket/folder: a job on Vertex AI has "
                     "no other storage that it may read without a secret"
                 )
-        if self.worker.gce and self.training.worker != "ssh":
-            raise ValueError(f"worker.gce names a machine to start, but training.worker is {self.training.worker}, not ssh")
+        if self.worker.gce and self.worker.launcher != "ssh":
+            raise ValueError(
+                f"worker.gce names a machine to start, but worker.launcher is {self.worker.launcher}, not ssh"
+            )
         return self
 
     @model_validator(mode="after")
@@ -396,7 +426,9 @@ class Settings(BaseSettings):
                 try:
                     type(current).model_validate({**dict(current), key: value})
                 except ValidationError as error:
-                    raise ValueError(f"tuning.search has {value} for {name}: {error.errors()[0]['msg']}") from error
+                    raise ValueError(
+                        f"tuning.search has {value} for {name}: {error.errors()[0]['msg']}"
+                    ) from error
         return self
 
     @classmethod
@@ -427,17 +459,25 @@ def load_settings() -> Settings:
     Raises SettingsError naming each wrong key, what it holds and what is allowed.
     """
     if not settings_file().is_file():
-        raise SettingsError(f"no settings at {settings_file()}: put recsys.yaml there or set RECSYS_INCLUDE to its folder")
+        raise SettingsError(
+            f"no settings at {settings_file()}: put recsys.yaml there or set RECSYS_INCLUDE to its folder"
+        )
     sections = {name.upper() for name in Settings.model_fields}
     unknown = [
-        name for name in os.environ if name.startswith("RECSYS_") and "__" in name and name[7:].split("__")[0] not in sections
+        name
+        for name in os.environ
+        if name.startswith("RECSYS_") and "__" in name and name[7:].split("__")[0] not in sections
     ]
     if unknown:
-        raise SettingsError(f"the environment has {', '.join(unknown)}, but sections are {', '.join(sorted(sections))}")
+        raise SettingsError(
+            f"the environment has {', '.join(unknown)}, but sections are {', '.join(sorted(sections))}"
+        )
     try:
         return Settings()
     except UnreadableSettings as error:
-        raise SettingsError(f"a RECSYS_… variable is not JSON where a list or a map is wanted: {error}") from error
+        raise SettingsError(
+            f"a RECSYS_… variable is not JSON where a list or a map is wanted: {error}"
+        ) from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{settings_file()} is not YAML: {error}") from error
     except ValidationError as error:
@@ -446,4 +486,6 @@ def load_settings() -> Settings:
             + ("" if e["type"] == "missing" or not e["loc"] else f" (found {e['input']!r})")
             for e in error.errors()
         )
-        raise SettingsError(f"{settings_file()} or its RECSYS_… overrides are wrong:\n{lines}") from error
+        raise SettingsError(
+            f"{settings_file()} or its RECSYS_… overrides are wrong:\n{lines}"
+        ) from error

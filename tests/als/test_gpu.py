@@ -16,17 +16,18 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recsys_ops.als import card, equations, gpu, recommend
+from recsys_ops.als import device, gpu, normal_equations
 from recsys_ops.als.factors import Factors, row_regularization, small_random
-from recsys_ops.als.fitting import fit, loss
+from recsys_ops.als.fit import fit, loss
 from recsys_ops.als.gpu import sweeps, top_n
+from recsys_ops.als.top_n import top_n as cpu_top_n
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
 # one weight for all rows, as in the equations that the tests write down
 flat = partial(TrainingSettings, regularization=0.02, regularization_exponent=0)
 
-MODULES = [np, card.cupy()] if card.available().name else [np]
+MODULES = [np, device.cupy()] if device.find_gpu().name else [np]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,9 @@ def cells(degrees: list[int], columns: int, seed: int = 3) -> sparse.csr_matrix:
     chosen = [np.sort(rng.choice(columns, degree, replace=False)) for degree in degrees]
     data = (1 + 20 * rng.random(sum(degrees))).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(degrees)])
-    return sparse.csr_matrix((data, np.concatenate(chosen).astype(np.int32), indptr), shape=(len(degrees), columns))
+    return sparse.csr_matrix(
+        (data, np.concatenate(chosen).astype(np.int32), indptr), shape=(len(degrees), columns)
+    )
 
 
 def many(users: int = 300, items: int = 90, seed: int = 3) -> sparse.csr_matrix:
@@ -61,10 +64,17 @@ def many(users: int = 300, items: int = 90, seed: int = 3) -> sparse.csr_matrix:
 def random_start(shape: tuple[int, int], factors: int, seed: int = 1) -> Factors:
     """Of the size that trained factors have."""
     rng = np.random.default_rng(seed)
-    return Factors(*(rng.standard_normal((n, factors)).astype(np.float32) * np.float32(factors**-0.5) for n in shape))
+    return Factors(
+        *(
+            rng.standard_normal((n, factors)).astype(np.float32) * np.float32(factors**-0.5)
+            for n in shape
+        )
+    )
 
 
-def normal_equations(rows: sparse.csr_matrix, other: np.ndarray, regularization: np.ndarray) -> np.ndarray:
+def exact_solution(
+    rows: sparse.csr_matrix, other: np.ndarray, regularization: np.ndarray
+) -> np.ndarray:
     """x_u = (YᵀCᵘY + λ_u I)⁻¹ YᵀCᵘp(u), Hu, Koren & Volinsky 2008, eq. 4, in float64."""
     y = other.astype(float)
     gram, solution = y.T @ y, np.zeros((rows.shape[0], y.shape[1]))
@@ -87,24 +97,33 @@ def dense_loss(matrix: sparse.csr_matrix, factors: Factors, settings: TrainingSe
     user, item = factors.user.astype(float), factors.item.astype(float)
     error = np.where(stored > 0, stored, 1) * ((stored > 0) - user @ item.T) ** 2
     weights = row_regularization(matrix, settings)
-    return float(error.sum() + weights[0] @ (user**2).sum(axis=1) + weights[1] @ (item**2).sum(axis=1))
+    return float(
+        error.sum() + weights[0] @ (user**2).sum(axis=1) + weights[1] @ (item**2).sum(axis=1)
+    )
 
 
-def check_half_sweep(xp: Any, matrix: sparse.csr_matrix, settings: TrainingSettings, limit: float = 1e-4) -> Factors:
+def check_half_sweep(
+    xp: Any, matrix: sparse.csr_matrix, settings: TrainingSettings, limit: float = 1e-4
+) -> Factors:
     """One iteration solves for the users given the items at the start, then for the items given those users."""
     start = random_start(matrix.shape, settings.factors)
     found = sweeps(matrix, start, settings, 1, xp=xp)
     assert (found.user.dtype, found.item.dtype) == (np.float32, np.float32)
     users, items = row_regularization(matrix, settings)
-    halves = (matrix, start.item, found.user, users), (matrix.T.tocsr(), found.user, found.item, items)
+    halves = (
+        (matrix, start.item, found.user, users),
+        (matrix.T.tocsr(), found.user, found.item, items),
+    )
     for rows, other, solved, weights in halves:
-        assert distance(solved, normal_equations(rows, other, weights)).max() <= limit
+        assert distance(solved, exact_solution(rows, other, weights)).max() <= limit
     return found
 
 
 @pytest.mark.parametrize("factors", [1, 7, 33, 64])
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
-def test_every_row_solves_its_normal_equations_whatever_its_degree(xp: Any, factors: int, exponent: float):
+def test_every_row_solves_its_normal_equations_whatever_its_degree(
+    xp: Any, factors: int, exponent: float
+):
     degrees = [0, 1, 2, max(factors - 1, 0), factors, factors + 1, 1000]
     settings = flat(factors=factors, regularization_exponent=exponent)
     check_half_sweep(xp, cells(degrees, 1500), settings)
@@ -115,7 +134,12 @@ def test_a_row_with_a_hundred_thousand_cells_is_as_exact_as_the_others(xp: Any):
     settings = flat(factors=16)
     start = random_start(matrix.shape, 16)
     found = sweeps(matrix, start, settings, 1, xp=xp)
-    assert distance(found.user, normal_equations(matrix, start.item, row_regularization(matrix, settings)[0])).max() <= 1e-4
+    assert (
+        distance(
+            found.user, exact_solution(matrix, start.item, row_regularization(matrix, settings)[0])
+        ).max()
+        <= 1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1)])
@@ -130,7 +154,13 @@ def test_whoever_and_whatever_has_no_cells_gets_zeros(xp: Any):
         empty = np.diff(rows.indptr) == 0
         assert empty.any()
         np.testing.assert_array_equal(factors.any(axis=1), ~empty)
-    nothing = sweeps(sparse.csr_matrix((3, 2), dtype=np.float32), random_start((3, 2), 4), flat(factors=4), 1, xp=xp)
+    nothing = sweeps(
+        sparse.csr_matrix((3, 2), dtype=np.float32),
+        random_start((3, 2), 4),
+        flat(factors=4),
+        1,
+        xp=xp,
+    )
     assert not nothing.user.any() and not nothing.item.any()
 
 
@@ -140,15 +170,21 @@ def test_a_stored_confidence_of_one_is_a_cell_like_any_other(xp: Any):
     check_half_sweep(xp, matrix, flat(factors=20))
 
 
-@pytest.mark.parametrize("largest_system", [equations.LARGEST_SYSTEM, 6])
-def test_a_small_card_takes_more_batches_and_gets_the_same_factors(xp: Any, largest_system: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)  # 6: conjugate gradients for nearly all rows
-    monkeypatch.setattr(equations, "GRAM_ROWS", 64)
+@pytest.mark.parametrize("largest_system", [normal_equations.LARGEST_SYSTEM, 6])
+def test_a_small_card_takes_more_batches_and_gets_the_same_factors(
+    xp: Any, largest_system: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        normal_equations, "LARGEST_SYSTEM", largest_system
+    )  # 6: conjugate gradients for nearly all rows
+    monkeypatch.setattr(normal_equations, "GRAM_ROWS", 64)
     matrix, settings = many(2000), flat(factors=16)
     start = random_start(matrix.shape, 16)
     whole = sweeps(matrix, start, settings, 2, xp=xp)
     sides = []
-    monkeypatch.setattr(gpu, "_side", lambda *given, side=gpu._side: sides.append(side(*given)) or sides[-1])
+    monkeypatch.setattr(
+        gpu, "_side", lambda *given, side=gpu._side: sides.append(side(*given)) or sides[-1]
+    )
     tight = flat(**(settings.model_dump() | {"max_gpu_memory_gib": 1_100_000 / 2**30}))
     parted = sweeps(matrix, start, tight, 2, xp=xp)
     users, items = sides
@@ -164,7 +200,9 @@ def test_a_card_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
         settings = flat(factors=factors, max_gpu_memory_gib=gib)
         return sweeps(many(), random_start((300, 90), factors), settings, 1, xp=xp)
 
-    with pytest.raises(ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib, or lower") as found:
+    with pytest.raises(
+        ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib, or lower"
+    ) as found:
         tried(200)
     fitting = int(re.search(r"lower training.factors to (\d+)$", str(found.value))[1])
     assert 1 < fitting < 200
@@ -174,22 +212,34 @@ def test_a_card_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
 
 
 def test_without_a_limit_the_card_s_free_memory_counts(xp: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(card, "free", lambda xp: 10_000_000)
-    with pytest.raises(ModelError, match=r"10,000,000 bytes are free: lower training.factors to \d+$"):
+    monkeypatch.setattr(device, "free_memory", lambda xp: 10_000_000)
+    with pytest.raises(
+        ModelError, match=r"10,000,000 bytes are free: lower training.factors to \d+$"
+    ):
         sweeps(many(), random_start((300, 90), 200), flat(factors=200), 1, xp=xp)
 
 
 def test_a_card_too_small_for_any_factors_says_so_before_anything_is_computed(xp: Any):
-    with pytest.raises(ModelError, match=r"cells .*raise training.max_gpu_memory_gib, or lower confidence.window_days$"):
-        sweeps(many(), random_start((300, 90), 8), flat(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp)
+    with pytest.raises(
+        ModelError,
+        match=r"cells .*raise training.max_gpu_memory_gib, or lower confidence.window_days$",
+    ):
+        sweeps(
+            many(), random_start((300, 90), 8), flat(factors=8, max_gpu_memory_gib=1e-6), 1, xp=xp
+        )
 
 
-def test_memory_that_runs_out_is_named_with_the_setting_to_lower(xp: Any, monkeypatch: pytest.MonkeyPatch):
+def test_memory_that_runs_out_is_named_with_the_setting_to_lower(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+):
     def full(*_: object) -> None:
         raise MemoryError("Out of memory allocating 4,096 bytes")
 
-    monkeypatch.setattr(equations, "gram", full)
-    with pytest.raises(ModelError, match=r"allocating 4,096 bytes; [\d,]+ bytes are free: lower training.max_gpu_memory_gib"):
+    monkeypatch.setattr(normal_equations, "gram", full)
+    with pytest.raises(
+        ModelError,
+        match=r"allocating 4,096 bytes; [\d,]+ bytes are free: lower training.max_gpu_memory_gib",
+    ):
         sweeps(many(), random_start((300, 90), 8), flat(factors=8), 1, xp=xp)
 
 
@@ -197,7 +247,14 @@ def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
     matrix, start = many(), random_start((300, 90), 24)
     weight = float(row_regularization(matrix, flat())[0][0])
     model = AlternatingLeastSquares(
-        factors=24, regularization=weight, alpha=1.0, iterations=4, use_cg=False, use_native=True, dtype=np.float64, num_threads=1
+        factors=24,
+        regularization=weight,
+        alpha=1.0,
+        iterations=4,
+        use_cg=False,
+        use_native=True,
+        dtype=np.float64,
+        num_threads=1,
     )
     model.user_factors, model.item_factors = start.user.astype(float), start.item.astype(float)
     model.fit(matrix, show_progress=False)
@@ -206,10 +263,12 @@ def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
     assert distance(found.item, model.item_factors).max() <= 1e-3
 
 
-@pytest.mark.parametrize("largest_system", [equations.LARGEST_SYSTEM, 6])
+@pytest.mark.parametrize("largest_system", [normal_equations.LARGEST_SYSTEM, 6])
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
-def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, exponent: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(equations, "LARGEST_SYSTEM", largest_system)
+def test_the_loss_falls_with_every_iteration(
+    xp: Any, largest_system: int, exponent: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(normal_equations, "LARGEST_SYSTEM", largest_system)
     matrix, settings = many(), flat(factors=12, regularization_exponent=exponent)
     numbers, seen = [], [small_random(matrix.shape, 12, 1)]
 
@@ -227,22 +286,25 @@ def test_the_loss_falls_with_every_iteration(xp: Any, largest_system: int, expon
 
 
 def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(equations, "LARGEST_SYSTEM", 0)
+    monkeypatch.setattr(normal_equations, "LARGEST_SYSTEM", 0)
     # in three unknowns three steps are the solution; in more they come closer to it
     check_half_sweep(xp, many(), flat(factors=3), limit=2e-3)
     matrix, settings = many(), flat(factors=20)
     start = random_start(matrix.shape, 20)
-    solution = normal_equations(matrix, start.item, np.full(300, 2.0))
+    solution = exact_solution(matrix, start.item, np.full(300, 2.0))
     found = sweeps(matrix, start, settings, 1, xp=xp)
     degree = np.diff(matrix.indptr)
-    assert (distance(found.user, solution)[degree > 0] < 0.5 * distance(start.user, solution)[degree > 0]).all()
+    assert (
+        distance(found.user, solution)[degree > 0]
+        < 0.5 * distance(start.user, solution)[degree > 0]
+    ).all()
 
 
 def test_where_cells_and_factors_are_many_a_row_takes_three_steps(xp: Any):
     matrix, settings = cells([300, 5, 700, 280], 900), flat(factors=300)
     start = random_start(matrix.shape, 300)
     found = sweeps(matrix, start, settings, 1, xp=xp).user
-    solution = normal_equations(matrix, start.item, row_regularization(matrix, settings)[0])
+    solution = exact_solution(matrix, start.item, row_regularization(matrix, settings)[0])
     far = distance(found, solution)
     assert far[1] <= 1e-4, "five cells are a system of five unknowns"
     assert (far <= 0.2).all()
@@ -253,7 +315,10 @@ def test_the_same_input_gives_the_same_bytes(xp: Any):
     start = small_random(matrix.shape, 16, 5)
     kept = start.user.tobytes(), start.item.tobytes()
     first, second = (sweeps(matrix, start, settings, 3, xp=xp) for _ in range(2))
-    assert (first.user.tobytes(), first.item.tobytes()) == (second.user.tobytes(), second.item.tobytes())
+    assert (first.user.tobytes(), first.item.tobytes()) == (
+        second.user.tobytes(),
+        second.item.tobytes(),
+    )
     assert (start.user.tobytes(), start.item.tobytes()) == kept
 
 
@@ -274,7 +339,10 @@ def test_enormous_confidences_give_finite_factors_or_an_error(xp: Any):
     try:
         found = sweeps(matrix, random_start(matrix.shape, 4), flat(factors=4), 2, xp=xp)
     except ModelError as error:
-        assert "cannot be solved in float32 (largest confidence 3e+38, regularization 0.02): lower" in str(error)
+        assert (
+            "cannot be solved in float32 (largest confidence 3e+38, regularization 0.02): lower"
+            in str(error)
+        )
     else:
         assert np.isfinite(found.user).all()
 
@@ -282,21 +350,29 @@ def test_enormous_confidences_give_finite_factors_or_an_error(xp: Any):
 @pytest.mark.parametrize(("needed", "given_back"), [(60, False), (61, True)])
 def test_memory_that_cupy_keeps_counts_towards_what_may_be_taken(needed: int, given_back: bool):
     calls = []
-    pool = SimpleNamespace(free_bytes=lambda: 40, total_bytes=lambda: 70, free_all_blocks=lambda: calls.append("free"))
-    card.make_room(SimpleNamespace(get_default_memory_pool=lambda: pool), needed, 100)
+    pool = SimpleNamespace(
+        free_bytes=lambda: 40, total_bytes=lambda: 70, free_all_blocks=lambda: calls.append("free")
+    )
+    device.free_memory_for(SimpleNamespace(get_default_memory_pool=lambda: pool), needed, 100)
     assert bool(calls) == given_back
 
 
-def test_the_most_memory_that_was_held_is_remembered_when_it_is_given_back(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(card, "_peak", 0)
+def test_the_most_memory_that_was_held_is_remembered_when_it_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(device, "_peak", 0)
     held = [30]
-    pool = SimpleNamespace(free_bytes=lambda: 20, total_bytes=lambda: held[0], free_all_blocks=lambda: held.__setitem__(0, 10))
+    pool = SimpleNamespace(
+        free_bytes=lambda: 20,
+        total_bytes=lambda: held[0],
+        free_all_blocks=lambda: held.__setitem__(0, 10),
+    )
     xp = SimpleNamespace(get_default_memory_pool=lambda: pool)
-    card.make_room(xp, 90, 100)
+    device.free_memory_for(xp, 90, 100)
     assert held == [10]
-    assert card.peak_memory(xp) == 30
+    assert device.gpu_peak_memory(xp) == 30
     held[0] = 50
-    assert card.peak_memory(xp) == 50
+    assert device.gpu_peak_memory(xp) == 50
 
 
 @pytest.mark.parametrize("stop", range(5))
@@ -305,21 +381,31 @@ def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(xp: Any
     start = small_random(matrix.shape, 12, 1)
     whole = sweeps(matrix, start, settings, 5, lambda _, sofar: seen.append(sofar()), xp=xp)
     rest = sweeps(matrix, seen[stop], settings, 4 - stop, xp=xp)
-    assert (rest.user.tobytes(), rest.item.tobytes()) == (whole.user.tobytes(), whole.item.tobytes())
+    assert (rest.user.tobytes(), rest.item.tobytes()) == (
+        whole.user.tobytes(),
+        whole.item.tobytes(),
+    )
 
 
 @pytest.mark.parametrize("n", [1, 7, 300, 400])
 @pytest.mark.parametrize("values", ["distinct", "tied"])
-def test_lists_equal_those_of_the_cpu(xp: Any, n: int, values: str, monkeypatch: pytest.MonkeyPatch):
+def test_lists_equal_those_of_the_cpu(
+    xp: Any, n: int, values: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(gpu, "_MOST_NUMBERS", 10_000)  # several blocks, the last not full
     rng = np.random.default_rng(n)
     draw = rng.standard_normal if values == "distinct" else lambda size: rng.integers(-2, 3, size)
     users, items = (draw((size, 5)).astype(np.float32) for size in (101, 300))
     users[7] = 0
     seen = sparse.csr_matrix(rng.random((101, 300)) < 0.3, dtype=np.float32)
-    for chosen in ({}, {"seen": seen}, {"eligible": rng.random(300) < 0.5}, {"seen": seen, "eligible": rng.random(300) < 0.5}):
+    for chosen in (
+        {},
+        {"seen": seen},
+        {"eligible": rng.random(300) < 0.5},
+        {"seen": seen, "eligible": rng.random(300) < 0.5},
+    ):
         ids, scores = top_n(users, items, n, xp=xp, **chosen)
-        expected_ids, expected_scores = recommend.top_n(users, items, n, **chosen)
+        expected_ids, expected_scores = cpu_top_n(users, items, n, **chosen)
         assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
@@ -345,17 +431,24 @@ def test_nobody_and_nothing_give_empty_lists(xp: Any):
     assert top_n(users[:0], items, 2, xp=xp)[0].shape == (0, 2)
     assert top_n(users, items[:0], 2, xp=xp)[0].tolist() == [[-1, -1]] * 2
     assert top_n(users, items, 2, eligible=np.zeros(3, bool), xp=xp)[0].tolist() == [[-1, -1]] * 2
-    assert top_n(users, items, 3, seen=sparse.csr_matrix(np.ones((2, 3), np.float32)), xp=xp)[0].tolist() == [[-1, -1, -1]] * 2
+    assert (
+        top_n(users, items, 3, seen=sparse.csr_matrix(np.ones((2, 3), np.float32)), xp=xp)[
+            0
+        ].tolist()
+        == [[-1, -1, -1]] * 2
+    )
 
 
 def test_a_card_is_named_or_the_reason_why_there_is_none():
-    found = card.available()
+    found = device.find_gpu()
     assert (found.name is not None) != bool(found.reason)
 
 
 def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(card, "available", lambda: card.Card(None, "cudaErrorInsufficientDriver"))
-    with pytest.raises(ModelError, match="no graphics card to compute on: cudaErrorInsufficientDriver"):
+    monkeypatch.setattr(device, "find_gpu", lambda: device.Gpu(None, "cudaErrorInsufficientDriver"))
+    with pytest.raises(
+        ModelError, match="no graphics card to compute on: cudaErrorInsufficientDriver"
+    ):
         sweeps(many(), random_start((300, 90), 4), flat(factors=4), 1)
     with pytest.raises(ModelError, match="cudaErrorInsufficientDriver"):
         fit(many(), flat(factors=4, solver="gpu"), iterations=1)
@@ -364,14 +457,21 @@ def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "failure", [ModuleNotFoundError("No module named 'cupy'"), ImportError("libcublas.so.12:\n  no such file"), RuntimeError("x")]
+    "failure",
+    [
+        ModuleNotFoundError("No module named 'cupy'"),
+        ImportError("libcublas.so.12:\n  no such file"),
+        RuntimeError("x"),
+    ],
 )
-def test_nothing_that_fails_on_the_way_to_the_card_is_raised(failure: Exception, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_that_fails_on_the_way_to_the_card_is_raised(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+):
     def fail(*_: object) -> None:
         raise failure
 
     monkeypatch.setitem(sys.modules, "cupy", type("Broken", (), {"__getattr__": fail})())
-    found = card.available.__wrapped__()
+    found = device.find_gpu.__wrapped__()
     assert found.name is None
     assert str(failure).split()[0] in found.reason and "\n" not in found.reason
 
@@ -379,7 +479,10 @@ def test_nothing_that_fails_on_the_way_to_the_card_is_raised(failure: Exception,
 @pytest.mark.parametrize(
     ("told", "driver"),
     [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n", "535.183.01"),
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n",
+            "535.183.01",
+        ),
         (
             "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC version: 12.2.0 \n",
             "570.86.15",
@@ -387,24 +490,30 @@ def test_nothing_that_fails_on_the_way_to_the_card_is_raised(failure: Exception,
         ("", ""),
     ],
 )
-def test_a_card_is_known_with_its_driver_and_libraries(told: str, driver: str, monkeypatch: pytest.MonkeyPatch):
-    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"}, runtimeGetVersion=lambda: 12090)
+def test_a_card_is_known_with_its_driver_and_libraries(
+    told: str, driver: str, monkeypatch: pytest.MonkeyPatch
+):
+    runtime = SimpleNamespace(
+        getDeviceProperties=lambda number: {"name": b"a card"}, runtimeGetVersion=lambda: 12090
+    )
     cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, asnumpy=np.asarray, __version__="14.2.0"))
-    trial = card._trial(np)
-    monkeypatch.setattr(card, "_trial", lambda xp: trial)
+    monkeypatch.setitem(
+        sys.modules, "cupy", SimpleNamespace(cuda=cuda, asnumpy=np.asarray, __version__="14.2.0")
+    )
+    trial = device._trial(np)
+    monkeypatch.setattr(device, "_trial", lambda xp: trial)
     monkeypatch.setattr(Path, "read_text", lambda path: told)
     versions = {"driver": driver, "cuda": "12.9", "cupy": "14.2.0"}
-    assert card.available.__wrapped__() == card.Card("a card", versions=versions)
+    assert device.find_gpu.__wrapped__() == device.Gpu("a card", versions=versions)
 
 
 def test_a_card_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch):
     runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"})
     cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
     broken = SimpleNamespace(cuda=cuda, asnumpy=np.ones_like)
-    trial = card._trial(np)
+    trial = device._trial(np)
     monkeypatch.setitem(sys.modules, "cupy", broken)
-    monkeypatch.setattr(card, "_trial", lambda xp: trial)
-    assert card.available.__wrapped__() == card.Card(
+    monkeypatch.setattr(device, "_trial", lambda xp: trial)
+    assert device.find_gpu.__wrapped__() == device.Gpu(
         None, "a card solves equations otherwise than the CPU: update its driver, or CuPy"
     )

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from support.cleaning_rows import CONTRACT_FILE, align, aligned, fix, verdicts
 
 from recsys_ops.cleaning import Contract, load_contract
 from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.errors import ContractError
-
-from .conftest import CONTRACT_FILE, align, aligned, fix, verdicts
 
 CONTRACT = load_contract(CONTRACT_FILE)
 few = settings(max_examples=60, deadline=None)
@@ -30,30 +29,46 @@ VALUES = st.one_of(
 
 def payload(*texts: str | None) -> pl.DataFrame:
     """Rows whose product stands in the column ``info`` alone."""
-    return aligned(*({} for _ in texts)).drop("item_id").with_columns(info=pl.Series(texts, dtype=pl.String))
+    return (
+        aligned(*({} for _ in texts))
+        .drop("item_id")
+        .with_columns(info=pl.Series(texts, dtype=pl.String))
+    )
 
 
 def as_json(value: Any) -> str:
     return str(value) if isinstance(value, Decimal) else json.dumps(value)
 
 
-def test_older_names_become_the_canonical_ones_and_values_stay_as_delivered(contract: Contract) -> None:
+def test_older_names_become_the_canonical_ones_and_values_stay_as_delivered(
+    contract: Contract,
+) -> None:
     frame = aligned({"user_id": " u1 ", "value": "not checked here"})
-    delivered = frame.rename({"user_id": "customer_ref", "item_id": "sku", "event_type": "action", "value": "price"})
+    delivered = frame.rename(
+        {"user_id": "customer_ref", "item_id": "sku", "event_type": "action", "value": "price"}
+    )
     cleaned = align(delivered, contract)
     assert_frame_equal(cleaned.kept, frame.with_row_index("row"))
     assert cleaned.rejected.is_empty()
 
 
-def test_each_row_takes_its_value_from_whichever_column_its_client_filled(contract: Contract) -> None:
+def test_each_row_takes_its_value_from_whichever_column_its_client_filled(
+    contract: Contract,
+) -> None:
     delivered = aligned(
-        {"user_id": "u1"}, {"user_id": None}, {"user_id": "  "}, {"user_id": "u4"}, {"user_id": None}
+        {"user_id": "u1"},
+        {"user_id": None},
+        {"user_id": "  "},
+        {"user_id": "u4"},
+        {"user_id": None},
     ).with_columns(customer_ref=pl.Series([None, "u2", "u3", " u4 ", ""]))
     assert align(delivered, contract).kept["user_id"].to_list() == ["u1", "u2", "u3", "u4", None]
 
 
 def test_two_names_that_disagree_reject_the_row_with_both_values(contract: Contract) -> None:
-    delivered = aligned({}, {}).with_columns(customer_ref=pl.Series(["u1", "u9"]), sku=pl.Series(["other", "p1"]))
+    delivered = aligned({}, {}).with_columns(
+        customer_ref=pl.Series(["u1", "u9"]), sku=pl.Series(["other", "p1"])
+    )
     cleaned = align(delivered, contract)
     assert verdicts(cleaned) == [
         ("alias_conflict", "item_id", "item_id=p1 sku=other"),
@@ -63,12 +78,16 @@ def test_two_names_that_disagree_reject_the_row_with_both_values(contract: Contr
 
 
 def test_number_and_text_under_two_names_agree(contract: Contract) -> None:
-    delivered = aligned({}, {}).with_columns(user_id=pl.Series([7.0, None]), customer_ref=pl.Series(["7", "8"]))
+    delivered = aligned({}, {}).with_columns(
+        user_id=pl.Series([7.0, None]), customer_ref=pl.Series(["7", "8"])
+    )
     assert align(delivered, contract).kept["user_id"].to_list() == ["7", "8"]
 
 
 def test_inexact_float_under_two_names_does_not_pass_for_a_text_id(contract: Contract) -> None:
-    delivered = aligned({}, {}).with_columns(user_id=pl.Series([2.0**53, None]), customer_ref=pl.Series([None, 8.0]))
+    delivered = aligned({}, {}).with_columns(
+        user_id=pl.Series([2.0**53, None]), customer_ref=pl.Series([None, 8.0])
+    )
     cleaned = fix(align(delivered, contract).kept, contract)
     assert cleaned.kept["user_id"].to_list() == ["8"]
     assert cleaned.rejected["reason"].to_list() == ["bad_id"]
@@ -81,11 +100,15 @@ def test_unknown_columns_are_noted_and_kept_only_with_rejected_rows(contract: Co
     cleaned = align(delivered, contract)
     assert cleaned.notes["unknown_columns"] == ["app_version", "reason"]
     assert cleaned.kept.columns == ["row", *SCHEMA]
-    assert cleaned.rejected.select("app_version", "delivered_reason", "reason").rows() == [("1.2", "gift", "alias_conflict")]
+    assert cleaned.rejected.select("app_version", "delivered_reason", "reason").rows() == [
+        ("1.2", "gift", "alias_conflict")
+    ]
 
 
 def test_missing_required_column_names_itself_its_aliases_and_what_came(contract: Contract) -> None:
-    with pytest.raises(ContractError, match=r"item_id or product_id or sku.* It has: row_id, recorded_at"):
+    with pytest.raises(
+        ContractError, match=r"item_id or product_id or sku.* It has: row_id, recorded_at"
+    ):
         align(aligned({}).drop("item_id"), contract)
 
 
@@ -102,12 +125,16 @@ def test_column_of_lists_is_refused_by_name(contract: Contract) -> None:
 
 
 def test_typed_deliveries_keep_their_types(changed: Callable[..., Contract]) -> None:
-    delivered = aligned({}).with_columns(value=pl.Series([Decimal("19.90")]), quantity=pl.Series([2]))
+    delivered = aligned({}).with_columns(
+        value=pl.Series([Decimal("19.90")]), quantity=pl.Series([2])
+    )
     assert align(delivered, changed()).kept.schema["value"] == delivered.schema["value"]
     assert align(delivered, changed()).kept.schema["quantity"] == pl.Int64
 
 
-def test_float_that_lost_an_id_does_not_pass_as_text_beside_a_text_column(contract: Contract) -> None:
+def test_float_that_lost_an_id_does_not_pass_as_text_beside_a_text_column(
+    contract: Contract,
+) -> None:
     delivered = aligned({}, {}, {}).with_columns(
         user_id=pl.Series([2.0**53, 7.0, None]), customer_ref=pl.Series([None, None, "u3"])
     )
@@ -117,7 +144,9 @@ def test_float_that_lost_an_id_does_not_pass_as_text_beside_a_text_column(contra
 
 
 def test_one_price_spelled_in_two_ways_is_no_conflict(contract: Contract) -> None:
-    delivered = aligned({"value": "19.90"}, {"value": "19.90"}).with_columns(price=pl.Series([19.9, 19.91]))
+    delivered = aligned({"value": "19.90"}, {"value": "19.90"}).with_columns(
+        price=pl.Series([19.9, 19.91])
+    )
     cleaned = align(delivered, contract)
     assert cleaned.kept["value"].to_list() == ["19.90"]
     assert verdicts(cleaned) == [("alias_conflict", "value", "value=19.90 price=19.91")]
@@ -125,26 +154,40 @@ def test_one_price_spelled_in_two_ways_is_no_conflict(contract: Contract) -> Non
 
 def test_value_inside_a_payload_keeps_every_digit(contract: Contract) -> None:
     delivered = payload(
-        '{"product_id": 9007199254740993}', '{"product_id": 123456789012345678901234567890}', '{"product_id": "007"}'
+        '{"product_id": 9007199254740993}',
+        '{"product_id": 123456789012345678901234567890}',
+        '{"product_id": "007"}',
     )
     kept = align(delivered, contract).kept
-    assert kept["item_id"].to_list() == ["9007199254740993", "123456789012345678901234567890", "007"]
+    assert kept["item_id"].to_list() == [
+        "9007199254740993",
+        "123456789012345678901234567890",
+        "007",
+    ]
 
 
 @few
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=8))
 def test_whatever_json_encodes_is_read_back_exactly(pairs: list[tuple[Any, Any]]) -> None:
     documents = [f'{{"before": {as_json(a)}, "user": {{"id": {as_json(b)}}}}}' for a, b in pairs]
-    delivered = aligned(*({} for _ in documents)).drop("user_id").with_columns(info=pl.Series(documents))
+    delivered = (
+        aligned(*({} for _ in documents)).drop("user_id").with_columns(info=pl.Series(documents))
+    )
     contract = CONTRACT.model_copy(
         update={
             "columns": CONTRACT.columns
-            | {"user_id": CONTRACT.columns["user_id"].model_copy(update={"aliases": ("info.user.id",)})}
+            | {
+                "user_id": CONTRACT.columns["user_id"].model_copy(
+                    update={"aliases": ("info.user.id",)}
+                )
+            }
         }
     )
     cleaned = align(delivered, contract)
     told = [b for _, b in pairs if not _looks_nested(b)]
-    assert cleaned.kept["user_id"].to_list() == [None if value is None else str(value) for value in told]
+    assert cleaned.kept["user_id"].to_list() == [
+        None if value is None else str(value) for value in told
+    ]
     assert {reason for reason, *_ in verdicts(cleaned)} <= {"not_a_value"}
 
 
@@ -174,7 +217,9 @@ def test_payload_is_refused_exactly_when_it_is_no_json_object(data: st.DataObjec
 
 
 def test_column_with_a_dot_in_its_name_wins_over_the_payload(contract: Contract) -> None:
-    delivered = payload('{"product_id": "inside"}').with_columns(pl.lit("column").alias("info.product_id"))
+    delivered = payload('{"product_id": "inside"}').with_columns(
+        pl.lit("column").alias("info.product_id")
+    )
     assert align(delivered, contract).kept["item_id"].to_list() == ["column"]
 
 
@@ -185,7 +230,9 @@ def test_payload_column_of_no_text_is_refused_by_name(contract: Contract) -> Non
 
 
 def test_event_with_several_items_becomes_a_row_for_each(contract: Contract) -> None:
-    delivered = payload('{"content_ids": "a,,b, "}', '{"content_ids": ["c", 7]}', "{}", '{"product_id": "d"}')
+    delivered = payload(
+        '{"content_ids": "a,,b, "}', '{"content_ids": ["c", 7]}', "{}", '{"product_id": "d"}'
+    )
     kept = align(delivered, contract).kept
     assert kept.select("row", "event_id", "item_id", "quantity").rows() == [
         (0, "e0", "a", "1"),
@@ -208,7 +255,9 @@ def test_items_of_many_events_keep_their_order_and_their_numbers(contract: Contr
     assert kept["row_id"].cast(pl.Int64).is_sorted()
 
 
-def test_without_a_declared_split_a_comma_is_part_of_the_id(changed: Callable[..., Contract]) -> None:
+def test_without_a_declared_split_a_comma_is_part_of_the_id(
+    changed: Callable[..., Contract],
+) -> None:
     whole = changed(item_id={"split": None})
     assert align(aligned({"item_id": "a,b"}), whole).kept["item_id"].to_list() == ["a,b"]
 
@@ -224,7 +273,10 @@ def test_report_says_which_contract_it_was(contract: Contract) -> None:
     assert contract.facts.items() <= align(aligned({}), contract).notes.items()
 
 
-@pytest.mark.parametrize("contents", [{}, {"info": pl.Series([], dtype=pl.Null)}, {"info": pl.Series([], dtype=pl.String)}])
+@pytest.mark.parametrize(
+    "contents",
+    [{}, {"info": pl.Series([], dtype=pl.Null)}, {"info": pl.Series([], dtype=pl.String)}],
+)
 def test_empty_day_keeps_the_schema(contract: Contract, contents: dict[str, pl.Series]) -> None:
     cleaned = align(aligned({}).clear().with_columns(**contents), contract)
     assert cleaned.kept.columns == ["row", *SCHEMA]
@@ -237,6 +289,14 @@ def test_payload_column_without_any_payload_changes_nothing(contract: Contract) 
     assert align(delivered, contract).kept["item_id"].to_list() == ["p1", "p1"]
 
 
-def test_reason_shows_the_value_at_fault_and_not_the_rest_of_the_payload(contract: Contract) -> None:
-    cleaned = align(payload('{"email": "jo@mail.example", "product_id": {"id": "p1"}}', '{"product_id": true}'), contract)
-    assert verdicts(cleaned) == [("not_a_value", "item_id", '{"id":"p1"}'), ("not_a_value", "item_id", "true")]
+def test_reason_shows_the_value_at_fault_and_not_the_rest_of_the_payload(
+    contract: Contract,
+) -> None:
+    cleaned = align(
+        payload('{"email": "jo@mail.example", "product_id": {"id": "p1"}}', '{"product_id": true}'),
+        contract,
+    )
+    assert verdicts(cleaned) == [
+        ("not_a_value", "item_id", '{"id":"p1"}'),
+        ("not_a_value", "item_id", "true"),
+    ]

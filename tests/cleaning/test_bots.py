@@ -6,19 +6,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from support.cleaning_rows import RECORDED, events
 
 from recsys_ops.cleaning import filter_bots
 from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.settings import BotSettings
-
-from .conftest import RECORDED, events
 
 START = RECORDED.replace(hour=0)
 TOMORROW = START + timedelta(days=1)
 
 
 def visits(
-    user: str, seconds: list[float], *, items: int = 10, event_type: str = "view", start: datetime = START
+    user: str,
+    seconds: list[float],
+    *,
+    items: int = 10,
+    event_type: str = "view",
+    start: datetime = START,
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -57,11 +61,20 @@ ROBOTS = {
         "regular_gaps no_conversions",
     ),
     "fast": (visits("r", irregular(1000, 2.0)), "rate no_conversions"),
-    "many": (visits("r", [p * 2500 + s for p in range(11) for s in irregular(100, 20.0)]), "rate no_conversions"),
+    "many": (
+        visits("r", [p * 2500 + s for p in range(11) for s in irregular(100, 20.0)]),
+        "rate no_conversions",
+    ),
     "broad": (visits("r", irregular(300, 40.0), items=300), "breadth no_conversions"),
     "without a break": (visits("r", irregular(200, 200.0)), "visit no_conversions"),
-    "sleepless": (visits("r", [h * 3600 + s for h in range(24) for s in irregular(8, 90.0)]), "hours no_conversions"),
-    "with a cart": (visits("r", [i * 2.0 for i in range(900)], items=300, event_type="cart"), "rate breadth regular_gaps"),
+    "sleepless": (
+        visits("r", [h * 3600 + s for h in range(24) for s in irregular(8, 90.0)]),
+        "hours no_conversions",
+    ),
+    "with a cart": (
+        visits("r", [i * 2.0 for i in range(900)], items=300, event_type="cart"),
+        "rate breadth regular_gaps",
+    ),
 }
 
 
@@ -77,14 +90,18 @@ def test_robot_is_rejected_whole_with_its_signs(rows: list[dict[str, Any]], sign
 
 def test_wholesaler_who_buys_hundreds_of_lines_at_once_is_kept() -> None:
     """As in the UCI data: up to 450 lines a day, one invoice a minute, most lines another item."""
-    rows = visits("wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type="purchase")
+    rows = visits(
+        "wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type="purchase"
+    )
     assert rejected(frame(*rows), BotSettings()).is_empty()
 
 
 @pytest.mark.parametrize("event_type", ["cart", "checkout"])
 def test_wholesaler_who_has_not_paid_yet_is_kept(event_type: str) -> None:
     """A basket's lines at one moment are one act."""
-    rows = visits("wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type=event_type)
+    rows = visits(
+        "wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type=event_type
+    )
     assert rejected(frame(*rows), BotSettings()).is_empty()
 
 
@@ -100,9 +117,18 @@ def test_user_with_few_events_is_never_judged() -> None:
 
 
 def test_one_sign_alone_makes_no_robot_but_is_counted() -> None:
-    cleaned = filter_bots(frame(*visits("window shopper", irregular(150, 100.0))).lazy(), BotSettings())
+    cleaned = filter_bots(
+        frame(*visits("window shopper", irregular(150, 100.0))).lazy(), BotSettings()
+    )
     assert cleaned.kept.collect().height == 150
-    counts = {"rate": 0, "breadth": 0, "hours": 0, "visit": 0, "regular_gaps": 0, "no_conversions": 1}
+    counts = {
+        "rate": 0,
+        "breadth": 0,
+        "hours": 0,
+        "visit": 0,
+        "regular_gaps": 0,
+        "no_conversions": 1,
+    }
     assert cleaned.notes["signs"] == counts
 
 
@@ -122,7 +148,10 @@ def test_day_is_judged_alike_whatever_other_days_are_read_with_it() -> None:
     day = both["recorded_at"].dt.date()
     apart = [rejected(both.filter(day == start.date()), settings) for start in (TOMORROW, START)]
     assert rejected(both, settings).equals(pl.concat(apart).sort("row"))
-    assert {(user, moment.date()) for user, moment in pl.concat(apart).select("user_id", "recorded_at").rows()} == {
+    assert {
+        (user, moment.date())
+        for user, moment in pl.concat(apart).select("user_id", "recorded_at").rows()
+    } == {
         ("robot at night", START.date()),
         ("robot today, buyer tomorrow", START.date()),
         ("0", TOMORROW.date()),
@@ -156,7 +185,11 @@ def test_large_customer_is_no_pseudo_user() -> None:
 
 
 def test_in_a_shop_with_few_customers_nobody_is_a_pseudo_user() -> None:
-    rows = [row for row in shared_id("regular", 25) if row["user_id"] not in {f"u{n}" for n in range(20)}]
+    rows = [
+        row
+        for row in shared_id("regular", 25)
+        if row["user_id"] not in {f"u{n}" for n in range(20)}
+    ]
     assert rejected(frame(*rows), BotSettings()).is_empty()
 
 
@@ -170,17 +203,28 @@ def test_sign_in_shadow_is_counted_and_rejects_nobody() -> None:
 
 
 def test_robot_with_a_large_share_is_still_a_robot_where_pseudo_users_are_in_shadow() -> None:
-    rows = frame(*visits("r", [i * 20.0 for i in range(600)]), *shared_id("u60", 2), *shared_id("u61", 2))
+    rows = frame(
+        *visits("r", [i * 20.0 for i in range(600)]), *shared_id("u60", 2), *shared_id("u61", 2)
+    )
     for shadow, reason in (((), "pseudo_user"), (("pseudo_user",), "bot")):
-        assert rejected(rows, BotSettings(pseudo_user_share=0.1, shadow=shadow))["reason"].to_list() == [reason] * 600
+        assert (
+            rejected(rows, BotSettings(pseudo_user_share=0.1, shadow=shadow))["reason"].to_list()
+            == [reason] * 600
+        )
 
 
 def test_order_of_rows_changes_nothing_but_their_order() -> None:
     rows = events(*visits("person", irregular(120, 200.0)), *visits("r", REGULAR))
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1).with_row_index("row")
     kept = filter_bots(shuffled.lazy(), BotSettings()).kept.collect()
-    assert kept["event_id"].to_list() == shuffled.filter(pl.col("user_id") == "person")["event_id"].to_list()
+    assert (
+        kept["event_id"].to_list()
+        == shuffled.filter(pl.col("user_id") == "person")["event_id"].to_list()
+    )
 
 
 def test_empty_day_keeps_the_schema() -> None:
-    assert filter_bots(frame({}).clear().lazy(), BotSettings()).kept.collect().schema == {"row": pl.UInt32, **SCHEMA}
+    assert filter_bots(frame({}).clear().lazy(), BotSettings()).kept.collect().schema == {
+        "row": pl.UInt32,
+        **SCHEMA,
+    }

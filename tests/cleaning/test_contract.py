@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 import yaml
+from support.cleaning_rows import CONTRACT_FILE
 
 from recsys_ops.cleaning import Contract, load_contract
 from recsys_ops.errors import ContractError
 
-from .conftest import CONTRACT_FILE
-
 
 def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contract) -> None:
     assert contract.event_names["add_to_cart"] == "cart"
-    assert set(contract.event_names.values()) == {"view", "wishlist", "cart", "checkout", "purchase"}
+    assert set(contract.event_names.values()) == {
+        "view",
+        "wishlist",
+        "cart",
+        "checkout",
+        "purchase",
+    }
 
 
 @pytest.mark.parametrize(
@@ -27,14 +32,30 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ("user_id", {"nullable": True}, "columns.user_id.nullable"),
         ("user_id", {"required": False}, "columns.user_id.required"),
         ("user_id", {"aliases": ["sku"]}, "sku named more than once"),
-        ("quantity", {"min": 9, "max": 1, "default": None}, "columns.quantity.min: 9 is above max = 1"),
+        (
+            "quantity",
+            {"min": 9, "max": 1, "default": None},
+            "columns.quantity.min: 9 is above max = 1",
+        ),
         ("quantity", {"default": 0}, "columns.quantity.default: 0 is not between 1 and 10000"),
         ("quantity", {"type": "decimal"}, "columns.quantity.type"),
-        ("event_time", {"timezone": "Middle/Earth"}, "columns.event_time.timezone: is not a time zone"),
+        (
+            "event_time",
+            {"timezone": "Middle/Earth"},
+            "columns.event_time.timezone: is not a time zone",
+        ),
         ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0"),
         ("price_paid", {"type": "decimal"}, "price_paid"),
-        ("recorded_at", {"timezone": "Europe/Berlin"}, "columns.recorded_at.timezone: must be UTC or not be set"),
-        ("recorded_at", {"max_ahead_minutes": 5}, "columns.recorded_at.max_ahead_minutes: must not be set"),
+        (
+            "recorded_at",
+            {"timezone": "Europe/Berlin"},
+            "columns.recorded_at.timezone: must be UTC or not be set",
+        ),
+        (
+            "recorded_at",
+            {"max_ahead_minutes": 5},
+            "columns.recorded_at.max_ahead_minutes: must not be set",
+        ),
         ("user_id", {"split": ","}, "columns.user_id.split: only item_id"),
         ("item_id", {"split": ""}, "columns.item_id.split"),
         ("user_id", {"aliases": ["info."]}, "columns.user_id.aliases: 'info.' is no path"),
@@ -73,7 +94,9 @@ def test_facts_name_the_version_and_the_file_byte_for_byte(tmp_path: Path) -> No
 
 def test_event_name_with_two_meanings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "contract.yaml"
-    path.write_text(CONTRACT_FILE.read_text().replace("[cart, add_to_cart, addtocart]", "[cart, View]"))
+    path.write_text(
+        CONTRACT_FILE.read_text().replace("[cart, add_to_cart, addtocart]", "[cart, View]")
+    )
     with pytest.raises(ContractError, match="event_types: view named more than once"):
         load_contract(path)
 
@@ -87,6 +110,8 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
             load_contract(tmp_path / "contract.yaml")
 
 
-def test_contract_cannot_be_changed_while_a_day_is_cleaned(changed: Callable[..., Contract]) -> None:
+def test_contract_cannot_be_changed_while_a_day_is_cleaned(
+    changed: Callable[..., Contract],
+) -> None:
     with pytest.raises(ValueError, match="frozen"):
         changed().version = 2  # type: ignore[assignment]

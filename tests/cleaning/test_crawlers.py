@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cleaning_rows import RECORDED
 
 from recsys_ops.cleaning import filter_crawlers
 from recsys_ops.cleaning.contract import SCHEMA
@@ -17,13 +18,13 @@ from recsys_ops.cleaning.crawlers import DECLARED, NOT_CRAWLERS
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import CrawlerSettings
 
-from .conftest import RECORDED
-
 CORPORA = Path(__file__).parents[1] / "data" / "user_agents"
 PEOPLE = ("browsers", "phones", "televisions", "web_views", "apps")
 # only the broader list matches it
 SUSPECT = "Mozilla/5.0 (X11; Linux x86_64) PriceWatch-scanner 3"
-LISTED = {agent for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA for agent in entry["instances"]}
+LISTED = {
+    agent for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA for agent in entry["instances"]
+}
 
 
 def corpus(name: str) -> pl.DataFrame:
@@ -63,7 +64,12 @@ def test_less_than_a_thousandth_of_real_traffic_is_taken_for_crawlers_even_if_no
 
 
 def test_app_that_says_only_its_name_is_cleared_by_its_first_cart() -> None:
-    events = pl.concat([views(["MyShop/7.31.0"], each=100), views(["MyShop/7.31.0"]).with_columns(event_type=pl.lit("cart"))])
+    events = pl.concat(
+        [
+            views(["MyShop/7.31.0"], each=100),
+            views(["MyShop/7.31.0"]).with_columns(event_type=pl.lit("cart")),
+        ]
+    )
     assert rejected(views(["MyShop/7.31.0"], each=100)).height == 100
     assert rejected(events.drop("row").with_row_index("row")).height == 0
 
@@ -96,9 +102,15 @@ def test_declared_crawler_is_rejected_by_its_first_event(agent: str) -> None:
     assert marks == [("crawler", "user_agent", agent)]
 
 
-def test_every_example_of_the_list_is_found_but_for_ordinary_phones_and_the_library_of_android_apps() -> None:
+def test_every_example_of_the_list_is_found_but_for_ordinary_phones_and_the_library_of_android_apps() -> (
+    None
+):
     kept = filter_crawlers(views(sorted(LISTED)), CrawlerSettings()).kept.collect()["user_agent"]
-    assert [agent for agent in kept if "AP3A.240617.008" not in agent and not agent.startswith("okhttp/")] == []
+    assert [
+        agent
+        for agent in kept
+        if "AP3A.240617.008" not in agent and not agent.startswith("okhttp/")
+    ] == []
 
 
 def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
@@ -107,11 +119,17 @@ def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
     assert listed.isdisjoint(DECLARED)
 
 
-def test_corpora_are_distinct_name_their_sources_and_hold_no_robot_that_a_list_has_as_an_example() -> None:
+def test_corpora_are_distinct_name_their_sources_and_hold_no_robot_that_a_list_has_as_an_example() -> (
+    None
+):
     robots = corpus("robots")
-    agents = pl.concat([people()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]])
+    agents = pl.concat(
+        [people()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]]
+    )
     readme = (CORPORA / "README.md").read_text()
-    sources = pl.concat([people()["source"], corpus("traffic")["source"], robots["source"]]).unique()
+    sources = pl.concat(
+        [people()["source"], corpus("traffic")["source"], robots["source"]]
+    ).unique()
     assert agents.is_unique().all()
     assert [source for source in sources if f"`{source}`" not in readme] == []
     assert LISTED.isdisjoint(robots["user_agent"])
@@ -120,7 +138,23 @@ def test_corpora_are_distinct_name_their_sources_and_hold_no_robot_that_a_list_h
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", " ", "(", "/1.1", "a ", "http", "bo", "compatible; ", "mozilla/5.0 (", "\0", "\\", "é", "😀", "java;", "w 1.1.1.1.1"],
+    [
+        "a",
+        " ",
+        "(",
+        "/1.1",
+        "a ",
+        "http",
+        "bo",
+        "compatible; ",
+        "mozilla/5.0 (",
+        "\0",
+        "\\",
+        "é",
+        "😀",
+        "java;",
+        "w 1.1.1.1.1",
+    ],
 )
 def test_very_long_user_agent_does_not_stall_the_day(piece: str) -> None:
     agents = [f"{i}{piece * (100_000 // len(piece))}!" for i in range(5)]
@@ -132,7 +166,9 @@ def test_very_long_user_agent_does_not_stall_the_day(piece: str) -> None:
 @given(st.lists(st.one_of(st.none(), st.text(max_size=80))))
 def test_no_text_breaks_the_step_and_no_row_is_lost(agents: list[str | None]) -> None:
     cleaned = filter_crawlers(views(agents), CrawlerSettings())
-    assert sorted([*cleaned.kept.collect()["row"], *cleaned.rejected.collect()["row"]]) == list(range(len(agents)))
+    assert sorted([*cleaned.kept.collect()["row"], *cleaned.rejected.collect()["row"]]) == list(
+        range(len(agents))
+    )
 
 
 def test_missing_user_agent_is_no_crawler() -> None:
@@ -145,22 +181,31 @@ def test_missing_user_agent_is_no_crawler() -> None:
     ids=["only ever looks", "somebody fills a cart", "too few events to tell"],
 )
 def test_suspect_user_agent_needs_a_second_signal(looks: int, last: str, rows: int) -> None:
-    events = views([SUSPECT], each=looks + 1).with_columns(event_type=pl.Series(["view"] * looks + [last]))
+    events = views([SUSPECT], each=looks + 1).with_columns(
+        event_type=pl.Series(["view"] * looks + [last])
+    )
     cleaned = filter_crawlers(events, CrawlerSettings())
     assert cleaned.rejected.collect()["reason"].to_list() == ["crawler_suspect"] * rows
     assert cleaned.notes["suspect_user_agents"] == 1
 
 
 def test_suspect_user_agent_is_judged_day_by_day_whatever_days_are_read_together() -> None:
-    busy, quiet = views([SUSPECT], each=40), views([SUSPECT], each=20).with_columns(pl.col("recorded_at").dt.offset_by("1d"))
+    busy, quiet = (
+        views([SUSPECT], each=40),
+        views([SUSPECT], each=20).with_columns(pl.col("recorded_at").dt.offset_by("1d")),
+    )
     assert rejected(busy).height == 40
     assert rejected(quiet).is_empty()
-    assert rejected(pl.concat([busy.drop("row"), quiet.drop("row")]).with_row_index("row"))["row"].to_list() == list(range(40))
+    assert rejected(pl.concat([busy.drop("row"), quiet.drop("row")]).with_row_index("row"))[
+        "row"
+    ].to_list() == list(range(40))
 
 
 def test_allow_list_comes_first() -> None:
     events = views(["Googlebot/2.1", "bingbot/2.0"])
-    assert rejected(events, CrawlerSettings(allow=("^Googlebot",)))["value"].to_list() == ["bingbot/2.0"]
+    assert rejected(events, CrawlerSettings(allow=("^Googlebot",)))["value"].to_list() == [
+        "bingbot/2.0"
+    ]
 
 
 def test_wrong_allow_pattern_is_named() -> None:

@@ -4,11 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 import polars as pl
+from support.cleaning_rows import RECORDED, events
 
 from recsys_ops.cleaning import deduplicate
 from recsys_ops.cleaning.contract import SCHEMA
-
-from .conftest import RECORDED, events
 
 
 def deduplicated(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -17,7 +16,9 @@ def deduplicated(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def test_basket_keeps_all_its_items() -> None:
-    kept, rejected = deduplicated(events(*({"event_id": "b1", "item_id": f"p{i}"} for i in range(3))))
+    kept, rejected = deduplicated(
+        events(*({"event_id": "b1", "item_id": f"p{i}"} for i in range(3)))
+    )
     assert kept["item_id"].to_list() == ["p0", "p1", "p2"]
     assert rejected.is_empty()
 
@@ -33,7 +34,11 @@ def test_same_row_twice_is_a_duplicate_and_a_corrected_one_is_superseded() -> No
             {"event_id": "c", "row_id": "5"},
         )
     )
-    assert kept.select("event_id", "row_id", "quantity").rows() == [("a", "10", 1), ("b", "3", 7), ("c", "5", 1)]
+    assert kept.select("event_id", "row_id", "quantity").rows() == [
+        ("a", "10", 1),
+        ("b", "3", 7),
+        ("c", "5", 1),
+    ]
     assert rejected.select("row_id", "reason", "column", "value").rows() == [
         ("9", "duplicate", "event_id", "a"),
         ("4", "superseded", "event_id", "b"),
@@ -41,7 +46,9 @@ def test_same_row_twice_is_a_duplicate_and_a_corrected_one_is_superseded() -> No
 
 
 def test_order_of_delivery_does_not_change_which_row_wins() -> None:
-    rows: list[dict[str, Any]] = [{"event_id": "a", "row_id": str(i), "quantity": i + 1} for i in range(12)]
+    rows: list[dict[str, Any]] = [
+        {"event_id": "a", "row_id": str(i), "quantity": i + 1} for i in range(12)
+    ]
     frame = events(*rows)
     for seed in range(3):
         kept, rejected = deduplicated(frame.sample(fraction=1, shuffle=True, seed=seed))

@@ -10,11 +10,17 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from support.cleaning_rows import CONTRACT_FILE, Collected, collected
 
-from recsys_ops.cleaning import Contract, align_schema, deduplicate, filter_crawlers, filter_staff, fix_types
+from recsys_ops.cleaning import (
+    Contract,
+    align_schema,
+    deduplicate,
+    filter_crawlers,
+    filter_staff,
+    fix_types,
+)
 from recsys_ops.settings import CrawlerSettings, StaffSettings
-
-from .conftest import CONTRACT_FILE, Collected, collected
 
 CATALOGUE = Path(__file__).parents[1] / "data" / "dirt"
 GOOD: dict[str, Any] = {
@@ -59,7 +65,11 @@ def catalogue(name: str) -> list[dict[str, Any]]:
 
 def _written_out(value: dict[str, Any]) -> Any:
     """A text too long for the file is written as what it repeats."""
-    return value["before"] + value["repeat"] * value["times"] + value["after"] if "repeat" in value else value
+    return (
+        value["before"] + value["repeat"] * value["times"] + value["after"]
+        if "repeat" in value
+        else value
+    )
 
 
 def _delivery(entry: dict[str, Any]) -> str:
@@ -85,7 +95,9 @@ def _typed(column: str, written: str) -> pl.Expr:
     name, _, parameters = written.rstrip(")").partition("(")
     given = parameters.split(",") if parameters else []
     if name == "Datetime":
-        return pl.col(column).str.to_datetime(time_unit=given[0], time_zone=dict(enumerate(given)).get(1))  # type: ignore[arg-type]
+        return pl.col(column).str.to_datetime(
+            time_unit=given[0], time_zone=dict(enumerate(given)).get(1)
+        )  # type: ignore[arg-type]
     if name == "Boolean":
         return pl.col(column) == "true"
     if name == "Date":
@@ -111,9 +123,16 @@ def _clean(rows: list[dict[str, Any]], entry: dict[str, Any]) -> Steps:
 @pytest.fixture(scope="module")
 def cleaned() -> dict[str, Steps]:
     """Every delivery of the catalogue, one for each set of types and each contract, cleaned."""
-    entries = [(f"{name} {i}", entry) for name in ("rejected", "kept") for i, entry in enumerate(catalogue(name))]
+    entries = [
+        (f"{name} {i}", entry)
+        for name in ("rejected", "kept")
+        for i, entry in enumerate(catalogue(name))
+    ]
     found: dict[str, Steps] = {}
-    for delivery, group in groupby(sorted(entries, key=lambda named: _delivery(named[1])), key=lambda named: _delivery(named[1])):
+    for delivery, group in groupby(
+        sorted(entries, key=lambda named: _delivery(named[1])),
+        key=lambda named: _delivery(named[1]),
+    ):
         named = list(group)
         rows = [row for row_id, entry in named for row in _rows(row_id, entry)]
         found[delivery] = _clean(rows, named[0][1])
@@ -121,38 +140,59 @@ def cleaned() -> dict[str, Steps]:
 
 
 def _rows(row_id: str, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for suffix, changes in [("", entry["row"]), *((f" also {i}", also) for i, also in enumerate(entry.get("also", [])))]:
+    for suffix, changes in [
+        ("", entry["row"]),
+        *((f" also {i}", also) for i, also in enumerate(entry.get("also", []))),
+    ]:
         own = {"row_id": row_id + suffix, "event_id": f"e {row_id}", "user_id": f"u {row_id}"}
         if "user_id" in entry.get("types", {}):
             own["user_id"] = "1"
         yield own | GOOD | changes
 
 
-@pytest.mark.parametrize(("number", "entry"), enumerate(catalogue("rejected")), ids=lambda value: _id(value))
-def test_dirty_row_is_quarantined_where_the_catalogue_says(cleaned: dict[str, Steps], number: int, entry: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("number", "entry"), enumerate(catalogue("rejected")), ids=lambda value: _id(value)
+)
+def test_dirty_row_is_quarantined_where_the_catalogue_says(
+    cleaned: dict[str, Steps], number: int, entry: dict[str, Any]
+) -> None:
     steps = cleaned[_delivery(entry)]
     ends = [
         (step, *verdict)
         for step, frames in steps.items()
-        for verdict in frames.rejected.filter(pl.col("row_id") == f"rejected {number}").select("reason", "column", "value").rows()
+        for verdict in frames.rejected.filter(pl.col("row_id") == f"rejected {number}")
+        .select("reason", "column", "value")
+        .rows()
     ]
     assert {end[:3] for end in ends} == {(entry["step"], entry["reason"], entry["column"])}
-    others = steps["filter_staff"].kept.filter(pl.col("row_id").str.starts_with(f"rejected {number} also"))
+    others = steps["filter_staff"].kept.filter(
+        pl.col("row_id").str.starts_with(f"rejected {number} also")
+    )
     assert others.height == len(entry.get("also", []))
     delivered = entry["row"].get(entry["column"]) or ""
     if delivered.strip() and "types" not in entry and entry["reason"] != "alias_conflict":
         # after fix_types a value is trimmed
-        assert [value for *_, value in ends] == [delivered.strip() if entry["step"].startswith("filter") else delivered]
+        assert [value for *_, value in ends] == [
+            delivered.strip() if entry["step"].startswith("filter") else delivered
+        ]
 
 
-@pytest.mark.parametrize(("number", "entry"), enumerate(catalogue("kept")), ids=lambda value: _id(value))
+@pytest.mark.parametrize(
+    ("number", "entry"), enumerate(catalogue("kept")), ids=lambda value: _id(value)
+)
 def test_ugly_but_good_row_is_kept_with_the_value_that_was_meant(
     cleaned: dict[str, Steps], number: int, entry: dict[str, Any]
 ) -> None:
-    last = cleaned[_delivery(entry)]["filter_staff"].kept.filter(pl.col("row_id") == f"kept {number}")
+    last = cleaned[_delivery(entry)]["filter_staff"].kept.filter(
+        pl.col("row_id") == f"kept {number}"
+    )
     for column, value in entry["becomes"].items():
         values = value if isinstance(value, list) else [value]
-        meant = [datetime.fromisoformat(v).astimezone(UTC) for v in values] if column == "event_time" else values
+        meant = (
+            [datetime.fromisoformat(v).astimezone(UTC) for v in values]
+            if column == "event_time"
+            else values
+        )
         assert last[column].to_list() == meant
 
 

@@ -8,8 +8,14 @@ BEFORE = pl.Schema({"user_id": pl.String, "price": pl.Int64, "note": pl.Null, "s
 
 
 def test_columns_that_came_went_and_changed_their_type_are_named() -> None:
-    today = pl.Schema({"price": pl.String, "user_id": pl.String, "colour": pl.String, "note": pl.String})
-    assert drift(today, BEFORE) == {"new": ["colour"], "missing": ["sku"], "retyped": {"price": "Int64 → String"}}
+    today = pl.Schema(
+        {"price": pl.String, "user_id": pl.String, "colour": pl.String, "note": pl.String}
+    )
+    assert drift(today, BEFORE) == {
+        "new": ["colour"],
+        "missing": ["sku"],
+        "retyped": {"price": "Int64 → String"},
+    }
 
 
 def test_another_order_and_a_column_without_values_are_no_drift() -> None:

@@ -5,13 +5,12 @@ from typing import Any
 import polars as pl
 import pytest
 from pydantic import ValidationError
+from support.cleaning_rows import events
 
 from recsys_ops.cleaning import filter_staff
 from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import StaffSettings
-
-from .conftest import events
 
 
 def frame(*rows: dict[str, Any]) -> pl.LazyFrame:
@@ -45,7 +44,9 @@ RULES = StaffSettings(
         ({"user_id": "boss", "role": "admin"}, ("staff_account", "user_id", "boss")),
     ],
 )
-def test_staff_are_rejected_with_the_rule_that_found_them(row: dict[str, str], verdict: tuple[str, str, str]) -> None:
+def test_staff_are_rejected_with_the_rule_that_found_them(
+    row: dict[str, str], verdict: tuple[str, str, str]
+) -> None:
     cleaned = filter_staff(frame({}, row, {}), RULES)
     assert cleaned.rejected.collect().select("reason", "column", "value").rows() == [verdict]
     assert cleaned.kept.collect()["event_id"].to_list() == ["e0", "e2"]
@@ -79,7 +80,9 @@ def test_customers_are_not_taken_for_staff(row: dict[str, str | None]) -> None:
 def test_mended_list_applied_to_the_same_rows_again_gives_the_new_result() -> None:
     day = frame({"user_id": "boss"}, {"email": "jo@agency.example"}, {"ip": "198.51.100.7"})
     mended = StaffSettings(email_domains=("agency.example",), networks=["198.51.100.0/24"])  # type: ignore[arg-type]
-    before, after, before_again = (filter_staff(day, rules).kept.collect() for rules in (RULES, mended, RULES))
+    before, after, before_again = (
+        filter_staff(day, rules).kept.collect() for rules in (RULES, mended, RULES)
+    )
     assert before["event_id"].to_list() == ["e1", "e2"]
     assert after["event_id"].to_list() == ["e0"]
     assert before_again.equals(before)
@@ -92,9 +95,9 @@ def test_e_mail_domain_that_would_match_nobody_is_refused(domain: str) -> None:
 
 
 def test_without_rules_only_roles_count() -> None:
-    assert filter_staff(frame({"ip": "203.0.113.9"}, {"role": "staff"}), StaffSettings()).kept.collect()[
-        "event_id"
-    ].to_list() == ["e0"]
+    assert filter_staff(
+        frame({"ip": "203.0.113.9"}, {"role": "staff"}), StaffSettings()
+    ).kept.collect()["event_id"].to_list() == ["e0"]
 
 
 def test_wrong_test_account_pattern_is_named() -> None:
@@ -103,4 +106,7 @@ def test_wrong_test_account_pattern_is_named() -> None:
 
 
 def test_empty_day_keeps_the_schema() -> None:
-    assert filter_staff(frame({}).clear(), RULES).kept.collect().schema == {"row": pl.UInt32, **SCHEMA}
+    assert filter_staff(frame({}).clear(), RULES).kept.collect().schema == {
+        "row": pl.UInt32,
+        **SCHEMA,
+    }

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from launch.machine import machine
+from support.ssh_machine import machine
 
 from recsys_ops.demo import airflow_site, load, services, shop
-from recsys_ops.serving.deployments import deployments
+from recsys_ops.models.deployments import list_deployments
 from recsys_ops.settings import include_dir
-from recsys_ops.storage import Storage
+from recsys_ops.storage.objects import Storage
 
 DAYS = 14
 
@@ -31,7 +31,10 @@ def due() -> date:
 
 @pytest.fixture(scope="session")
 def site(
-    postgres_server: sa.URL, redis_url: str, tmp_path_factory: pytest.TempPathFactory, yesterday: date
+    postgres_server: sa.URL,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    yesterday: date,
 ) -> Iterator[SimpleNamespace]:
     """Airflow on a small shop of 14 days: `.env` is its environment, `.home` its folder, `.include` that of its settings.
 
@@ -41,14 +44,19 @@ def site(
     include = shutil.copytree(include_dir(), home / "include")
     database = services.create_database(postgres_server, "site")
     engine = sa.create_engine(database)
-    small = shop.Shop(shop.ShopSize(users=800, items=300, events_per_day=3000), yesterday - timedelta(days=DAYS - 1))
+    small = shop.Shop(
+        shop.ShopSize(users=800, items=300, events_per_day=3000),
+        yesterday - timedelta(days=DAYS - 1),
+    )
     load.create_schema(engine)
     for n in range(DAYS):
         load.load_day(engine, small, small.opens + timedelta(days=n))
     engine.dispose()
     redis_port = int(redis_url.rpartition(":")[2].split("/")[0])
     metadata = services.create_database(postgres_server, "airflow")
-    env = airflow_site.environment(home, metadata=metadata, shop=database, redis_port=redis_port, port=services.free_port()) | {
+    env = airflow_site.environment(
+        home, metadata=metadata, shop=database, redis_port=redis_port, port=services.free_port()
+    ) | {
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
         "RECSYS_GATE__MIN_USERS": "5",
         "RECSYS_GATE__MAX_DROP": "0.5",
@@ -58,14 +66,14 @@ def site(
         "RECSYS_TUNING__DAYS": "2",
         "RECSYS_TUNING__BATCHES": "2",
         "RECSYS_TUNING__BATCH_SIZE": "2",
-        "RECSYS_TUNING__AT_ONCE": "2",
+        "RECSYS_TUNING__PARALLEL_TRIALS": "2",
         "RECSYS_INCLUDE": str(include),
     }
     with ExitStack() as stack:
         try:
             remote = stack.enter_context(machine(tmp_path_factory.mktemp("machine")))
             env |= {
-                "RECSYS_TRAINING__WORKER": "ssh",
+                "RECSYS_WORKER__LAUNCHER": "ssh",
                 "RECSYS_WORKER__SSH__PYTHON": remote.python,
                 "AIRFLOW_CONN_RECSYS_WORKER": remote.connection(),
             }
@@ -79,9 +87,15 @@ def site(
 def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
     """The run ids of a first load and of the scheduled run that is due; `recsys_ingest` is unpaused from here on."""
     site.airflow.pause("recsys_ingest", False)
-    load = site.airflow.trigger("recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10)
+    load = site.airflow.trigger(
+        "recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10
+    )
     site.airflow.wait("recsys_ingest", load)
-    scheduled = next(run["dag_run_id"] for run in site.airflow.runs("recsys_ingest") if run["run_type"] == "scheduled")
+    scheduled = next(
+        run["dag_run_id"]
+        for run in site.airflow.runs("recsys_ingest")
+        if run["run_type"] == "scheduled"
+    )
     site.airflow.wait("recsys_ingest", scheduled)
     return {"load": load, "scheduled": scheduled}
 
@@ -103,4 +117,4 @@ def live(site: SimpleNamespace, deployed: None) -> str:
     for run in site.airflow.runs("recsys_retrain"):
         if run["state"] in ("queued", "running"):
             site.airflow.wait("recsys_retrain", run["dag_run_id"])
-    return deployments(Storage(site.env["RECSYS_STORAGE__ROOT"]))[-1]["version"]
+    return list_deployments(Storage(site.env["RECSYS_STORAGE__ROOT"]))[-1]["version"]

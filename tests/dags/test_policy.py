@@ -12,7 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = [
-    *("adlfs", "airflow.providers.google", "airflow.providers.microsoft", "cupy", "deltalake", "implicit", "mlflow", "numpy"),
+    *(
+        "adlfs",
+        "airflow.providers.google",
+        "airflow.providers.microsoft",
+        "cupy",
+        "deltalake",
+        "implicit",
+        "mlflow",
+        "numpy",
+    ),
     *("obstore", "optuna", "pandas", "polars", "psycopg", "re2", "redis", "scipy"),
 ]
 
@@ -65,7 +74,12 @@ def described(code: str, home: Path, **settings: str) -> Any:
         "PYTHONWARNINGS": "ignore",
     }
     done = subprocess.run(
-        [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{code}"], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{code}"],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -80,20 +94,45 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
     assert bag["errors"] == {}
     assert {name: dag["order"] for name, dag in bag["dags"].items()} == {
         "recsys_ingest": [
-            *("extract_delta", "align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff"),
+            *(
+                "extract_delta",
+                "align_schema",
+                "fix_types",
+                "deduplicate",
+                "filter_crawlers",
+                "filter_bots",
+                "filter_staff",
+            ),
             *("commit_history", "expire", "announce_day"),
         ],
-        "recsys_retrain": ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"],
+        "recsys_retrain": [
+            "extract_catalogue",
+            "build_matrix",
+            "train",
+            "evaluate",
+            "gate",
+            "refresh_redis",
+        ],
         "recsys_rollback": ["rollback"],
-        "recsys_tune": [*(f"batch_{n}.{task}" for n in (1, 2, 3, 4) for task in ("ask", "trial", "tell")), "propose"],
+        "recsys_tune": [
+            *(f"batch_{n}.{task}" for n in (1, 2, 3, 4) for task in ("ask", "trial", "tell")),
+            "propose",
+        ],
     }
 
 
 def test_by_settings_a_person_approves_and_mlflow_has_a_mirror(tmp_path: Path) -> None:
-    bag = described(DESCRIBE, tmp_path, RECSYS_GATE__APPROVAL="true", RECSYS_MLFLOW__CONN_ID="tracking")
+    bag = described(
+        DESCRIBE, tmp_path, RECSYS_GATE__APPROVAL="true", RECSYS_MLFLOW__CONN_ID="tracking"
+    )
     assert bag["errors"] == {}
     assert bag["heavy"] == []
-    assert bag["dags"]["recsys_retrain"]["order"][-4:] == ["gate", "approve", "refresh_redis", "mirror"]
+    assert bag["dags"]["recsys_retrain"]["order"][-4:] == [
+        "gate",
+        "approve",
+        "refresh_redis",
+        "mirror",
+    ]
     assert bag["dags"]["recsys_rollback"]["order"] == ["rollback", "mirror"]
 
 
@@ -123,13 +162,17 @@ def test_parsing_again_makes_no_new_dag_version(bag: Any) -> None:
 
 def test_airflow_loads_one_plugin_file_that_shadows_no_package(tmp_path: Path) -> None:
     loaded = described(PLUGIN, tmp_path)
-    assert [Path(path).relative_to(ROOT / "plugins").as_posix() for path in map(os.path.abspath, loaded["files"])] == [
-        "recsys_ops/airflow_plugin.py"
-    ]
+    assert [
+        Path(path).relative_to(ROOT / "plugins").as_posix()
+        for path in map(os.path.abspath, loaded["files"])
+    ] == ["recsys_ops/airflow_plugin.py"]
     assert loaded["outside"] == []
     assert loaded["macros"] == ["first_day", "run_day"]
 
 
 def test_no_module_of_ours_has_the_name_of_an_installed_or_standard_package() -> None:
-    ours = {path.stem for path in (ROOT / "plugins" / "recsys_ops").rglob("*.py")} - {"__init__", "__main__"}
+    ours = {path.stem for path in (ROOT / "plugins" / "recsys_ops").rglob("*.py")} - {
+        "__init__",
+        "__main__",
+    }
     assert ours & ({*packages_distributions()} | sys.stdlib_module_names) == set()

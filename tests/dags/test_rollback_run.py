@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import redis
-from test_runs import storage, until
+from support.site import storage, until
 
-from recsys_ops.serving.deployments import deployments, read_live
+from recsys_ops.models.deployments import list_deployments, read_deployment_state
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 
@@ -24,28 +24,50 @@ def offered(site: SimpleNamespace) -> Any:
 def answered(site: SimpleNamespace) -> str:
     """The version that the shop gets."""
     client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
-    return RecommendationStore(client, ServingSettings(prefix="site")).recommendations("nobody").version
+    return (
+        RecommendationStore(client, ServingSettings(prefix="site"))
+        .recommendations("nobody")
+        .version
+    )
 
 
 def test_an_older_version_chosen_in_the_form_is_live_until_the_newer_one_is_chosen_again(
     site: SimpleNamespace, live: str
 ) -> None:
     store = storage(site)
-    older = deployments(store)[0]["version"]
+    older = list_deployments(store)[0]["version"]
     until(lambda: offered(site) == [older])
     with pytest.raises(RuntimeError, match="400"):
         site.airflow.trigger("recsys_rollback", version=older, reason="bad")
     without = site.airflow.trigger("recsys_rollback", version=older)
-    assert "version and reason are needed" in site.airflow.failure("recsys_rollback", without, "rollback")
+    assert "version and reason are needed" in site.airflow.failure(
+        "recsys_rollback", without, "rollback"
+    )
 
-    site.airflow.wait("recsys_rollback", site.airflow.trigger("recsys_rollback", version=older, reason="robots bought it all"))
+    site.airflow.wait(
+        "recsys_rollback",
+        site.airflow.trigger("recsys_rollback", version=older, reason="robots bought it all"),
+    )
     assert answered(site) == older
-    noted = deployments(store)[-1]
-    assert (noted["version"], noted["reason"], noted["by"]) == (older, "robots bought it all", site.airflow.login[0])
+    noted = list_deployments(store)[-1]
+    assert (noted["version"], noted["reason"], noted["by"]) == (
+        older,
+        "robots bought it all",
+        site.airflow.login[0],
+    )
     until(lambda: offered(site) == [live])
 
-    run = next(run["dag_run_id"] for run in reversed(site.airflow.runs("recsys_retrain")) if run["state"] == "success")
-    clear = {"dry_run": False, "task_ids": ["refresh_redis"], "dag_run_id": run, "only_failed": False}
+    run = next(
+        run["dag_run_id"]
+        for run in reversed(site.airflow.runs("recsys_retrain"))
+        if run["state"] == "success"
+    )
+    clear = {
+        "dry_run": False,
+        "task_ids": ["refresh_redis"],
+        "dag_run_id": run,
+        "only_failed": False,
+    }
     site.airflow.call("POST", "dags/recsys_retrain/clearTaskInstances", json=clear)
     site.airflow.wait("recsys_retrain", run)
     path = f"dags/recsys_retrain/dagRuns/{run}/taskInstances/refresh_redis/xcomEntries/return_value"
@@ -54,6 +76,9 @@ def test_an_older_version_chosen_in_the_form_is_live_until_the_newer_one_is_chos
     assert "rolled back" in figures["held_back"]
     assert answered(site) == older
 
-    site.airflow.wait("recsys_rollback", site.airflow.trigger("recsys_rollback", version=live, reason="it was the catalogue"))
+    site.airflow.wait(
+        "recsys_rollback",
+        site.airflow.trigger("recsys_rollback", version=live, reason="it was the catalogue"),
+    )
     assert answered(site) == live
-    assert read_live(store)["blocked"] == {}
+    assert read_deployment_state(store)["blocked"] == {}

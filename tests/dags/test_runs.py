@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,37 +14,46 @@ import polars as pl
 import pytest
 import redis
 import yaml
+from support.site import storage, until
 
-from recsys_ops import history, paths
-from recsys_ops.serving.deployments import deployments
+from recsys_ops.history.table import current_version, read_events
+from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.layout import LAYOUT, VERSION, decode_items
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
 
 ROOT = Path(__file__).parents[2]
 INGEST = [
-    *("extract_delta", "align_schema", "fix_types", "deduplicate", "filter_crawlers", "filter_bots", "filter_staff"),
+    *(
+        "extract_delta",
+        "align_schema",
+        "fix_types",
+        "deduplicate",
+        "filter_crawlers",
+        "filter_bots",
+        "filter_staff",
+    ),
     *("commit_history", "announce_day", "expire"),
 ]
 RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]
 
 
 def make(site: SimpleNamespace, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "-s", *words], cwd=ROOT, env=site.env, capture_output=True, text=True, check=False)
-
-
-def storage(site: SimpleNamespace) -> Storage:
-    return Storage(site.env["RECSYS_STORAGE__ROOT"])
+    return subprocess.run(
+        ["make", "-s", *words], cwd=ROOT, env=site.env, capture_output=True, text=True, check=False
+    )
 
 
 def rendered(site: SimpleNamespace, run_id: str) -> Any:
-    return site.airflow.call("GET", f"dags/recsys_ingest/dagRuns/{run_id}/taskInstances/extract_delta")["rendered_fields"]
+    return site.airflow.call(
+        "GET", f"dags/recsys_ingest/dagRuns/{run_id}/taskInstances/extract_delta"
+    )["rendered_fields"]
 
 
 def kept_history(site: SimpleNamespace) -> pl.DataFrame:
     store = storage(site)
-    events = history.read(store, date.min, date.max, version=history.version(store))
+    events = read_events(store, date.min, date.max, version=current_version(store))
     return events.sort("day", "event_id", "item_id")
 
 
@@ -65,7 +72,9 @@ def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
     assert rendered(site, runs["without a date"])["first_day"] == str(yesterday - timedelta(days=3))
 
 
-def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(
+    site: SimpleNamespace, loaded: dict[str, str]
+) -> None:
     assert "FROM events e" in rendered(site, loaded["load"])["sql"]
     path = f"dags/recsys_ingest/dagRuns/{loaded['load']}/taskInstances/fix_types/xcomEntries/return_value"
     figures = site.airflow.call("GET", path)["value"]
@@ -74,15 +83,23 @@ def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(site: SimpleName
     assert len(str(figures)) < 2000
 
 
-@pytest.mark.parametrize("wrong", [{"day": "2026-02-30"}, {"day": "yesterday"}, {"day": 20260101}, {"lookback_days": -1}])
-def test_an_impossible_form_is_refused_before_anything_runs(site: SimpleNamespace, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"day": "2026-02-30"}, {"day": "yesterday"}, {"day": 20260101}, {"lookback_days": -1}]
+)
+def test_an_impossible_form_is_refused_before_anything_runs(
+    site: SimpleNamespace, wrong: dict[str, Any]
+) -> None:
     with pytest.raises(RuntimeError, match=r"400 .*Invalid input for param"):
         site.airflow.trigger("recsys_ingest", **wrong)
 
 
-def test_a_day_in_the_future_fails_and_says_so(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+def test_a_day_in_the_future_fails_and_says_so(
+    site: SimpleNamespace, loaded: dict[str, str]
+) -> None:
     run = site.airflow.trigger("recsys_ingest", day="2999-01-01")
-    assert "2999-01-01 is not over yet" in site.airflow.failure("recsys_ingest", run, "extract_delta")
+    assert "2999-01-01 is not over yet" in site.airflow.failure(
+        "recsys_ingest", run, "extract_delta"
+    )
 
 
 def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_retraining(
@@ -98,9 +115,13 @@ def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_
         assert {tasks[name]["state"] for name in ("announce_day", "expire")} == {"skipped"}
         fields = rendered(site, run["dag_run_id"])
         windows.append((fields["first_day"], fields["day"]))
-    assert sorted(windows) == [(day, day) for day in (str(first + timedelta(days=n)) for n in range(5))]
+    assert sorted(windows) == [
+        (day, day) for day in (str(first + timedelta(days=n)) for n in range(5))
+    ]
     assert kept_history(site).equals(before)
-    events = site.airflow.call("GET", "assets/events", params={"source_dag_id": "recsys_ingest", "limit": 100})["asset_events"]
+    events = site.airflow.call(
+        "GET", "assets/events", params={"source_dag_id": "recsys_ingest", "limit": 100}
+    )["asset_events"]
     assert events
     assert not [event for event in events if event["source_run_id"].startswith("backfill")]
 
@@ -117,7 +138,9 @@ def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
     assert store.recommendations("nobody").source == "popular"
     assert store.recommendations(user).version == store.recommendations("nobody").version == live
     sellable = (
-        storage(site).read_parquet(paths.catalogue(yesterday)).filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
+        storage(site)
+        .read_parquet(paths.catalogue(yesterday))
+        .filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
     )
     # over all lists of every kind
     listed = {
@@ -143,47 +166,71 @@ def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_an
         assert "What is live stays live" in site.airflow.failure("recsys_retrain", run, "gate")
     finally:
         file.write_text(before)
-    tasks = site.airflow.call("GET", f"dags/recsys_retrain/dagRuns/{run}/taskInstances")["task_instances"]
-    gate, refresh = (next(task for task in tasks if task["task_id"] == name) for name in ("gate", "refresh_redis"))
-    assert re.fullmatch(r"not blessed: the refit keeps \d+% of the evaluated model's lists, at least 100% needed", gate["note"])
+    tasks = site.airflow.call("GET", f"dags/recsys_retrain/dagRuns/{run}/taskInstances")[
+        "task_instances"
+    ]
+    gate, refresh = (
+        next(task for task in tasks if task["task_id"] == name)
+        for name in ("gate", "refresh_redis")
+    )
+    assert re.fullmatch(
+        r"not blessed: the refit keeps \d+% of the evaluated model's lists, at least 100% needed",
+        gate["note"],
+    )
     assert refresh["state"] == "upstream_failed"
-    store = RecommendationStore(redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"])), ServingSettings(prefix="site"))
-    assert store.recommendations("nobody").version == live == deployments(storage(site))[-1]["version"]
+    store = RecommendationStore(
+        redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"])), ServingSettings(prefix="site")
+    )
+    assert (
+        store.recommendations("nobody").version
+        == live
+        == list_deployments(storage(site))[-1]["version"]
+    )
 
 
-def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(site: SimpleNamespace, live: str) -> None:
+def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(
+    site: SimpleNamespace, live: str
+) -> None:
     run = site.airflow.trigger("recsys_retrain", day="2025-01-01")
     assert "recsys_ingest" in site.airflow.failure("recsys_retrain", run, "build_matrix")
-    assert deployments(storage(site))[-1]["version"] == live
+    assert list_deployments(storage(site))[-1]["version"] == live
 
 
 @pytest.mark.timeout(600)
-def test_every_task_can_be_run_alone_and_publishes_nothing(site: SimpleNamespace, live: str, yesterday: date) -> None:
+def test_every_task_can_be_run_alone_and_publishes_nothing(
+    site: SimpleNamespace, live: str, yesterday: date
+) -> None:
     before = kept_history(site)
 
     def one_by_one(dag_id: str, tasks: list[str]) -> list[str]:
-        runs = {task: make(site, "task-test", f"DAG={dag_id}", f"TASK={task}", f"DATE={yesterday}") for task in tasks}
-        return [done.stdout[-2000:] + done.stderr[-2000:] for done in runs.values() if done.returncode != 0]
+        runs = {
+            task: make(site, "task-test", f"DAG={dag_id}", f"TASK={task}", f"DATE={yesterday}")
+            for task in tasks
+        }
+        return [
+            done.stdout[-2000:] + done.stderr[-2000:]
+            for done in runs.values()
+            if done.returncode != 0
+        ]
 
     with ThreadPoolExecutor(2) as pool:
-        failures = list(pool.map(one_by_one, ["recsys_ingest", "recsys_retrain"], [INGEST, RETRAIN]))
+        failures = list(
+            pool.map(one_by_one, ["recsys_ingest", "recsys_retrain"], [INGEST, RETRAIN])
+        )
     assert failures == [[], []]
     assert kept_history(site).equals(before)
-    assert deployments(storage(site))[-1]["version"] == live
+    assert list_deployments(storage(site))[-1]["version"] == live
 
 
-def test_a_failed_task_alone_has_a_failing_exit_code(site: SimpleNamespace, loaded: dict[str, str]) -> None:
+def test_a_failed_task_alone_has_a_failing_exit_code(
+    site: SimpleNamespace, loaded: dict[str, str]
+) -> None:
     done = make(site, "task-test", "DAG=recsys_ingest", "TASK=fix_types", "DATE=2020-01-01")
     assert done.returncode != 0
-    assert "raw/day=2020-01-01/events.parquet is not there: run the task that writes it first" in done.stdout + done.stderr
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
+    assert (
+        "raw/day=2020-01-01/events.parquet is not there: run the task that writes it first"
+        in done.stdout + done.stderr
+    )
 
 
 def train_task(site: SimpleNamespace, run: str) -> Any:
@@ -207,10 +254,16 @@ def endless(site: SimpleNamespace) -> Any:
     file.write_text(before)
 
 
-def test_the_workers_log_is_in_the_tasks_log(site: SimpleNamespace, live: str, yesterday: date) -> None:
+def test_the_workers_log_is_in_the_tasks_log(
+    site: SimpleNamespace, live: str, yesterday: date
+) -> None:
     if site.machine is None:
         pytest.skip("a network namespace with an sshd needs root")
-    run = next(run["dag_run_id"] for run in site.airflow.runs("recsys_retrain") if run["state"] == "success")
+    run = next(
+        run["dag_run_id"]
+        for run in site.airflow.runs("recsys_retrain")
+        if run["state"] == "success"
+    )
     text = train_log(site, run, 1)
     assert "phase=refit" in text
     assert "sweep 1 of" in text
@@ -228,11 +281,15 @@ def test_a_killed_task_is_retried_on_the_same_job_and_marking_it_failed_ends_the
     until(lambda: train_task(site, run)["state"] == "up_for_retry")
     clear = {"dry_run": False, "task_ids": ["train"], "dag_run_id": run, "only_failed": False}
     site.airflow.call("POST", "dags/recsys_retrain/clearTaskInstances", json=clear)
-    until(lambda: train_task(site, run)["try_number"] == 2 and "sweep 3 of" in train_log(site, run, 2))
+    until(
+        lambda: train_task(site, run)["try_number"] == 2 and "sweep 3 of" in train_log(site, run, 2)
+    )
     assert site.machine.workers() == worker
 
     body = {"new_state": "failed"}
     site.airflow.call("PATCH", f"dags/recsys_retrain/dagRuns/{run}/taskInstances/train", json=body)
     until(lambda: site.machine.workers() == [], 30)
     assert train_task(site, run)["state"] == "failed"
-    until(lambda: site.airflow.call("GET", f"dags/recsys_retrain/dagRuns/{run}")["state"] == "failed")
+    until(
+        lambda: site.airflow.call("GET", f"dags/recsys_retrain/dagRuns/{run}")["state"] == "failed"
+    )

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from recsys_ops import paths
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 
 def trials(site: SimpleNamespace, run: str) -> list[dict[str, Any]]:
     found = [
         task
         for batch in (1, 2)
-        for task in site.airflow.call("GET", f"dags/recsys_tune/dagRuns/{run}/taskInstances/batch_{batch}.trial/listMapped")[
-            "task_instances"
-        ]
+        for task in site.airflow.call(
+            "GET", f"dags/recsys_tune/dagRuns/{run}/taskInstances/batch_{batch}.trial/listMapped"
+        )["task_instances"]
     ]
     return sorted(found, key=lambda task: (task["task_id"], task["map_index"]))
 
@@ -25,7 +25,9 @@ def trials(site: SimpleNamespace, run: str) -> list[dict[str, Any]]:
 def log(site: SimpleNamespace, run: str, trial: dict[str, Any]) -> str:
     path = f"dags/recsys_tune/dagRuns/{run}/taskInstances/{trial['task_id']}/logs/{trial['try_number']}"
     params = {"map_index": trial["map_index"]}
-    return str(site.airflow.call("GET", path, params=params, headers={"Accept": "application/json"}))
+    return str(
+        site.airflow.call("GET", path, params=params, headers={"Accept": "application/json"})
+    )
 
 
 @pytest.mark.timeout(600)
@@ -34,7 +36,10 @@ def test_the_weekly_study_is_run_batch_by_batch_and_a_cleared_trial_is_not_train
 ) -> None:
     site.airflow.pause("recsys_tune", False)
     scheduled = site.airflow.wait_for_runs("recsys_tune", "scheduled", 1)[0]
-    run, day = scheduled["dag_run_id"], date.fromisoformat(scheduled["run_after"][:10]) - timedelta(days=1)
+    run, day = (
+        scheduled["dag_run_id"],
+        date.fromisoformat(scheduled["run_after"][:10]) - timedelta(days=1),
+    )
     assert (day.strftime("%A"), yesterday - day < timedelta(days=8)) == ("Saturday", True)
     site.airflow.wait("recsys_tune", run)
     store = Storage(site.env["RECSYS_STORAGE__ROOT"])
@@ -49,7 +54,12 @@ def test_the_weekly_study_is_run_batch_by_batch_and_a_cleared_trial_is_not_train
     assert (proposal["trials"], proposal["complete"], proposal["metric"]) == (4, 4, "ndcg@20")
     assert not [path for path in store.list("tuning") if path.endswith((".parquet", "train.npz"))]
 
-    clear = {"dry_run": False, "task_ids": [["batch_2.trial", 1]], "dag_run_id": run, "only_failed": False}
+    clear = {
+        "dry_run": False,
+        "task_ids": [["batch_2.trial", 1]],
+        "dag_run_id": run,
+        "only_failed": False,
+    }
     clear |= {"include_downstream": True, "reset_dag_runs": True}
     site.airflow.call("POST", "dags/recsys_tune/clearTaskInstances", json=clear)
     deadline = time.monotonic() + 60

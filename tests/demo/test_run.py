@@ -29,7 +29,9 @@ def test_the_demo_ends_with_a_better_model_and_people_who_get_something(tmp_path
         assert step["rejected"] == sum(step["reasons"].values()) > 0, step
         assert step["precision"] > 0.99, step
         assert step["recall"] > 0.99, step
-    assert figures["history"]["found"] == figures["history"]["planted"] == figures["history"]["rows"]
+    assert (
+        figures["history"]["found"] == figures["history"]["planted"] == figures["history"]["rows"]
+    )
     assert figures["history"]["found_late"] == figures["history"]["planted_late"] > 0
 
     first, second = figures["models"]
@@ -37,13 +39,24 @@ def test_the_demo_ends_with_a_better_model_and_people_who_get_something(tmp_path
     assert "against champion" in second["verdict"]
     for model in (first, second):
         assert model["verdict"].startswith("blessed")
-        assert model["metrics"]["challenger"]["ndcg@20"] > 1.4 * model["metrics"]["popularity"]["ndcg@20"]
+        assert (
+            model["metrics"]["challenger"]["ndcg@20"]
+            > 1.4 * model["metrics"]["popularity"]["ndcg@20"]
+        )
 
     *customers, stranger = figures["people"]
     assert [person["source"] for person in figures["people"]] == ["personal"] * 3 + ["popular"]
     assert len({tuple(person["gets"]) for person in customers}) == 3
-    assert all(len(person["gets"]) == 20 and not set(person["gets"]) & set(person["did"]) for person in customers)
+    assert all(
+        len(person["gets"]) == 20 and not set(person["gets"]) & set(person["did"])
+        for person in customers
+    )
     assert len(stranger["gets"]) == 20
-    assert [shown["source"] for shown in figures["items"]] == ["similar", "together", "category", "trending"]
+    assert [shown["source"] for shown in figures["items"]] == [
+        "similar",
+        "bought_together",
+        "category",
+        "trending",
+    ]
     assert len({tuple(shown["gets"]) for shown in [*figures["items"], stranger]}) == 5
     assert len({shown["version"] for shown in [*figures["items"], *figures["people"]]}) == 1

@@ -10,10 +10,21 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from recsys_ops.demo.events import COLUMNS, CORRUPTIONS, TRUTH, day_events
-from recsys_ops.demo.shop import DEMO, OFFICE_DOMAIN, OFFICE_NETWORK, TEST_ACCOUNTS, TINY, Dirt, Shop, ShopSize, products, users
+from recsys_ops.demo.shop import (
+    DEMO,
+    OFFICE_DOMAIN,
+    OFFICE_NETWORK,
+    TEST_ACCOUNTS,
+    TINY,
+    Dirt,
+    Shop,
+    ShopSize,
+    products,
+    users,
+)
 from recsys_ops.demo.truth import expected_step
+from recsys_ops.ingest.clean_day import STEPS
 from recsys_ops.settings import CleaningSettings
-from recsys_ops.steps import STEPS
 
 OPENS = date(2026, 5, 1)
 DAY = date(2026, 5, 20)
@@ -43,7 +54,16 @@ def test_every_row_has_its_own_line_and_one_label(rows: pl.DataFrame) -> None:
     assert rows.columns == [*COLUMNS, *TRUTH]
     assert rows["line_id"].is_unique().all()
     shares = dict(rows.group_by("label").agg(pl.len() / len(rows)).iter_rows())
-    assert set(shares) == {"human", "crawler", "scraper", "staff", "test_account", "corrupt", "duplicate", "future"}
+    assert set(shares) == {
+        "human",
+        "crawler",
+        "scraper",
+        "staff",
+        "test_account",
+        "corrupt",
+        "duplicate",
+        "future",
+    }
     assert shares["human"] > 0.7
     assert set(rows.filter(label="corrupt")["detail"]) == set(CORRUPTIONS)
     assert rows.filter(pl.col("label") != "corrupt")["detail"].is_null().all()
@@ -56,7 +76,9 @@ def test_dirt_can_be_turned_off() -> None:
     assert set(rows["visible_on"]) == {DAY}
 
 
-def test_rows_are_recorded_on_their_day_and_seen_then_or_up_to_two_days_later(rows: pl.DataFrame) -> None:
+def test_rows_are_recorded_on_their_day_and_seen_then_or_up_to_two_days_later(
+    rows: pl.DataFrame,
+) -> None:
     assert (rows["recorded_at"].dt.date() == DAY).all()
     assert rows["recorded_at"].is_sorted()
     late = rows.filter(pl.col("visible_on") != DAY)
@@ -66,10 +88,21 @@ def test_rows_are_recorded_on_their_day_and_seen_then_or_up_to_two_days_later(ro
 
 def test_an_event_and_an_item_come_twice_only_as_a_labelled_duplicate(rows: pl.DataFrame) -> None:
     item = pl.coalesce("product_id", "sku")
-    assert not rows.filter(pl.col("label") != "duplicate", item.is_not_null()).select("event_id", item).is_duplicated().any()
+    assert (
+        not rows.filter(pl.col("label") != "duplicate", item.is_not_null())
+        .select("event_id", item)
+        .is_duplicated()
+        .any()
+    )
     content = ("event_id", item, "event_time", "quantity", "price")
-    doubled, kept = (rows.filter(pl.col("label") == label).select(content) for label in ("duplicate", "human"))
-    assert len(doubled.join(kept, on=doubled.columns, nulls_equal=True, how="semi")) == len(doubled) > 0
+    doubled, kept = (
+        rows.filter(pl.col("label") == label).select(content) for label in ("duplicate", "human")
+    )
+    assert (
+        len(doubled.join(kept, on=doubled.columns, nulls_equal=True, how="semi"))
+        == len(doubled)
+        > 0
+    )
 
 
 def test_baskets_hold_several_products_that_were_looked_at_before(rows: pl.DataFrame) -> None:
@@ -106,7 +139,9 @@ def test_withdrawn_products_have_a_past_but_no_present() -> None:
     item = pl.coalesce("product_id", "sku").alias("product_id")
     gone = products(shop, DAY).filter(pl.col("status") != "published")
     assert len(gone) > 5
-    on_opening, today = (day_events(shop, day).filter(label="human").select(item) for day in (OPENS, DAY))
+    on_opening, today = (
+        day_events(shop, day).filter(label="human").select(item) for day in (OPENS, DAY)
+    )
     assert len(on_opening.join(gone, on="product_id", how="semi")) > 0
     assert len(today.join(gone, on="product_id", how="semi")) == 0
 
@@ -125,21 +160,29 @@ def test_tastes_are_there_to_be_learned() -> None:
         )
         for n in range(days + 1)
     )
-    user, item = (rows[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user", "item"))
+    user, item = (
+        rows[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user", "item")
+    )
     shape = (user.max() + 1, item.max() + 1)
     past = (rows["day"] < days).to_numpy()
     liked = ~past & rows["action"].is_in(["add_to_cart", "cart", "purchase"]).to_numpy()
     seen = sp.csr_matrix((np.ones(past.sum(), np.float32), (user[past], item[past])), shape)
-    new = (sp.csr_matrix((np.ones(liked.sum()), (user[liked], item[liked])), shape).toarray() > 0) & (seen.toarray() == 0)
+    new = (
+        sp.csr_matrix((np.ones(liked.sum()), (user[liked], item[liked])), shape).toarray() > 0
+    ) & (seen.toarray() == 0)
 
     confidence = seen.copy()
     confidence.data = 1 + 16 * np.log1p(confidence.data)
     with threadpool_limits(1, "blas"):
-        model = implicit.als.AlternatingLeastSquares(factors=32, regularization=16, alpha=1, random_state=1, use_gpu=False)
+        model = implicit.als.AlternatingLeastSquares(
+            factors=32, regularization=16, alpha=1, random_state=1, use_gpu=False
+        )
         model.fit(confidence, show_progress=False)
 
     def hits(scores: np.ndarray) -> float:
-        top = np.argsort(-np.where(seen.toarray() > 0, -np.inf, scores), axis=1, kind="stable")[:, :20]
+        top = np.argsort(-np.where(seen.toarray() > 0, -np.inf, scores), axis=1, kind="stable")[
+            :, :20
+        ]
         return float(np.take_along_axis(new, top, axis=1).sum())
 
     popularity = np.broadcast_to(np.asarray(seen.sum(axis=0)), shape)
@@ -158,14 +201,24 @@ def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
         .with_columns(pl.col("line_id").cast(pl.String))
         .rename({"line_id": "row_id"})
     )
-    staff = {"email_domains": [OFFICE_DOMAIN], "networks": [OFFICE_NETWORK], "test_account_pattern": TEST_ACCOUNTS}
+    staff = {
+        "email_domains": [OFFICE_DOMAIN],
+        "networks": [OFFICE_NETWORK],
+        "test_account_pattern": TEST_ACCOUNTS,
+    }
     settings = CleaningSettings.model_validate({"staff": staff})
     left, found = delivered.lazy(), []
     for name, step in STEPS.items():
         cleaned = step(left, settings)
         left = cleaned.kept.collect().lazy()
-        found.append(cleaned.rejected.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit(name).alias("step")))
-    found.append(left.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit("kept").alias("step")))
+        found.append(
+            cleaned.rejected.select(
+                pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit(name).alias("step")
+            )
+        )
+    found.append(
+        left.select(pl.col("row_id").cast(pl.Int64).alias("line_id"), pl.lit("kept").alias("step"))
+    )
     return rows.join(pl.concat(found).collect(), on="line_id", validate="1:1").with_columns(
         expected=expected_step(pl.col("label"), pl.col("detail"))
     )
@@ -173,16 +226,24 @@ def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
 
 def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) -> None:
     found = judged(Shop(DEMO, OPENS), [DAY])
-    right = found.group_by("expected").agg((pl.col("step") == pl.col("expected")).mean().alias("share"))
+    right = found.group_by("expected").agg(
+        (pl.col("step") == pl.col("expected")).mean().alias("share")
+    )
     assert len(found) == len(rows)
     assert set(right["expected"]) == {*STEPS, "kept"}
     assert right["share"].min() > 0.97, right
 
 
 @pytest.mark.parametrize("seed", [101, 102, 103])
-def test_scrapers_are_found_and_customers_are_not_in_shops_that_no_limit_was_tuned_on(seed: int) -> None:
+def test_scrapers_are_found_and_customers_are_not_in_shops_that_no_limit_was_tuned_on(
+    seed: int,
+) -> None:
     found = judged(Shop(DEMO, OPENS, seed), [OPENS + timedelta(days=n) for n in range(10)])
-    user_day = ("label", pl.coalesce("user_id", "customer_ref"), pl.col("recorded_at").dt.date().alias("day"))
+    user_day = (
+        "label",
+        pl.coalesce("user_id", "customer_ref"),
+        pl.col("recorded_at").dt.date().alias("day"),
+    )
     scrapers = found.filter(label="scraper").select(user_day).unique()
     rejected = found.filter(step="filter_bots").select(user_day).unique()
     right = rejected.filter(label="scraper").height

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_ops.evaluation.compare import Evaluation, Served, compare
+from recsys_ops.evaluation.compare import Evaluation, RefitLists, compare_models
 
 
 def evaluation(users: int, champion: bool = True) -> Evaluation:
@@ -22,20 +22,27 @@ def evaluation(users: int, champion: bool = True) -> Evaluation:
         popularity=right[:, ::-1].copy(),
         champion=right.copy() if champion else None,
         reference=right.copy() if champion else None,
-        relevant=sparse.csr_matrix((np.ones(users, bool), (np.arange(users), liked)), shape=(users, 10)),
+        relevant=sparse.csr_matrix(
+            (np.ones(users, bool), (np.arange(users), liked)), shape=(users, 10)
+        ),
         most_popular=np.array([0, 1], np.int32),
         information=np.arange(10.0),
     )
 
 
 def figures(found: Evaluation) -> dict:
-    return compare(found, k=(1, 2), draws=200, seed=1)
+    return compare_models(found, k=(1, 2), draws=200, seed=1)
 
 
 def test_the_models_are_scored_on_the_same_users():
     found = figures(evaluation(60))
-    assert (found["users"], found["items"], found["k"]) == (60, 10, [1, 2])
-    assert found["challenger"]["ndcg@2"] == found["champion"]["ndcg@2"] == found["reference"]["ndcg@2"] == 1.0
+    assert (found["users"], found["items"], found["cutoffs"]) == (60, 10, [1, 2])
+    assert (
+        found["challenger"]["ndcg@2"]
+        == found["champion"]["ndcg@2"]
+        == found["reference"]["ndcg@2"]
+        == 1.0
+    )
     assert found["popularity"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
     assert found["popularity"]["popular@1"] == 1.0
     assert found["challenger"]["novelty@1"] == 4.0
@@ -45,7 +52,12 @@ def test_the_models_are_scored_on_the_same_users():
 
 def test_the_users_are_told_apart_by_what_they_did_before():
     found = figures(evaluation(60))["segments"]["popularity"]
-    assert {name: segment["users"] for name, segment in found.items()} == {"new": 3, "light": 8, "heavy": 49, "buyers": 30}
+    assert {name: segment["users"] for name, segment in found.items()} == {
+        "new": 3,
+        "light": 8,
+        "heavy": 49,
+        "buyers": 30,
+    }
     assert found["new"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
 
 
@@ -64,7 +76,7 @@ def test_the_bounds_are_those_of_the_challengers_gain():
 def test_parity_says_what_the_refit_did_to_the_lists_and_the_factors():
     found = evaluation(4)
     lists = np.column_stack([found.challenger[:, 0], [9, 9, 9, -1]]).astype(np.int32)
-    served = Served(lists, np.array([[1.0, 2.0], [1.5, 1.0]]))
+    served = RefitLists(lists, np.array([[1.0, 2.0], [1.5, 1.0]]))
     assert figures(replace(found, served=served))["parity"] == {
         "overlap": 0.5,
         "coverage": 1.0,
@@ -76,4 +88,9 @@ def test_parity_says_what_the_refit_did_to_the_lists_and_the_factors():
 
 def test_a_day_on_which_nobody_liked_anything_gives_zeros():
     found = json.loads(json.dumps(figures(evaluation(0)), allow_nan=False))
-    assert found["users"] == found["challenger"]["ndcg@2"] == found["bootstrap"]["champion"]["upper"] == 0
+    assert (
+        found["users"]
+        == found["challenger"]["ndcg@2"]
+        == found["bootstrap"]["champion"]["upper"]
+        == 0
+    )

@@ -5,49 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from support.gate_metrics import metrics
 
 from recsys_ops.evaluation.gate import RULES, decide
 from recsys_ops.settings import GateSettings
 
 SETTINGS = GateSettings(max_drop=0.05, min_users=50)
-
-
-def metrics() -> dict[str, Any]:
-    usual = {
-        "rows": 40_000,
-        "users": 900,
-        "items": 250,
-        "rows_per_user": 44.4,
-        "repeats": 1.2,
-        "quarantine_share": 0.02,
-        "bot_share": 0.15,
-    }
-    data = {**usual, **{f"usual_{name}": value for name, value in usual.items()}, "gap": 1, "usual_gap": 1}
-    return {
-        "protocol": "next_day",
-        "k": [3, 20],
-        "users": 812,
-        "items": 300,
-        "champion_version": "20260309-0123456789",
-        "reference_version": "20260201-0123456789",
-        "factors_finite": True,
-        "ids_match": True,
-        "data": {**data, "window_rows": 900_000, "window_days": 365},
-        "champion_data": {**data, "window_rows": 880_000, "window_days": 365},
-        "parity": {"overlap": 0.8, "coverage": 1.02, "user_norm": 1.01, "item_norm": 0.99},
-        "reference": {"ndcg@3": 0.03, "ndcg@20": 0.050},
-        "challenger": {"ndcg@3": 0.03, "ndcg@20": 0.050},
-        "popularity": {"ndcg@3": 0.02, "ndcg@20": 0.034},
-        "champion": {"ndcg@3": 0.03, "ndcg@20": 0.050},
-        "bootstrap": {
-            "metric": "ndcg@20",
-            "draws": 1000,
-            "seed": 1,
-            "popularity": {"mean": 0.016, "lower": 0.011},
-            "champion": {"mean": 0.0, "lower": -0.002, "upper": -0.0001},
-            "reference": {"mean": 0.0, "lower": -0.002, "upper": -0.0001},
-        },
-    }
 
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
@@ -111,7 +74,9 @@ def test_only_the_last_cut_off_decides():
 
 @pytest.mark.parametrize("lower", [0.0, -0.001])
 def test_a_model_not_surely_better_than_popularity_is_refused(lower: float):
-    assert failed(decide(with_value("bootstrap.popularity.lower", lower), SETTINGS)) == ["popularity"]
+    assert failed(decide(with_value("bootstrap.popularity.lower", lower), SETTINGS)) == [
+        "popularity"
+    ]
 
 
 @pytest.mark.parametrize(("users", "blessed"), [(50, True), (49, False), (0, False)])
@@ -123,7 +88,9 @@ def test_the_first_deployment_needs_the_setting():
     verdict = decide(first_deployment(), SETTINGS)
     assert failed(verdict) == ["champion"]
     assert "gate.allow_first_deployment" in verdict.summary
-    assert decide(first_deployment(), SETTINGS.model_copy(update={"allow_first_deployment": True})).blessed
+    assert decide(
+        first_deployment(), SETTINGS.model_copy(update={"allow_first_deployment": True})
+    ).blessed
 
 
 def test_the_first_deployment_must_still_beat_popularity():
@@ -135,7 +102,11 @@ def test_the_first_deployment_must_still_beat_popularity():
 
 def test_a_champion_that_was_not_scored_is_no_first_deployment():
     allowed = SETTINGS.model_copy(update={"allow_first_deployment": True})
-    for figures in (with_value("champion", None), without("champion"), without("champion_version") | {"champion": None}):
+    for figures in (
+        with_value("champion", None),
+        without("champion"),
+        without("champion_version") | {"champion": None},
+    ):
         assert failed(decide(figures, allowed)) == ["champion"]
 
 
@@ -145,8 +116,8 @@ def test_a_champion_that_was_not_scored_is_no_first_deployment():
         {},
         None,
         [],
-        without("k"),
-        with_value("k", []),
+        without("cutoffs"),
+        with_value("cutoffs", []),
         without("users"),
         with_value("users", "812"),
         with_value("users", True),
@@ -197,7 +168,10 @@ def test_a_fall_that_may_be_chance_is_not_held_against_a_model():
     figures["bootstrap"]["champion"]["upper"] = 0.0
     verdict = decide(figures, SETTINGS)
     assert verdict.blessed
-    assert "NDCG@20 −6.0 % against champion 20260309-0123456789, which may be chance" in verdict.summary
+    assert (
+        "NDCG@20 −6.0 % against champion 20260309-0123456789, which may be chance"
+        in verdict.summary
+    )
 
 
 def test_small_losses_do_not_add_up_unseen():
@@ -228,7 +202,9 @@ def test_small_losses_do_not_add_up_unseen():
         ("data.window_rows", 700_000, "window"),
     ],
 )
-def test_data_or_a_refit_out_of_the_ordinary_are_refused_by_one_rule_with_both_numbers(path: str, value: Any, rule: str):
+def test_data_or_a_refit_out_of_the_ordinary_are_refused_by_one_rule_with_both_numbers(
+    path: str, value: Any, rule: str
+):
     verdict = decide(with_value(path, value), SETTINGS)
     assert failed(verdict) == [rule]
     assert len(verdict.summary) < 140
@@ -249,7 +225,10 @@ def test_a_wholesalers_days_differ_more_and_may():
 
 def test_a_new_shop_has_nothing_usual_yet():
     figures = metrics()
-    figures["data"] |= {name: None for name in figures["data"] if name.startswith("usual_")} | {"gap": None, "bot_share": None}
+    figures["data"] |= {name: None for name in figures["data"] if name.startswith("usual_")} | {
+        "gap": None,
+        "bot_share": None,
+    }
     assert decide(figures, SETTINGS).blessed
 
 
@@ -261,4 +240,7 @@ def test_by_the_other_protocols_no_champion_is_asked_for():
 def test_the_verdict_is_strict_json_with_every_rule(figures: dict[str, Any]):
     stored = json.loads(json.dumps(decide(figures, SETTINGS).to_dict(), allow_nan=False))
     assert [rule["name"] for rule in stored["rules"]] == list(RULES)
-    assert all(rule.keys() == {"name", "value", "threshold", "passed", "sentence"} for rule in stored["rules"])
+    assert all(
+        rule.keys() == {"name", "value", "threshold", "passed", "sentence"}
+        for rule in stored["rules"]
+    )

@@ -5,7 +5,13 @@ import pytest
 from implicit.evaluation import ranking_metrics_at_k
 from scipy import sparse
 
-from recsys_ops.evaluation.metrics import lower_bound, ndcg_by_user, ranking_metrics, score, self_information
+from recsys_ops.evaluation.metrics import (
+    lower_bound,
+    ndcg_by_user,
+    ranking_metrics,
+    score,
+    self_information,
+)
 
 
 def liked(*rows: list[int], items: int = 10) -> sparse.csr_matrix:
@@ -16,7 +22,9 @@ def liked(*rows: list[int], items: int = 10) -> sparse.csr_matrix:
 
 
 def scores(lists: list[list[int]], relevant: sparse.csr_matrix, k: int) -> dict[str, float]:
-    return ranking_metrics(np.array(lists, np.int32), relevant, [k], most_popular=np.arange(k, dtype=np.int32))
+    return ranking_metrics(
+        np.array(lists, np.int32), relevant, [k], most_popular=np.arange(k, dtype=np.int32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,12 @@ def test_every_metric_of_one_user_by_hand():
 
 def test_a_perfect_list_scores_one_with_more_likes_than_places():
     found = scores([[1, 2]], liked([1, 2, 3, 4]), 2)
-    assert (found["ndcg@2"], found["map@2"], found["precision@2"], found["recall@2"]) == (1.0, 1.0, 1.0, 0.5)
+    assert (found["ndcg@2"], found["map@2"], found["precision@2"], found["recall@2"]) == (
+        1.0,
+        1.0,
+        1.0,
+        0.5,
+    )
 
 
 def test_users_who_liked_nothing_are_left_out_of_the_means():
@@ -66,7 +79,12 @@ def test_padding_is_never_a_hit_nor_covered():
 
 
 def test_nobody_to_judge_gives_zeros():
-    found = ranking_metrics(np.zeros((0, 3), np.int32), liked().reshape(0, 10), [3], most_popular=np.arange(3, dtype=np.int32))
+    found = ranking_metrics(
+        np.zeros((0, 3), np.int32),
+        liked().reshape(0, 10),
+        [3],
+        most_popular=np.arange(3, dtype=np.int32),
+    )
     assert set(found.values()) == {0.0}
 
 
@@ -92,7 +110,9 @@ def test_metrics_agree_with_implicit_s():
     # implicit's "precision" is hits over Σ min(k, liked)
     likes = np.diff(relevant.indptr)
     judged = np.count_nonzero(likes)
-    assert ours["precision@10"] * judged * k == pytest.approx(theirs["precision"] * np.minimum(likes, k).sum())
+    assert ours["precision@10"] * judged * k == pytest.approx(
+        theirs["precision"] * np.minimum(likes, k).sum()
+    )
 
 
 def test_metrics_agree_with_rectools_s():
@@ -106,7 +126,11 @@ def test_metrics_agree_with_rectools_s():
     met = rng.random((40, 25)) < np.linspace(0.1, 0.9, 25)
     met[:, 0] = False
     ours = score(
-        lists, relevant, (3, 10), most_popular=np.arange(10, dtype=np.int32), information=self_information(sparse.csr_matrix(met))
+        lists,
+        relevant,
+        (3, 10),
+        most_popular=np.arange(10, dtype=np.int32),
+        information=self_information(sparse.csr_matrix(met)),
     ).metrics()
     theirs = {
         "ndcg@3": 0.167490107683, "recall@3": 0.132051282051, "precision@3": 0.153846153846, "hit_rate@3": 0.410256410256,
@@ -134,17 +158,26 @@ def test_a_segment_s_metrics_are_those_of_its_users_lists_alone():
     lists = np.argsort(rng.random((users, items)), axis=1)[:, :5].astype(np.int32)
     relevant = sparse.csr_matrix(rng.random((users, items)) < 0.05)
     common = {"most_popular": np.arange(5, dtype=np.int32), "information": rng.random(items)}
-    masks = {"some": rng.random(users) < 0.3, "all": np.ones(users, dtype=bool), "nobody": np.zeros(users, dtype=bool)}
+    masks = {
+        "some": rng.random(users) < 0.3,
+        "all": np.ones(users, dtype=bool),
+        "nobody": np.zeros(users, dtype=bool),
+    }
     found = score(lists, relevant, k, **common).segments(masks)
     judged = np.diff(relevant.indptr) > 0
     for name, mask in masks.items():
         alone = ranking_metrics(lists[mask], relevant[mask], k, **common)
         assert found[name] == pytest.approx({"users": np.count_nonzero(mask & judged), **alone})
-    assert found["all"] == {"users": np.count_nonzero(judged), **ranking_metrics(lists, relevant, k, **common)}
+    assert found["all"] == {
+        "users": np.count_nonzero(judged),
+        **ranking_metrics(lists, relevant, k, **common),
+    }
 
 
 def test_padding_of_the_most_popular_counts_for_nothing():
-    found = ranking_metrics(np.array([[0, -1]], np.int32), liked([0]), [2], most_popular=np.array([0, -1], np.int32))
+    found = ranking_metrics(
+        np.array([[0, -1]], np.int32), liked([0]), [2], most_popular=np.array([0, -1], np.int32)
+    )
     assert found["popular@2"] == 0.5
 
 
@@ -158,11 +191,17 @@ def test_the_lower_bound_is_that_of_a_plain_bootstrap():
 def test_the_lower_bound_of_many_different_values_is_that_of_a_plain_bootstrap():
     differences = np.random.default_rng(4).normal(0.01, 0.2, 3000)
     draws = np.random.default_rng(1).integers(0, 3000, (4000, 3000), dtype=np.int16)
-    assert lower_bound(differences, 4000, seed=1) == pytest.approx(np.quantile(differences[draws].mean(axis=1), 0.025), abs=3e-4)
+    assert lower_bound(differences, 4000, seed=1) == pytest.approx(
+        np.quantile(differences[draws].mean(axis=1), 0.025), abs=3e-4
+    )
 
 
 def test_the_lower_bound_is_the_same_every_time_and_tightens_with_users():
     differences = np.tile([0.0, 0.0, 0.3, -0.1], 50)
     assert lower_bound(differences, 1000, seed=1) == lower_bound(differences, 1000, seed=1)
-    assert lower_bound(differences, 1000, seed=1) < lower_bound(np.tile(differences, 30), 1000, seed=1) < differences.mean()
+    assert (
+        lower_bound(differences, 1000, seed=1)
+        < lower_bound(np.tile(differences, 30), 1000, seed=1)
+        < differences.mean()
+    )
     assert lower_bound(np.array([]), 1000, seed=1) == 0.0

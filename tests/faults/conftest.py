@@ -2,35 +2,28 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
 import sqlalchemy as sa
-from azurite.server import Azurite
+from support.azurite.server import Azurite
+from support.nights import (
+    BUCKETS,
+    FIRST_NIGHT,
+    OPENS,
+    SECOND_NIGHT,
+    SHOP,
+    Nights,
+    database_connection,
+    params,
+    redis_connection,
+)
+from support.pipeline import INGEST, RETRAIN, Pipeline, Runner, files
 
-from faults.pipeline import INGEST, RETRAIN, Pipeline, Runner, Snapshot, State, files
 from recsys_ops.demo import load, services, shop
-from recsys_ops.storage import Storage
-
-OPENS = date(2026, 5, 1)
-FIRST_NIGHT, SECOND_NIGHT = OPENS + timedelta(days=8), OPENS + timedelta(days=9)
-SHOP = shop.Shop(shop.ShopSize(users=300, items=150, events_per_day=2_000), OPENS)
-BUCKETS = 600  # more than a swap does in one round trip
-
-
-@dataclass
-class Nights:
-    """What was before and after each (night, task), how many seconds it took, and the files that it wrote."""
-
-    before: dict[tuple[date, str], Snapshot] = field(default_factory=dict)
-    after: dict[tuple[date, str], State] = field(default_factory=dict)
-    seconds: dict[tuple[date, str], float] = field(default_factory=dict)
-    written: dict[tuple[date, str], list[Path]] = field(default_factory=dict)
-    end: Snapshot | None = None
+from recsys_ops.storage.objects import Storage
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +67,12 @@ def settings(shop_url: sa.URL, redis_url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+def nights(
+    runner: Runner,
+    settings: dict[str, str],
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Nights:
     """A first night that ingests nine days and deploys a first model, and a second that meets it with a challenger."""
     client = redis.Redis.from_url(redis_url)
     client.flushall()
@@ -86,8 +84,12 @@ def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_fa
         for task in (*INGEST, *RETRAIN):
             nights.before[night, task] = pipeline.snapshot(copies / f"{night} {task}")
             there = files(pipeline.folder)
-            nights.seconds[night, task] = pipeline.succeed((task,), night, params=params(night, task)).seconds
-            nights.written[night, task] = [path for path, mark in files(pipeline.folder).items() if there.get(path) != mark]
+            nights.seconds[night, task] = pipeline.succeed(
+                (task,), night, params=params(night, task)
+            ).seconds
+            nights.written[night, task] = [
+                path for path, mark in files(pipeline.folder).items() if there.get(path) != mark
+            ]
             nights.after[night, task] = pipeline.state()
     nights.end = pipeline.snapshot(copies / "end")
     return nights
@@ -95,7 +97,11 @@ def nights(runner: Runner, settings: dict[str, str], redis_url: str, tmp_path_fa
 
 @pytest.fixture
 def pipeline(
-    request: pytest.FixtureRequest, runner: Runner, settings: dict[str, str], redis_client: redis.Redis, tmp_path: Path
+    request: pytest.FixtureRequest,
+    runner: Runner,
+    settings: dict[str, str],
+    redis_client: redis.Redis,
+    tmp_path: Path,
 ) -> Pipeline:
     """The pipeline with stores of its own, empty until `restore`; storage is a folder, or Azurite where a parameter says so."""
     if getattr(request, "param", "folder") == "folder":
@@ -106,39 +112,3 @@ def pipeline(
     emulator = {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": server.url}
     env = {**settings, **emulator, "AIRFLOW_CONN_RECSYS_BLOB": json.dumps(account)}
     return Pipeline(runner, tmp_path / "blob", redis_client, env, storage)
-
-
-def params(night: date, task: str) -> dict[str, int]:
-    """The trigger form of a night's task: the first one reads all days since the opening."""
-    return {"lookback_days": (FIRST_NIGHT - OPENS).days} if night == FIRST_NIGHT and task == "extract_delta" else {}
-
-
-def database_connection(url: sa.URL, **changed: str | int | None) -> str:
-    parts = {"login": url.username, "password": url.password, "host": url.host or url.query["host"], "port": url.port}
-    return json.dumps({"conn_type": "postgres", "schema": url.database, **parts, **changed})
-
-
-def redis_connection(url: str, **changed: str | int) -> str:
-    return json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": sa.make_url(url).port, **changed})
-
-
-@contextmanager
-def changed_shop(shop: sa.URL, change: str) -> Iterator[dict[str, str]]:
-    """The connection of a copy of the shop's database with a change made to it."""
-    copy = shop.set(database="faults_changed")
-    with administration(shop) as server:
-        server.exec_driver_sql(f"CREATE DATABASE {copy.database} TEMPLATE {shop.database}")
-        try:
-            with administration(copy) as tables:
-                tables.exec_driver_sql(change)
-            yield {"AIRFLOW_CONN_RECSYS_DB": database_connection(copy)}
-        finally:
-            server.exec_driver_sql(f"DROP DATABASE {copy.database}")
-
-
-@contextmanager
-def administration(url: sa.URL) -> Iterator[sa.Connection]:
-    database = "postgres" if url.database == "faults" else url.database
-    engine = sa.create_engine(url.set(database=database), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        yield connection

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.nights import SECOND_NIGHT, Nights, administration, changed_shop, database_connection
+from support.pipeline import Pipeline, State, differing
 
-from faults.conftest import SECOND_NIGHT, Nights, administration, changed_shop, database_connection
-from faults.pipeline import Pipeline, State, differing
-from recsys_ops import paths
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
+from recsys_ops.storage import paths
 
 READERS = ("extract_delta", "extract_catalogue")
 
@@ -44,11 +44,15 @@ def test_a_wrong_password_is_said(pipeline: Pipeline, nights: Nights, shop_url: 
 
 
 @pytest.mark.parametrize(("task", "table"), zip(READERS, ("events", "products"), strict=True))
-def test_an_account_without_rights_is_said(pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, table: str) -> None:
+def test_an_account_without_rights_is_said(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, table: str
+) -> None:
     before = restored(pipeline, nights, task)
     with role(shop_url, "outsider"):
         outcome = pipeline.run(
-            task, SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url, login="outsider")}
+            task,
+            SECOND_NIGHT,
+            env={"AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url, login="outsider")},
         )
     assert outcome.message.startswith("DataError")
     assert f"permission denied for table {table}" in outcome.message
@@ -58,10 +62,18 @@ def test_an_account_without_rights_is_said(pipeline: Pipeline, nights: Nights, s
 @pytest.mark.parametrize(
     ("task", "change", "named"),
     [
-        ("extract_delta", "ALTER TABLE events RENAME TO visits", 'relation "events" does not exist'),
+        (
+            "extract_delta",
+            "ALTER TABLE events RENAME TO visits",
+            'relation "events" does not exist',
+        ),
         ("extract_delta", "ALTER TABLE events DROP COLUMN price", "column e.price does not exist"),
         ("extract_catalogue", "DROP TABLE products", 'relation "products" does not exist'),
-        ("extract_catalogue", "ALTER TABLE products DROP COLUMN stock", 'column "stock" does not exist'),
+        (
+            "extract_catalogue",
+            "ALTER TABLE products DROP COLUMN stock",
+            'column "stock" does not exist',
+        ),
     ],
 )
 def test_a_missing_table_or_column_is_named(
@@ -70,16 +82,22 @@ def test_a_missing_table_or_column_is_named(
     before = restored(pipeline, nights, task)
     with changed_shop(shop_url, change) as connection:
         outcome = pipeline.run(task, SECOND_NIGHT, env=connection)
-    assert outcome.message.startswith("DataError")  # which is not retried: it would be the same again
+    assert outcome.message.startswith(
+        "DataError"
+    )  # which is not retried: it would be the same again
     assert named in outcome.message
     assert "check include/sql" in outcome.message
     assert differing(pipeline.state(), before) == []
 
 
-def test_a_query_that_takes_too_long_is_ended(pipeline: Pipeline, nights: Nights, tmp_path: Path) -> None:
+def test_a_query_that_takes_too_long_is_ended(
+    pipeline: Pipeline, nights: Nights, tmp_path: Path
+) -> None:
     before = restored(pipeline, nights, "extract_delta")
     env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(60)) slow, events e")
-    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env={**env, "RECSYS_SOURCE__STATEMENT_TIMEOUT_S": "1"})
+    outcome = pipeline.run(
+        "extract_delta", SECOND_NIGHT, env={**env, "RECSYS_SOURCE__STATEMENT_TIMEOUT_S": "1"}
+    )
     assert outcome.error == "SourceError"
     assert "statement timeout" in outcome.message
     assert differing(pipeline.state(), before) == []
@@ -95,7 +113,9 @@ def test_a_database_that_is_cut_between_the_slices_leaves_the_old_rows_and_the_n
     def cut(pid: int, over: Callable[[], bool]) -> None:
         reading = f"datname = '{shop_url.database}' AND query LIKE 'COPY%' AND query LIKE '%{SECOND_NIGHT}%'"
         with administration(shop_url) as server:
-            kill = sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reading}")
+            kill = sa.text(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reading}"
+            )
             while not over() and not server.execute(kill).all():
                 pass
 
@@ -107,7 +127,9 @@ def test_a_database_that_is_cut_between_the_slices_leaves_the_old_rows_and_the_n
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
 
 
-def test_an_extract_without_an_index_says_so_and_goes_on(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
+def test_an_extract_without_an_index_says_so_and_goes_on(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+) -> None:
     restored(pipeline, nights, "extract_delta")
     more = """DROP INDEX events_recorded_at_idx;
               INSERT INTO events (recorded_at) SELECT '2020-01-01' FROM generate_series(1, 150000); ANALYZE events"""
@@ -130,9 +152,15 @@ def test_a_delivery_without_a_required_column_names_it_and_stops_at_the_contract
     assert differing(pipeline.state(), before) == [paths.raw(SECOND_NIGHT)]
 
 
-def test_a_delivery_without_the_time_of_recording_is_refused(pipeline: Pipeline, nights: Nights, tmp_path: Path) -> None:
+def test_a_delivery_without_the_time_of_recording_is_refused(
+    pipeline: Pipeline, nights: Nights, tmp_path: Path
+) -> None:
     before = restored(pipeline, nights, "extract_delta")
-    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env=own_sql(tmp_path, "e.recorded_at, e.event_id", "e.event_id"))
+    outcome = pipeline.run(
+        "extract_delta",
+        SECOND_NIGHT,
+        env=own_sql(tmp_path, "e.recorded_at, e.event_id", "e.event_id"),
+    )
     assert outcome.message.startswith("DataError")
     assert "no column recorded_at" in outcome.message
     assert differing(pipeline.state(), before) == []

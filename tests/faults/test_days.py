@@ -4,23 +4,27 @@ import re
 from datetime import timedelta
 
 import sqlalchemy as sa
+from support.nights import FIRST_NIGHT, SECOND_NIGHT, Nights, changed_shop
+from support.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
 
-from faults.conftest import FIRST_NIGHT, SECOND_NIGHT, Nights, changed_shop
-from faults.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
-from recsys_ops import paths
+from recsys_ops.storage import paths
 
 NO_LOOKBACK = {"lookback_days": 0}
 OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_NIGHT}T00:00:00Z'"
 
 
-def test_a_day_without_events_is_empty_in_history_and_the_others_stay(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_day_without_events_is_empty_in_history_and_the_others_stay(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.end)
     before = pipeline.history()
     pipeline.succeed(INGEST, SECOND_NIGHT + timedelta(days=1), params=NO_LOOKBACK)
     assert differing(pipeline.history(), before) == []
 
 
-def test_a_day_that_lost_its_events_in_production_is_emptied(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
+def test_a_day_that_lost_its_events_in_production_is_emptied(
+    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+) -> None:
     pipeline.restore(nights.end)
     before = pipeline.history()
     with changed_shop(shop_url, f"DELETE FROM events {OF_THE_DAY}") as connection:
@@ -35,11 +39,15 @@ def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
     pipeline.restore(nights.end)
     before = {**pipeline.history(), **pipeline.served()}
     with changed_shop(shop_url, f"UPDATE events SET action = 'swipe' {OF_THE_DAY}") as connection:
-        pipeline.succeed(("extract_delta", "align_schema"), SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
+        pipeline.succeed(
+            ("extract_delta", "align_schema"), SECOND_NIGHT, params=NO_LOOKBACK, env=connection
+        )
         outcome = pipeline.run("fix_types", SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
     assert outcome.message.startswith("DataError")
     assert "rows rejected, more than cleaning.max_quarantine_share" in outcome.message
-    assert re.search(r"unknown_event [\d,]+, such as row_id \d+, event_type = 'swipe'", outcome.message)
+    assert re.search(
+        r"unknown_event [\d,]+, such as row_id \d+, event_type = 'swipe'", outcome.message
+    )
     quarantine = paths.quarantine("fix_types", SECOND_NIGHT)
     assert quarantine in outcome.message
     rejected = pipeline.storage.read_parquet(quarantine)
@@ -51,7 +59,9 @@ def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
     assert differing({**pipeline.history(), **pipeline.served()}, before) == []
 
 
-def test_a_day_without_events_trains_nothing_that_could_go_live(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_day_without_events_trains_nothing_that_could_go_live(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.end)
     before = pipeline.served()
     later = SECOND_NIGHT + timedelta(days=1)
@@ -78,7 +88,9 @@ def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, nights: Ni
     assert "run recsys_ingest for those days first" in outcome.message
 
 
-def test_a_worker_that_the_kernel_ended_is_reported_and_can_run_again(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_worker_that_the_kernel_ended_is_reported_and_can_run_again(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])
     outcome = pipeline.run("train", SECOND_NIGHT, disturb=worker_killed(pipeline.storage))
     assert outcome.error == "WorkerError"

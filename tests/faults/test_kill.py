@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-
-from faults.conftest import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
-from faults.pipeline import (
+from support.nights import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
+from support.pipeline import (
     INGEST,
     RETRAIN,
     Disturbance,
@@ -33,7 +32,10 @@ ON_AZURITE = ("filter_crawlers", "commit_history", "build_matrix")  # objects, D
 @pytest.mark.parametrize(
     ("pipeline", "night", "task"),
     [("folder", night, task) for night, task in EVERY_TASK]
-    + [pytest.param("azurite", SECOND_NIGHT, task, marks=pytest.mark.azurite) for task in ON_AZURITE],
+    + [
+        pytest.param("azurite", SECOND_NIGHT, task, marks=pytest.mark.azurite)
+        for task in ON_AZURITE
+    ],
     indirect=["pipeline"],
     ids=str,
 )
@@ -58,7 +60,9 @@ def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
 
 
 @pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=str)
-def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nights, night: date, task: str) -> None:
+def test_a_task_run_twice_leaves_the_same_bytes(
+    pipeline: Pipeline, nights: Nights, night: date, task: str
+) -> None:
     pipeline.restore(nights.before[night, task])
     for _ in range(2):
         pipeline.succeed((task,), night, params=params(night, task))
@@ -66,7 +70,9 @@ def test_a_task_run_twice_leaves_the_same_bytes(pipeline: Pipeline, nights: Nigh
 
 
 @pytest.mark.parametrize("pipeline", ["folder", AZURITE], indirect=True)
-def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(pipeline: Pipeline, nights: Nights) -> None:
+def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     chance = random.Random(50)
     days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
     killed = 0
@@ -83,26 +89,41 @@ def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(pip
     assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
 
-def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])
-    factors = next(path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz")
+    factors = next(
+        path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz"
+    )
     written = killed_when(partial(file_mark, pipeline.folder / factors), alone=True)
     assert pipeline.run("train", SECOND_NIGHT, disturb=written).killed
     pipeline.succeed(("train",), SECOND_NIGHT)
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
 
 
-def moments(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Callable[[], Disturbance]]:
+def moments(
+    pipeline: Pipeline, nights: Nights, night: date, task: str
+) -> list[Callable[[], Disturbance]]:
     """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and six times at random."""
     chance = random.Random(f"{night} {task}")
-    at_random = [partial(killed_after, 0.7 * nights.seconds[night, task] * chance.random()) for _ in range(6)]
+    at_random = [
+        partial(killed_after, 0.7 * nights.seconds[night, task] * chance.random()) for _ in range(6)
+    ]
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
-    writes = dict.fromkeys([*(path.parent for path in objects), *(path for path in objects if path.parts[0] != "history")])
+    writes = dict.fromkeys(
+        [
+            *(path.parent for path in objects),
+            *(path for path in objects if path.parts[0] != "history"),
+        ]
+    )
     chosen = chance.sample(list(writes), min(5, len(writes)))
     marks = [partial(pipeline.mark, path) for path in chosen]
     if task == "refresh_redis":
-        keys = [f"recsys:{{{bucket}}}{stage}" for stage in (":next", "") for bucket in (0, BUCKETS - 1)]
+        keys = [
+            f"recsys:{{{bucket}}}{stage}" for stage in (":next", "") for bucket in (0, BUCKETS - 1)
+        ]
         marks += [partial(pipeline.redis.hget, key, "_version") for key in keys]
     return at_random + [partial(killed_when, mark) for mark in marks]
 

@@ -3,16 +3,18 @@
 import json
 
 import pytest
+from support.nights import FIRST_NIGHT, SECOND_NIGHT, Nights
+from support.pipeline import RETRAIN, Pipeline, differing
 
-from faults.conftest import FIRST_NIGHT, SECOND_NIGHT, Nights
-from faults.pipeline import RETRAIN, Pipeline, differing
-from recsys_ops import paths
+from recsys_ops.storage import paths
 
 TASKS_TEST = "__airflow_temporary_run_2026-05-11T02:00:00+00:00__"
 
 
 @pytest.mark.parametrize("name", ["recommendations.parquet", "popular.parquet", "factors.npz"])
-def test_a_changed_file_of_the_model_is_named_and_not_published(pipeline: Pipeline, nights: Nights, name: str) -> None:
+def test_a_changed_file_of_the_model_is_named_and_not_published(
+    pipeline: Pipeline, nights: Nights, name: str
+) -> None:
     path = paths.model(restored(pipeline, nights), name)
     data = bytearray(pipeline.storage.get(path))
     data[len(data) // 2] ^= 1
@@ -20,13 +22,17 @@ def test_a_changed_file_of_the_model_is_named_and_not_published(pipeline: Pipeli
     refused(pipeline, "ModelError", f"{path} is damaged (SHA-256 differs)")
 
 
-def test_a_version_whose_training_did_not_finish_is_not_published(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_version_whose_training_did_not_finish_is_not_published(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     version = restored(pipeline, nights)
     (pipeline.folder / paths.model(version, "manifest.json")).unlink()
     refused(pipeline, "ModelError", f"there is no finished model version {version}")
 
 
-@pytest.mark.parametrize("changed", [{"blessed": False}, {"blessed": "yes"}, {"version": "20260509-0000000000"}])
+@pytest.mark.parametrize(
+    "changed", [{"blessed": False}, {"blessed": "yes"}, {"version": "20260509-0000000000"}]
+)
 def test_a_verdict_that_does_not_bless_this_version_publishes_nothing(
     pipeline: Pipeline, nights: Nights, changed: dict[str, object]
 ) -> None:
@@ -52,7 +58,9 @@ def test_retraining_the_live_day_again_changes_nothing(pipeline: Pipeline, night
     assert differing(pipeline.state(), before) == []
 
 
-def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(pipeline: Pipeline, nights: Nights) -> None:
+def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.end)
     live = pipeline.live()
     figures = pipeline.succeed(RETRAIN, FIRST_NIGHT).figures
@@ -61,7 +69,9 @@ def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(pipeline: Pipe
     assert staged_versions(pipeline) == set()
     assert differing(pipeline.live(), live) == []
 
-    figures = pipeline.succeed(("refresh_redis",), FIRST_NIGHT, params={"publish_reason": "robots in yesterday's events"}).figures
+    figures = pipeline.succeed(
+        ("refresh_redis",), FIRST_NIGHT, params={"publish_reason": "robots in yesterday's events"}
+    ).figures
     assert figures["live"] is True
     assert live_versions(pipeline) == {figures["version"]}
     assert deployments(pipeline)[-1] == {
@@ -73,10 +83,14 @@ def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(pipeline: Pipe
 
 
 @pytest.mark.parametrize("params", [{}, {"publish_reason": "because I say so"}])
-def test_airflow_tasks_test_never_publishes(pipeline: Pipeline, nights: Nights, params: dict[str, str]) -> None:
+def test_airflow_tasks_test_never_publishes(
+    pipeline: Pipeline, nights: Nights, params: dict[str, str]
+) -> None:
     restored(pipeline, nights)
     live, past = pipeline.live(), deployments(pipeline)
-    figures = pipeline.succeed(("refresh_redis",), SECOND_NIGHT, run_id=TASKS_TEST, run_type="manual", params=params).figures
+    figures = pipeline.succeed(
+        ("refresh_redis",), SECOND_NIGHT, run_id=TASKS_TEST, run_type="manual", params=params
+    ).figures
     assert (figures["live"], figures["held_back"]) == (False, "a tasks test publishes nothing")
     assert staged_versions(pipeline) == set()
     assert differing(pipeline.live(), live) == []
@@ -90,7 +104,12 @@ def test_a_backfill_publishes_only_with_a_reason(pipeline: Pipeline, nights: Nig
     assert (figures["live"], figures["held_back"]) == (False, "a backfill publishes nothing")
     assert differing(pipeline.live(), live) == []
 
-    pipeline.succeed(("refresh_redis",), SECOND_NIGHT, run_type="backfill", params={"publish_reason": "Redis was replaced"})
+    pipeline.succeed(
+        ("refresh_redis",),
+        SECOND_NIGHT,
+        run_type="backfill",
+        params={"publish_reason": "Redis was replaced"},
+    )
     assert live_versions(pipeline) == {version}
 
 
@@ -119,4 +138,8 @@ def live_versions(pipeline: Pipeline) -> set[str]:
 
 
 def staged_versions(pipeline: Pipeline) -> set[str]:
-    return {content[b"_version"].decode() for key, content in pipeline.served().items() if key.endswith(":next")}
+    return {
+        content[b"_version"].decode()
+        for key, content in pipeline.served().items()
+        if key.endswith(":next")
+    }

@@ -2,18 +2,23 @@
 
 import pytest
 import redis
+from support.nights import SECOND_NIGHT, Nights, redis_connection
+from support.pipeline import Pipeline, differing
 
-from faults.conftest import SECOND_NIGHT, Nights, redis_connection
-from faults.pipeline import Pipeline, differing
-from recsys_ops import paths
 from recsys_ops.demo import services
+from recsys_ops.storage import paths
 
 
-@pytest.mark.parametrize("task", ["extract_delta", "align_schema", "commit_history", "build_matrix", "train", "refresh_redis"])
+@pytest.mark.parametrize(
+    "task",
+    ["extract_delta", "align_schema", "commit_history", "build_matrix", "train", "refresh_redis"],
+)
 def test_storage_that_is_away_is_named(pipeline: Pipeline, nights: Nights, task: str) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, task])
     before = pipeline.state()
-    outcome = pipeline.run(task, SECOND_NIGHT, env={"RECSYS_STORAGE__ROOT": "file:///dev/null/blob"})
+    outcome = pipeline.run(
+        task, SECOND_NIGHT, env={"RECSYS_STORAGE__ROOT": "file:///dev/null/blob"}
+    )
     assert outcome.error == "StorageError"
     assert "file:///dev/null/blob" in outcome.message
     assert differing(pipeline.state(), before) == []
@@ -32,12 +37,16 @@ def test_a_full_disk_leaves_the_old_objects_whole_and_the_next_try_succeeds(
     pipeline.succeed((task,), SECOND_NIGHT)
 
 
-def test_a_redis_that_is_away_is_named_and_the_next_try_publishes(pipeline: Pipeline, nights: Nights, redis_url: str) -> None:
+def test_a_redis_that_is_away_is_named_and_the_next_try_publishes(
+    pipeline: Pipeline, nights: Nights, redis_url: str
+) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
     before = pipeline.state()
     port = services.free_port()
     outcome = pipeline.run(
-        "refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": redis_connection(redis_url, port=port)}
+        "refresh_redis",
+        SECOND_NIGHT,
+        env={"AIRFLOW_CONN_RECSYS_REDIS": redis_connection(redis_url, port=port)},
     )
     assert outcome.error == "ServingError"
     assert f"127.0.0.1:{port}" in outcome.message
@@ -47,16 +56,22 @@ def test_a_redis_that_is_away_is_named_and_the_next_try_publishes(pipeline: Pipe
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "refresh_redis"]) == []
 
 
-@pytest.mark.parametrize("rights", ["", "~* +@read"], ids=["a wrong password", "an account that only reads"])
+@pytest.mark.parametrize(
+    "rights", ["", "~* +@read"], ids=["a wrong password", "an account that only reads"]
+)
 def test_a_redis_that_refuses_the_account_is_left_as_it_is(
     pipeline: Pipeline, nights: Nights, redis_url: str, redis_client: redis.Redis, rights: str
 ) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
     before = pipeline.state()
-    redis_client.execute_command("ACL", "SETUSER", "guest", "reset", "on", ">right", *rights.split())
+    redis_client.execute_command(
+        "ACL", "SETUSER", "guest", "reset", "on", ">right", *rights.split()
+    )
     try:
         guest = redis_connection(redis_url, login="guest", password="right" if rights else "wrong")
-        outcome = pipeline.run("refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": guest})
+        outcome = pipeline.run(
+            "refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": guest}
+        )
     finally:
         redis_client.execute_command("ACL", "DELUSER", "guest")
     assert outcome.error == "ServingError"
@@ -92,12 +107,15 @@ CUT = [
 
 
 # read whole, by its footer, into memory
-CUT_ON_AZURITE = [cut for cut in CUT if cut[1] in ("align_schema", "commit_history", "build_matrix")]
+CUT_ON_AZURITE = [
+    cut for cut in CUT if cut[1] in ("align_schema", "commit_history", "build_matrix")
+]
 
 
 @pytest.mark.parametrize(
     ("pipeline", "name", "reader", "writer"),
-    [("folder", *cut) for cut in CUT] + [pytest.param("azurite", *cut, marks=pytest.mark.azurite) for cut in CUT_ON_AZURITE],
+    [("folder", *cut) for cut in CUT]
+    + [pytest.param("azurite", *cut, marks=pytest.mark.azurite) for cut in CUT_ON_AZURITE],
     indirect=["pipeline"],
     ids=str,
 )
@@ -105,7 +123,11 @@ def test_half_an_object_is_named_and_writing_it_again_mends_it(
     pipeline: Pipeline, nights: Nights, name: str, reader: str, writer: str
 ) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, reader])
-    version = pipeline.storage.read_json(paths.job(SECOND_NIGHT, "spec.json"))["version"] if "{version}" in name else ""
+    version = (
+        pipeline.storage.read_json(paths.job(SECOND_NIGHT, "spec.json"))["version"]
+        if "{version}" in name
+        else ""
+    )
     path = name.format(day=SECOND_NIGHT, version=version)
     whole = pipeline.storage.get(path)
     for length in (0, len(whole) // 2):
@@ -120,8 +142,13 @@ def test_half_an_object_is_named_and_writing_it_again_mends_it(
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, reader]) == []
 
 
-def test_a_task_started_before_its_time_says_which_object_is_not_there(pipeline: Pipeline, nights: Nights) -> None:
+def test_a_task_started_before_its_time_says_which_object_is_not_there(
+    pipeline: Pipeline, nights: Nights
+) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "align_schema"])
     outcome = pipeline.run("fix_types", SECOND_NIGHT)
     assert outcome.error == "StorageError"
-    assert f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: run the task that writes it first" in outcome.message
+    assert (
+        f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: run the task that writes it first"
+        in outcome.message
+    )

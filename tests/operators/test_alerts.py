@@ -12,7 +12,13 @@ import pytest
 from recsys_ops.operators.alerts import alert
 from recsys_ops.settings import load_settings
 
-FAILED = SimpleNamespace(dag_id="recsys_retrain", task_id="gate", run_id="manual__1", try_number=1, log_url="http://airflow/log")
+FAILED = SimpleNamespace(
+    dag_id="recsys_retrain",
+    task_id="gate",
+    run_id="manual__1",
+    try_number=1,
+    log_url="http://airflow/log",
+)
 
 
 @pytest.fixture
@@ -32,7 +38,13 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, An
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    connection = {"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": server.server_port, "password": "s3cret"}
+    connection = {
+        "conn_type": "http",
+        "schema": "http",
+        "host": "127.0.0.1",
+        "port": server.server_port,
+        "password": "s3cret",
+    }
     monkeypatch.setenv("AIRFLOW_CONN_HOOK", json.dumps(connection | {"extra": {"path": "/alerts"}}))
     monkeypatch.setenv("RECSYS_ALERTS__CONN_ID", "hook")
     load_settings.cache_clear()
@@ -57,7 +69,10 @@ def test_a_failure_is_posted_with_where_and_why(webhook: list[Any]) -> None:
 def test_a_webhook_that_is_away_changes_nothing_but_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_HOOK", json.dumps({"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": 1}))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_HOOK",
+        json.dumps({"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": 1}),
+    )
     monkeypatch.setenv("RECSYS_ALERTS__CONN_ID", "hook")
     load_settings.cache_clear()
     fail()

@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_ops import history, paths
 from recsys_ops.errors import DataError
+from recsys_ops.history import encoded
+from recsys_ops.history.table import replace_days
+from recsys_ops.models.spec import read_inputs, read_spec
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
 from recsys_ops.settings import ListsSettings, Settings, load_settings, settings_file
-from recsys_ops.storage import Storage
-from recsys_ops.worker.spec import read_inputs, read_spec
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 DAY = date(2026, 3, 28)
 
@@ -35,14 +37,23 @@ def viewed(user: str, a_day: int, event_type: str = "view") -> pl.DataFrame:
     )
 
 
-def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_their_reasons(settings: Settings) -> None:
+def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_their_reasons(
+    settings: Settings,
+) -> None:
     storage = Storage(settings.storage.root)
     people = [viewed(f"u{n}", 5, "cart") for n in range(80)]
     events = pl.concat([*people, viewed("robot", 20), viewed("0", 40, "purchase")])
-    history.replace_days(storage, events, DAY - timedelta(days=27), DAY)
+    replace_days(storage, events, DAY - timedelta(days=27), DAY)
     storage.write_parquet(
         paths.catalogue(DAY),
-        pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "category": "home", "status": "published", "stock": 1}),
+        pl.DataFrame(
+            {
+                "item_id": [f"p{n}" for n in range(50)],
+                "category": "home",
+                "status": "published",
+                "stock": 1,
+            }
+        ),
     )
 
     figures = BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
@@ -63,26 +74,37 @@ def test_matrix_built_from_the_coded_days_is_the_one_built_from_the_history(
 ) -> None:
     storage = Storage(settings.storage.root)
     people = [viewed(f"u{n}", 1 + n % 5, "cart") for n in range(30)]
-    history.replace_days(storage, pl.concat([*people, viewed("robot", 20)]), DAY - timedelta(days=27), DAY)
+    replace_days(storage, pl.concat([*people, viewed("robot", 20)]), DAY - timedelta(days=27), DAY)
     storage.write_parquet(
         paths.catalogue(DAY),
-        pl.DataFrame({"item_id": [f"p{n}" for n in range(50)], "category": "home", "status": "published", "stock": 1}),
+        pl.DataFrame(
+            {
+                "item_id": [f"p{n}" for n in range(50)],
+                "category": "home",
+                "status": "published",
+                "stock": 1,
+            }
+        ),
     )
 
     def build() -> tuple[dict[str, Any], dict[str, str]]:
-        return BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {}), read_spec(storage, DAY).inputs
+        return BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {}), read_spec(
+            storage, DAY
+        ).inputs
 
     first = build()
     assert len(storage.list("coded")) == 28
     with monkeypatch.context() as patch:
-        patch.delattr(history, "read")
+        patch.delattr(encoded, "read_events")
         assert build() == first
 
 
 def did(user: str, items: str, event_type: str, ages: range = range(28)) -> pl.DataFrame:
     """A user's events with each of the items, at noon of the days of these ages."""
     noon = datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC)
-    rows = pl.DataFrame({"age": list(ages)}).join(pl.DataFrame({"item_id": items.split()}), how="cross")
+    rows = pl.DataFrame({"age": list(ages)}).join(
+        pl.DataFrame({"item_id": items.split()}), how="cross"
+    )
     return rows.select(
         event_id=pl.format("{}-{}-{}", pl.lit(user), pl.lit(event_type), "age"),
         user_id=pl.lit(user),
@@ -104,12 +126,26 @@ def shop(settings: Settings) -> Storage:
     storage = Storage(settings.storage.root)
     people = [did(f"u{n}", "p0 p1 p2 p3 p4", "view") for n in range(60)]
     buyers = [did(f"u{n}", "p0 p1 p2 p3 p4", "purchase") for n in range(3)]
-    crowd = [did("0", "p0 p9", "purchase").with_columns(event_id=pl.format("{}-{}", "event_id", pl.lit(n))) for n in range(30)]
-    late = [did(f"u{n}", "p9 p40", "view", range(1)).with_columns(event_id=pl.lit(f"late-{n}")) for n in range(9)]
-    history.replace_days(storage, pl.concat([*people, *buyers, *crowd, *late]), DAY - timedelta(days=27), DAY)
+    crowd = [
+        did("0", "p0 p9", "purchase").with_columns(
+            event_id=pl.format("{}-{}", "event_id", pl.lit(n))
+        )
+        for n in range(30)
+    ]
+    late = [
+        did(f"u{n}", "p9 p40", "view", range(1)).with_columns(event_id=pl.lit(f"late-{n}"))
+        for n in range(9)
+    ]
+    replace_days(
+        storage, pl.concat([*people, *buyers, *crowd, *late]), DAY - timedelta(days=27), DAY
+    )
     n = pl.int_range(50, eager=True)
     catalogue = pl.DataFrame({"item_id": pl.select(pl.format("p{}", n)).to_series()}).with_columns(
-        category=pl.when(n == 49).then(None).when(n > 39).then(pl.lit("vouchers")).otherwise(pl.lit("home")),
+        category=pl.when(n == 49)
+        .then(None)
+        .when(n > 39)
+        .then(pl.lit("vouchers"))
+        .otherwise(pl.lit("home")),
         status=pl.lit("published"),
         stock=pl.when(n == 3).then(0).otherwise(1),
     )
@@ -123,7 +159,9 @@ def build(settings: Settings, **lists: Any) -> dict[str, Any]:
     return BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
 
 
-def test_baskets_and_trending_are_those_of_people_and_known_items(shop: Storage, settings: Settings) -> None:
+def test_baskets_and_trending_are_those_of_people_and_known_items(
+    shop: Storage, settings: Settings
+) -> None:
     figures = build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
     items, found = inputs.interactions.items, inputs.shop
@@ -132,7 +170,7 @@ def test_baskets_and_trending_are_those_of_people_and_known_items(shop: Storage,
     assert found.baskets.items.toarray().sum(axis=0).tolist() == [
         3 * 28 if name in {f"p{n}" for n in range(5)} else 0 for name in items
     ]
-    half_life = settings.lists.together.half_life_days
+    half_life = settings.lists.bought_together.half_life_days
     ages = np.tile(np.arange(27, -1, -1), 3)
     np.testing.assert_allclose(found.baskets.weights, 0.5 ** (ages / half_life))
     assert found.trending["item_id"].to_list() == ["p40", "p9"]
@@ -140,14 +178,21 @@ def test_baskets_and_trending_are_those_of_people_and_known_items(shop: Storage,
     assert figures["trending"] == 2
 
 
-def test_items_of_an_excluded_category_are_recommended_nowhere(shop: Storage, settings: Settings) -> None:
+def test_items_of_an_excluded_category_are_recommended_nowhere(
+    shop: Storage, settings: Settings
+) -> None:
     build(settings, exclude_categories=["vouchers"], pinned_items=["p41", "p7", "p49"])
     inputs = read_inputs(shop, read_spec(shop, DAY))
     for_sale = dict(zip(inputs.interactions.items, inputs.eligible, strict=True))
     assert (for_sale["p40"], for_sale["p3"], for_sale["p9"]) == (False, False, True)
     assert inputs.shop.trending["item_id"].to_list() == ["p9"]
-    assert inputs.shop.pinned["item_id"].to_list() == ["p7", "p49"]  # without a category, p49 is in none of them
-    shop.write_parquet(paths.catalogue(DAY), shop.read_parquet(paths.catalogue(DAY)).drop_nulls("category"))
+    assert inputs.shop.pinned["item_id"].to_list() == [
+        "p7",
+        "p49",
+    ]  # without a category, p49 is in none of them
+    shop.write_parquet(
+        paths.catalogue(DAY), shop.read_parquet(paths.catalogue(DAY)).drop_nulls("category")
+    )
     with pytest.raises(DataError, match=r"lists\.exclude_categories"):
         build(settings, exclude_categories=["vouchers", "home"])
 
@@ -157,16 +202,23 @@ def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
 ) -> None:
     figures = build(settings, pinned_items=["p33", "p3", "gone", "p0", "p33"])
     assert figures["pinned"] == 2
-    assert "lists.pinned_items: not shown, as the catalogue of 2026-03-28 does not have them for sale: p3, gone" in caplog.text
+    assert (
+        "lists.pinned_items: not shown, as the catalogue of 2026-03-28 does not have them for sale: p3, gone"
+        in caplog.text
+    )
     inputs = read_inputs(shop, read_spec(shop, DAY))
     assert inputs.shop.pinned.rows() == [("p33", "home"), ("p0", "home")]
     assert "p33" not in inputs.interactions.items  # nobody met it
 
 
-def test_an_item_of_the_catalogue_without_a_category_has_none(shop: Storage, settings: Settings) -> None:
+def test_an_item_of_the_catalogue_without_a_category_has_none(
+    shop: Storage, settings: Settings
+) -> None:
     shop.write_parquet(
         paths.catalogue(DAY),
-        shop.read_parquet(paths.catalogue(DAY)).filter(item_id="p1").with_columns(category=pl.lit(None, pl.String)),
+        shop.read_parquet(paths.catalogue(DAY))
+        .filter(item_id="p1")
+        .with_columns(category=pl.lit(None, pl.String)),
     )
     build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
@@ -174,14 +226,26 @@ def test_an_item_of_the_catalogue_without_a_category_has_none(shop: Storage, set
     assert inputs.eligible.sum() == 1
 
 
-def test_preset_reaches_the_matrix_where_the_settings_leave_its_keys_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_reaches_the_matrix_where_the_settings_leave_its_keys_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = settings_file().read_text()
     (tmp_path / "recsys.yaml").write_text(
-        re.sub(r"^  (weights|half_life_days|repeat_decay|bm25|min_\w+_events):.*\n", "", text, flags=re.M)
+        re.sub(
+            r"^  (weights|half_life_days|repeat_decay|bm25|min_\w+_per_\w+):.*\n",
+            "",
+            text,
+            flags=re.M,
+        )
     )
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
     monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "pa")
     load_settings.cache_clear()
     found = load_settings().confidence
-    assert (found.weights["purchase"], found.repeat_decay, found.min_item_events, found.alpha) == (1, 0.8, 5, 16)
+    assert (
+        found.weights["purchase"],
+        found.repeat_decay,
+        found.min_users_per_item,
+        found.alpha,
+    ) == (1, 0.8, 5, 16)
     load_settings.cache_clear()

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from test_history import counts, events
+from support.history_rows import counts, events
 
-from recsys_ops import history, paths, windows
+from recsys_ops.history.table import replace_days
 from recsys_ops.operators.expire import PERSONAL, ExpireOperator, expire
+from recsys_ops.run_day import day_start
 from recsys_ops.settings import load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 NEWEST = date(2026, 6, 30)
 EVER = datetime.max.replace(tzinfo=UTC)
@@ -22,8 +24,17 @@ EVER = datetime.max.replace(tzinfo=UTC)
 
 def write(storage: Storage, day: date) -> dict[str, list[str]]:
     """A day's objects, by whether they hold personal data or explain a decision."""
-    personal = [paths.raw(day), paths.step("fix_types", day), paths.quarantine("fix_types", day), paths.job(day, "train.npz")]
-    kept = [paths.report("gate", day), paths.catalogue(day), paths.model(f"{day}-v", "verdict.json")]
+    personal = [
+        paths.raw(day),
+        paths.step("fix_types", day),
+        paths.quarantine("fix_types", day),
+        paths.job(day, "train.npz"),
+    ]
+    kept = [
+        paths.report("gate", day),
+        paths.catalogue(day),
+        paths.model(f"{day}-v", "verdict.json"),
+    ]
     for path in [*personal, *kept]:
         storage.put(path, b"1")
     return {"personal": personal, "kept": kept}
@@ -31,15 +42,23 @@ def write(storage: Storage, day: date) -> dict[str, list[str]]:
 
 def age(folder: Path, day: date) -> None:
     """Make the folder's files as if they had been written at the beginning of a day."""
-    at = windows.midnight(day).timestamp()
+    at = day_start(day).timestamp()
     for path in folder.rglob("*"):
         if "history" not in path.parts:
             os.utime(path, (at, at))
 
 
 def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storage: Storage) -> None:
-    old, kept = write(storage, NEWEST - timedelta(days=91)), write(storage, NEWEST - timedelta(days=90))
-    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL) == {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1}
+    old, kept = (
+        write(storage, NEWEST - timedelta(days=91)),
+        write(storage, NEWEST - timedelta(days=90)),
+    )
+    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL) == {
+        "raw": 1,
+        "cleaning": 1,
+        "quarantine": 1,
+        "jobs": 1,
+    }
     assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
 
 
@@ -53,25 +72,31 @@ def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Sto
 
 
 @pytest.fixture
-def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Any]]]:
+def night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
     """Run the task `expire` of a day, in a run of a type."""
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}")
     load_settings.cache_clear()
 
     def run(day: date, run_type: str = "scheduled") -> dict[str, Any]:
         after = datetime(2026, 7, 2, 2, tzinfo=UTC)
-        dag_run = SimpleNamespace(run_id="x", run_type=run_type, logical_date=after, run_after=after)
+        dag_run = SimpleNamespace(
+            run_id="x", run_type=run_type, logical_date=after, run_after=after
+        )
         return ExpireOperator(task_id="expire", day=str(day)).execute({"dag_run": dag_run})  # type: ignore[typeddict-item]
 
     yield run
     load_settings.cache_clear()
 
 
-def test_a_night_drops_days_that_no_model_learns_from(night: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_night_drops_days_that_no_model_learns_from(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     storage = Storage(f"file://{tmp_path}")
     gone, kept = NEWEST - timedelta(days=401), NEWEST - timedelta(days=400)
     for day in (gone, kept, NEWEST):
-        history.replace_days(storage, events(day, 1), day, day)
+        replace_days(storage, events(day, 1), day, day)
         write(storage, day)
         storage.put(paths.coded(day), b"1")
         storage.put(paths.model(f"{day:%Y%m%d}-0123456789", "factors.npz"), b"never finished")
@@ -87,7 +112,7 @@ def test_a_night_deletes_nothing_written_less_than_two_days_before_its_own_ended
     night: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     storage = Storage(f"file://{tmp_path}")
-    history.replace_days(storage, events(NEWEST, 1), NEWEST, NEWEST)
+    replace_days(storage, events(NEWEST, 1), NEWEST, NEWEST)
     write(storage, NEWEST - timedelta(days=100))
     half = tmp_path / "raw" / f"day={NEWEST}" / "events.parquet#1"
     half.parent.mkdir()
@@ -107,7 +132,7 @@ def test_a_run_of_an_old_day_deletes_nothing_newer_and_nothing_of_its_own(
     storage = Storage(f"file://{tmp_path}")
     old = NEWEST - timedelta(days=300)
     for day in (old, NEWEST):
-        history.replace_days(storage, events(day, 1), day, day)
+        replace_days(storage, events(day, 1), day, day)
         write(storage, day)
     before = storage.list("raw")
     assert night(old, "manual")["expired"]["raw"] == 0

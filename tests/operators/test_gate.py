@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from evaluation.test_gate import metrics
+from support.gate_metrics import metrics
 
-from recsys_ops import paths
 from recsys_ops.errors import ModelError, NotBlessedError, StorageError
+from recsys_ops.models.verdict import read_verdict
 from recsys_ops.operators.gate import GateOperator
 from recsys_ops.operators.refresh_redis import why_not_live
-from recsys_ops.serving.verdicts import read_verdict
 from recsys_ops.settings import Settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 DAY, VERSION = date(2026, 3, 10), "20260310-0123456789"
 
@@ -40,7 +40,13 @@ def evaluated(store: Storage, challenger: float) -> None:
 
 
 def run(settings: Settings, **params: str) -> dict[str, Any]:
-    run = SimpleNamespace(triggering_user_name="mara", run_id="manual__1", dag_id="recsys_retrain", task_id="gate", try_number=1)
+    run = SimpleNamespace(
+        triggering_user_name="mara",
+        run_id="manual__1",
+        dag_id="recsys_retrain",
+        task_id="gate",
+        try_number=1,
+    )
     context: Any = {"params": params, "dag_run": run, "task_instance": run}
     return GateOperator(task_id="gate").run(DAY, settings, context)
 
@@ -53,9 +59,14 @@ def test_a_blessed_version_may_go_live(settings: Settings, store: Storage) -> No
     assert store.get(paths.model(VERSION, "verdict.json")) == first
 
 
-def test_a_refused_version_may_not_and_its_verdict_and_report_say_why(settings: Settings, store: Storage) -> None:
+def test_a_refused_version_may_not_and_its_verdict_and_report_say_why(
+    settings: Settings, store: Storage
+) -> None:
     evaluated(store, 0.04)
-    with pytest.raises(NotBlessedError, match=r"not blessed: NDCG@20 −20.0 % against champion .*What is live stays live"):
+    with pytest.raises(
+        NotBlessedError,
+        match=r"not blessed: NDCG@20 −20.0 % against champion .*What is live stays live",
+    ):
         run(settings)
     with pytest.raises(NotBlessedError, match=r"NDCG@20 −20.0 %"):
         read_verdict(store, VERSION)
@@ -66,14 +77,20 @@ def test_by_setting_a_refusal_skips_the_rest_and_the_alert_is_sent_all_the_same(
     settings: Settings, store: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluated(store, 0.04)
-    skipping = settings.model_copy(update={"gate": settings.gate.model_copy(update={"when_not_blessed": "skip"})})
+    skipping = settings.model_copy(
+        update={"gate": settings.gate.model_copy(update={"when_not_blessed": "skip"})}
+    )
     with pytest.raises(AirflowSkipException, match=r"not blessed: NDCG@20 −20.0 %"):
         run(skipping)
-    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("ALERT")]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("ALERT")
+    ]
     assert "not blessed" in json.loads(line.removeprefix("ALERT "))["error"]
 
 
-def test_a_forced_version_carries_the_reason_and_the_user(settings: Settings, store: Storage) -> None:
+def test_a_forced_version_carries_the_reason_and_the_user(
+    settings: Settings, store: Storage
+) -> None:
     evaluated(store, 0.04)
     assert run(settings, force_deploy="the old one lists recalled goods")["verdict"].endswith(
         "; forced by mara: the old one lists recalled goods"
@@ -99,12 +116,27 @@ def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Storage], None
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (changed("verdict.json", lambda found: found | {"summary": "blessed: all of it"}), "verdict.json was changed since"),
-        (changed("verdict.json", lambda found: found | {"forced": {"by": "me"}}), "verdict.json was changed since"),
-        (changed("verdict.json", lambda found: found | {"version": "20260309-0123456789"}), "another version's"),
+        (
+            changed("verdict.json", lambda found: found | {"summary": "blessed: all of it"}),
+            "verdict.json was changed since",
+        ),
+        (
+            changed("verdict.json", lambda found: found | {"forced": {"by": "me"}}),
+            "verdict.json was changed since",
+        ),
+        (
+            changed("verdict.json", lambda found: found | {"version": "20260309-0123456789"}),
+            "another version's",
+        ),
         (changed("verdict.json", lambda found: []), "verdict.json was changed since"),
-        (changed("metrics.json", lambda found: found | {"users": 813}), "metrics.json is not what the gate judged"),
-        (changed("manifest.json", lambda found: found | {"day": "2026-03-11"}), "manifest.json is not what the gate judged"),
+        (
+            changed("metrics.json", lambda found: found | {"users": 813}),
+            "metrics.json is not what the gate judged",
+        ),
+        (
+            changed("manifest.json", lambda found: found | {"day": "2026-03-11"}),
+            "manifest.json is not what the gate judged",
+        ),
     ],
 )
 def test_a_verdict_that_was_touched_blesses_nothing(
@@ -116,8 +148,12 @@ def test_a_verdict_that_was_touched_blesses_nothing(
         read_verdict(store, VERSION)
 
 
-@pytest.mark.parametrize("missing", ["jobs/day=2026-03-10/spec.json", "metrics.json", "manifest.json"])
-def test_without_its_papers_no_version_is_blessed(settings: Settings, store: Storage, missing: str) -> None:
+@pytest.mark.parametrize(
+    "missing", ["jobs/day=2026-03-10/spec.json", "metrics.json", "manifest.json"]
+)
+def test_without_its_papers_no_version_is_blessed(
+    settings: Settings, store: Storage, missing: str
+) -> None:
     store.delete(missing if "/" in missing else paths.model(VERSION, missing))
     with pytest.raises((StorageError, ModelError), match="is not there"):
         run(settings)
@@ -126,7 +162,9 @@ def test_without_its_papers_no_version_is_blessed(settings: Settings, store: Sto
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"users": NaN}', b"\xff"])
-def test_metrics_that_cannot_be_read_bless_nothing(settings: Settings, store: Storage, broken: bytes) -> None:
+def test_metrics_that_cannot_be_read_bless_nothing(
+    settings: Settings, store: Storage, broken: bytes
+) -> None:
     store.put(paths.model(VERSION, "metrics.json"), broken)
     with pytest.raises((StorageError, NotBlessedError)):
         run(settings)
@@ -145,17 +183,71 @@ LIVE: Any = {
     [
         ("scheduled__1", "scheduled", "20260312-cccccccccc", date(2026, 3, 12), None, None, None),
         ("scheduled__1", "scheduled", "20260311-cccccccccc", date(2026, 3, 11), None, None, None),
-        ("__airflow_temporary_run_1", "manual", "20260312-cccccccccc", date(2026, 3, 12), "why not", "a tasks test", None),
-        ("manual__1", "manual", "20260310-cccccccccc", date(2026, 3, 10), None, "has seen 2026-03-11 already", None),
+        (
+            "__airflow_temporary_run_1",
+            "manual",
+            "20260312-cccccccccc",
+            date(2026, 3, 12),
+            "why not",
+            "a tasks test",
+            None,
+        ),
+        (
+            "manual__1",
+            "manual",
+            "20260310-cccccccccc",
+            date(2026, 3, 10),
+            None,
+            "has seen 2026-03-11 already",
+            None,
+        ),
         ("manual__1", "manual", "20260310-cccccccccc", date(2026, 3, 10), "by hand", None, None),
-        ("backfill__1", "backfill", "20260312-cccccccccc", date(2026, 3, 12), None, "a backfill", None),
-        ("scheduled__1", "scheduled", "20260312-bbbbbbbbbb", date(2026, 3, 12), None, "rolled back to .* models release", None),
-        ("manual__1", "manual", "20260312-bbbbbbbbbb", date(2026, 3, 12), "by hand", "rolled back to .* models release", None),
-        ("scheduled__1", "scheduled", "20260313-cccccccccc", date(2026, 3, 13), None, "rolled back to", "20260312-bbbbbbbbbb"),
+        (
+            "backfill__1",
+            "backfill",
+            "20260312-cccccccccc",
+            date(2026, 3, 12),
+            None,
+            "a backfill",
+            None,
+        ),
+        (
+            "scheduled__1",
+            "scheduled",
+            "20260312-bbbbbbbbbb",
+            date(2026, 3, 12),
+            None,
+            "rolled back to .* models release",
+            None,
+        ),
+        (
+            "manual__1",
+            "manual",
+            "20260312-bbbbbbbbbb",
+            date(2026, 3, 12),
+            "by hand",
+            "rolled back to .* models release",
+            None,
+        ),
+        (
+            "scheduled__1",
+            "scheduled",
+            "20260313-cccccccccc",
+            date(2026, 3, 13),
+            None,
+            "rolled back to",
+            "20260312-bbbbbbbbbb",
+        ),
     ],
 )
 def test_what_may_go_live_does_so_only_in_a_run_that_publishes(
-    run_id: str, run_type: str, version: str, day: date, reason: str | None, held: str | None, champion: str | None
+    run_id: str,
+    run_type: str,
+    version: str,
+    day: date,
+    reason: str | None,
+    held: str | None,
+    champion: str | None,
 ) -> None:
     run: Any = SimpleNamespace(run_id=run_id, run_type=run_type)
     found = why_not_live(run, {"version": version, "champion": champion}, day, LIVE, reason)

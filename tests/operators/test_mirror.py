@@ -19,19 +19,20 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from worker.conftest import DAY, history, make_job  # noqa: F401
+from support.jobs import DAY, history
 
-from recsys_ops import paths, windows
 from recsys_ops.demo.services import free_port
 from recsys_ops.errors import TrackingError
+from recsys_ops.models.deployments import record_deployment
+from recsys_ops.models.spec import JobSpec
+from recsys_ops.models.verdict import write_verdict
+from recsys_ops.models.version import evaluation_figures
 from recsys_ops.operators.mirror import MirrorOperator
-from recsys_ops.serving import deployments
-from recsys_ops.serving.verdicts import write_verdict
+from recsys_ops.run_day import day_start
 from recsys_ops.settings import load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 from recsys_ops.worker.job import main
-from recsys_ops.worker.model import measure
-from recsys_ops.worker.spec import JobSpec
 
 NAME, PASSWORD = "recsys", "s3cret-s3cret"
 BLESSED = {"blessed": True, "summary": "blessed: NDCG@20 +1.0 %", "rules": [], "forced": None}
@@ -52,16 +53,46 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of an MLflow server. The server's package does not go with ours: it has a virtual environment of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
     uv, python = [sys.executable, "-m", "uv"], folder / "venv/bin/python"
-    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
-    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "mlflow[auth]==3.17.2"], check=True)
+    subprocess.run(
+        [*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True
+    )
+    subprocess.run(
+        [*uv, "pip", "install", "--quiet", "--python", python, "mlflow[auth]==3.17.2"], check=True
+    )
     (folder / "auth.ini").write_text(AUTH)
     port = free_port()
-    stores = ("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", str(folder / "artifacts"))
-    command = [python, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1", "--app-name", "basic-auth"]
-    own = {"MLFLOW_AUTH_CONFIG_PATH": "auth.ini", "MLFLOW_FLASK_SERVER_SECRET_KEY": "any", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    stores = (
+        "--backend-store-uri",
+        "sqlite:///mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    )
+    command = [
+        python,
+        "-m",
+        "mlflow",
+        "server",
+        *stores,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--app-name",
+        "basic-auth",
+    ]
+    own = {
+        "MLFLOW_AUTH_CONFIG_PATH": "auth.ini",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "any",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            command, cwd=folder, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env=os.environ | own,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         for _ in range(500):
@@ -92,10 +123,18 @@ Connect = Callable[..., None]
 def connect(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """Set `mlflow.conn_id`, a connection with these fields, and an experiment of the test's own."""
     for name in ("USERNAME", "PASSWORD", "TOKEN"):
-        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # whatever the operator sets is gone after the test
+        monkeypatch.setenv(
+            f"MLFLOW_TRACKING_{name}", ""
+        )  # whatever the operator sets is gone after the test
 
     def set_up(port: int, **credentials: str) -> None:
-        fields = {"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": port, **credentials}
+        fields = {
+            "conn_type": "http",
+            "schema": "http",
+            "host": "127.0.0.1",
+            "port": port,
+            **credentials,
+        }
         monkeypatch.setenv("AIRFLOW_CONN_TRACKING", json.dumps(fields))
         monkeypatch.setenv("RECSYS_MLFLOW__CONN_ID", "tracking")
         monkeypatch.setenv("RECSYS_MLFLOW__EXPERIMENT", tmp_path.name)
@@ -119,7 +158,7 @@ def mirror(day: date = DAY) -> dict[str, Any]:
         run_id="manual__1",
         run_type="manual",
         logical_date=None,
-        run_after=windows.midnight(DAY + timedelta(days=2)),
+        run_after=day_start(DAY + timedelta(days=2)),
         triggering_user_name=None,
     )
     context: Any = {"dag_run": dag_run, "params": {}}
@@ -134,13 +173,25 @@ def runs(client: MlflowClient, name: str) -> dict[str, Run]:
 
 
 @pytest.fixture
-def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., str]:  # noqa: F811
+def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., str]:
     """Make a day's version with this verdict."""
 
-    def make(day: date, verdict: dict[str, Any], champion: str | None = None, **training: Any) -> str:
-        spec = make_job(history(last=day, users=120), day, champion, price=1.5, factors=8, iterations=1, **training)
+    def make(
+        day: date, verdict: dict[str, Any], champion: str | None = None, **training: Any
+    ) -> str:
+        spec = make_job(
+            history(last=day, users=120),
+            day,
+            champion,
+            price=1.5,
+            factors=8,
+            iterations=1,
+            **training,
+        )
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
-        storage.write_json(paths.model(spec.version, "metrics.json"), measure(storage, spec, 50))
+        storage.write_json(
+            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec, 50)
+        )
         write_verdict(storage, spec.version, verdict)
         return spec.version
 
@@ -152,13 +203,16 @@ def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_
 ) -> None:
     name, day_before = tmp_path.name, DAY - timedelta(days=1)
     good = train(day_before, BLESSED)
-    deployments.record(storage, good, day_before, "blessed")
+    record_deployment(storage, good, day_before, "blessed")
     bad = train(DAY, REFUSED, good)
 
     figures = mirror()
     assert (figures["version"], figures["live"]) == (bad, good)
     found = runs(client, name)
-    assert found.keys() == {good, bad}  # the live one as well, though it was trained before MLflow was there
+    assert found.keys() == {
+        good,
+        bad,
+    }  # the live one as well, though it was trained before MLflow was there
 
     run, metrics = found[bad].data, storage.read_json(paths.model(bad, "metrics.json"))
     for model in ("challenger", "champion", "popularity"):
@@ -174,7 +228,9 @@ def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_
     assert run.tags["recsys.url"] == storage.url(f"models/{bad}")
     assert found[bad].info.status == "FINISHED"
 
-    versions = {v.tags["recsys.version"]: v for v in client.search_model_versions(f"name = '{name}'")}
+    versions = {
+        v.tags["recsys.version"]: v for v in client.search_model_versions(f"name = '{name}'")
+    }
     assert versions.keys() == {good, bad}
     assert versions[bad].run_id == found[bad].info.run_id
     assert versions[bad].tags["recsys.url"] == storage.url(f"models/{bad}")
@@ -183,7 +239,7 @@ def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_
 
     # somebody forces it, and the task runs again
     write_verdict(storage, bad, REFUSED | {"forced": {"reason": "recalled goods", "by": "ann"}})
-    deployments.record(storage, bad, DAY, "recalled goods", "ann")
+    record_deployment(storage, bad, DAY, "recalled goods", "ann")
     mirror()
     again = runs(client, name)
     assert again.keys() == found.keys()
@@ -200,25 +256,35 @@ def test_a_day_whose_training_failed_only_moves_the_alias(
     assert mirror() == {"version": None, "live": None, "champion": None}
     assert runs(client, tmp_path.name) == {}
     good = train(DAY, BLESSED)
-    deployments.record(storage, good, DAY, "blessed")
-    storage.write_json(paths.job(DAY + timedelta(days=1), "spec.json"), {"version": "20260311-0123456789"})
+    record_deployment(storage, good, DAY, "blessed")
+    storage.write_json(
+        paths.job(DAY + timedelta(days=1), "spec.json"), {"version": "20260311-0123456789"}
+    )
     assert mirror(DAY + timedelta(days=1))["version"] is None
-    assert client.get_model_version_by_alias(tmp_path.name, "champion").tags["recsys.version"] == good
+    assert (
+        client.get_model_version_by_alias(tmp_path.name, "champion").tags["recsys.version"] == good
+    )
 
 
 def test_a_wrong_password_says_what_to_check_and_never_itself(
-    mlflow_server: int, connect: Connect, train: Callable[..., str], caplog: pytest.LogCaptureFixture
+    mlflow_server: int,
+    connect: Connect,
+    train: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     train(DAY, BLESSED)
     connect(mlflow_server, login=NAME, password="wr0ng")
     with pytest.raises(
-        TrackingError, match=r"MLflow at http://127.* 401 .*connection tracking \(host, login and password"
+        TrackingError,
+        match=r"MLflow at http://127.* 401 .*connection tracking \(host, login and password",
     ) as error:
         mirror()
     assert "wr0ng" not in f"{error.value}{caplog.text}"
 
 
-def test_a_password_without_a_login_is_the_token_for_what_guards_the_server(connect: Connect, train: Callable[..., str]) -> None:
+def test_a_password_without_a_login_is_the_token_for_what_guards_the_server(
+    connect: Connect, train: Callable[..., str]
+) -> None:
     asked = []
 
     class Guard(BaseHTTPRequestHandler):
@@ -248,6 +314,7 @@ def test_a_server_that_is_away_and_a_connection_that_is_not_there_say_so(
         mirror()
     monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
     with pytest.raises(
-        AirflowFailException, match=r"no connection tracking: add it, type http, or name another in mlflow.conn_id"
+        AirflowFailException,
+        match=r"no connection tracking: add it, type http, or name another in mlflow.conn_id",
     ):
         mirror()

@@ -7,13 +7,14 @@ import json
 import pytest
 import redis
 from operators.test_rollback import SERVING, Task, live, refresh, storage, task  # noqa: F401
-from worker.conftest import DAY, make_job  # noqa: F401
+from support.jobs import DAY
 
-from recsys_ops import cli, paths
-from recsys_ops.serving import deployments
+from recsys_ops import cli
+from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.layout import bucket_of, live_key
 from recsys_ops.serving.publish import live_version
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 Said = pytest.CaptureFixture[str]
 
@@ -36,12 +37,18 @@ def test_status_says_what_is_live_previous_and_noted(live: list[str], capsys: Sa
     assert f"live      {third} in 16 buckets" in out
     assert f"previous  {second} in 16 buckets" in out
     assert f"noted     {third} in file://" in out
-    assert found["versions"] == {"live": {third: 16}, "previous": {second: 16}, "next": {"nothing": 16}}
+    assert found["versions"] == {
+        "live": {third: 16},
+        "previous": {second: 16},
+        "next": {"nothing": 16},
+    }
     assert found["fields"] > 100
     assert found["noted_as_live"]["version"] == third
 
 
-def test_verify_finds_a_list_that_somebody_changed(live: list[str], redis_client: redis.Redis, capsys: Said) -> None:
+def test_verify_finds_a_list_that_somebody_changed(
+    live: list[str], redis_client: redis.Redis, capsys: Said
+) -> None:
     code, out, _ = run(capsys, "verify")
     assert code == 0
     assert f"{live[2]}: " in out and "lists in 16 buckets are as in storage" in out
@@ -52,7 +59,9 @@ def test_verify_finds_a_list_that_somebody_changed(live: list[str], redis_client
     code, _, complaint = run(capsys, "verify")
     assert code == 1
     assert f"bucket {key} is not what version {live[2]} holds: " in complaint
-    assert complaint.endswith(f"1 missing or different: see who else writes to this Redis, then publish {live[2]} again")
+    assert complaint.endswith(
+        f"1 missing or different: see who else writes to this Redis, then publish {live[2]} again"
+    )
 
 
 def test_swap_back_puts_the_previous_version_live_and_keeps_the_newer_one_away(
@@ -68,7 +77,7 @@ def test_swap_back_puts_the_previous_version_live_and_keeps_the_newer_one_away(
 
     assert (code, out) == (0, f"{second} is live; blocked until they are released: {third}\n")
     assert live_version(redis_client, SERVING) == second
-    assert deployments.deployments(storage)[-1]["reason"] == "robots bought everything"
+    assert list_deployments(storage)[-1]["reason"] == "robots bought everything"
     assert refresh(task, DAY)["live"] is False
     code, _, complaint = run(capsys, "swap-back", "--reason", "once more")
     assert code == 1
@@ -85,19 +94,31 @@ def test_show_prints_a_users_items_with_their_titles(
 
     user = storage.read_parquet(paths.model(live[2], "recommendations.parquet"))["user_id"][0]
     items = storage.read_parquet(paths.model(live[2], "items.parquet"))["item_id"]
-    about = {"title": [f"The {item}" for item in items], "category": ["cups"] * len(items), "price": ["3"] * len(items)}
-    storage.write_parquet(paths.catalogue(DAY), pl.DataFrame({"item_id": items, **about, "stock": [1] * len(items)}))
+    about = {
+        "title": [f"The {item}" for item in items],
+        "category": ["cups"] * len(items),
+        "price": ["3"] * len(items),
+    }
+    storage.write_parquet(
+        paths.catalogue(DAY), pl.DataFrame({"item_id": items, **about, "stock": [1] * len(items)})
+    )
 
     code, out, _ = run(capsys, "show", user)
-    first = redis_client.hget(live_key(SERVING, bucket_of(SERVING, user)), user).decode().split(",")[0]
+    first = (
+        redis_client.hget(live_key(SERVING, bucket_of(SERVING, user)), user).decode().split(",")[0]
+    )
 
     assert code == 0
     assert out.splitlines()[0] == f"{user}: personal, version {live[2]}"
     assert out.splitlines()[2].split()[:3] == [first, "The", first]
-    assert run(capsys, "show", "stranger\x1b[2J")[1].startswith("'stranger\\x1b[2J': popular, version")
+    assert run(capsys, "show", "stranger\x1b[2J")[1].startswith(
+        "'stranger\\x1b[2J': popular, version"
+    )
 
 
-def test_a_redis_that_is_away_is_one_line(live: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+def test_a_redis_that_is_away_is_one_line(
+    live: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://127.0.0.1:1")
     code, _, complaint = run(capsys, "show", "ann")
     assert (code, complaint.count("\n")) == (1, 0)

@@ -9,20 +9,26 @@ from typing import Any
 import pytest
 import redis
 from airflow.sdk.exceptions import AirflowFailException
-from worker.conftest import DAY, history, make_job  # noqa: F401
+from support.jobs import DAY, history
 
-from recsys_ops import paths, windows
 from recsys_ops.errors import ServingError
+from recsys_ops.models.deployments import (
+    champion_deployment,
+    list_deployments,
+    read_deployment_state,
+    release_version,
+)
+from recsys_ops.models.spec import JobSpec
+from recsys_ops.models.verdict import write_verdict
 from recsys_ops.operators import rollback
 from recsys_ops.operators.refresh_redis import RefreshRedisOperator
 from recsys_ops.operators.rollback import OFFERED, RollbackOperator, offer_versions
-from recsys_ops.serving import deployments
+from recsys_ops.run_day import TASKS_TEST_PREFIX, day_start
 from recsys_ops.serving.publish import live_version
-from recsys_ops.serving.verdicts import write_verdict
 from recsys_ops.settings import ServingSettings, load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 from recsys_ops.worker.job import main
-from recsys_ops.worker.spec import JobSpec
 
 SERVING = ServingSettings(prefix="rollback", buckets=16)
 BLESSED = {"blessed": True, "summary": "blessed: fine", "rules": [], "forced": None}
@@ -35,7 +41,9 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def task(storage: Storage, redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
+def task(
+    storage: Storage, redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Task]:
     """Run a task of ours in a run that `ann` triggered."""
     for name, value in {
         "RECSYS_STORAGE__ROOT": storage.root,
@@ -47,9 +55,13 @@ def task(storage: Storage, redis_client: redis.Redis, redis_url: str, monkeypatc
     load_settings.cache_clear()
 
     def run(operator: Any, run_id: str = "manual__now", **params: str) -> dict[str, Any]:
-        after = windows.midnight(DAY + timedelta(days=2))
+        after = day_start(DAY + timedelta(days=2))
         dag_run = SimpleNamespace(
-            run_id=run_id, run_type="manual", logical_date=None, run_after=after, triggering_user_name="ann"
+            run_id=run_id,
+            run_type="manual",
+            logical_date=None,
+            run_after=after,
+            triggering_user_name="ann",
         )
         return operator.execute({"dag_run": dag_run, "params": params})
 
@@ -58,11 +70,17 @@ def task(storage: Storage, redis_client: redis.Redis, redis_url: str, monkeypatc
 
 
 @pytest.fixture
-def live(storage: Storage, task: Task, make_job: Callable[..., JobSpec]) -> list[str]:  # noqa: F811
+def live(storage: Storage, task: Task, make_job: Callable[..., JobSpec]) -> list[str]:
     """Three versions of three days that went live one after the other, the last is live."""
     versions = []
     for day in (DAY - timedelta(days=2), DAY - timedelta(days=1), DAY):
-        spec = make_job(history(last=day, users=120), day, versions[-1] if versions else None, iterations=1, factors=8)
+        spec = make_job(
+            history(last=day, users=120),
+            day,
+            versions[-1] if versions else None,
+            iterations=1,
+            factors=8,
+        )
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
         storage.write_json(paths.model(spec.version, "metrics.json"), {})
         write_verdict(storage, spec.version, BLESSED)
@@ -76,8 +94,12 @@ def refresh(task: Task, day: Any, **params: str) -> dict[str, Any]:
     return task(RefreshRedisOperator(task_id="refresh_redis", day=str(day)), **params)
 
 
-def roll_back(task: Task, version: str, reason: str = "robots bought everything", **run: str) -> dict[str, Any]:
-    return task(RollbackOperator(task_id="rollback", day=str(DAY)), version=version, reason=reason, **run)
+def roll_back(
+    task: Task, version: str, reason: str = "robots bought everything", **run: str
+) -> dict[str, Any]:
+    return task(
+        RollbackOperator(task_id="rollback", day=str(DAY)), version=version, reason=reason, **run
+    )
 
 
 def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_released(
@@ -86,8 +108,12 @@ def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_rel
     first, second, third = live
     figures = roll_back(task, first)
     assert live_version(redis_client, SERVING) == first
-    assert (figures["live"], figures["rolled_back_from"], figures["by"]) == (True, sorted([second, third]), "ann")
-    assert deployments.deployments(storage)[-1] == {
+    assert (figures["live"], figures["rolled_back_from"], figures["by"]) == (
+        True,
+        sorted([second, third]),
+        "ann",
+    )
+    assert list_deployments(storage)[-1] == {
         "version": first,
         "day": str(DAY - timedelta(days=2)),
         "reason": "robots bought everything",
@@ -99,9 +125,9 @@ def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_rel
             assert held["live"] is False
             assert f"rolled back to {first}: robots bought everything" in held["held_back"]
     assert live_version(redis_client, SERVING) == first
-    assert deployments.champion(storage, DAY + timedelta(days=1))["version"] == first
+    assert champion_deployment(storage, DAY + timedelta(days=1))["version"] == first
 
-    deployments.release(storage, third)
+    release_version(storage, third)
     assert refresh(task, DAY)["live"] is True
     assert live_version(redis_client, SERVING) == third
 
@@ -113,22 +139,26 @@ def test_a_blocked_version_that_a_person_chooses_is_released(
     roll_back(task, first)
     roll_back(task, third, "it was the catalogue after all")
     assert live_version(redis_client, SERVING) == third
-    assert list(deployments.read_live(storage)["blocked"]) == [second]
+    assert list(read_deployment_state(storage)["blocked"]) == [second]
 
 
 def test_a_rollback_that_failed_is_finished_by_the_next_try(
-    storage: Storage, task: Task, live: list[str], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    storage: Storage,
+    task: Task,
+    live: list[str],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://127.0.0.1:1")
         with pytest.raises(ServingError):
             roll_back(task, live[0])
     assert live_version(redis_client, SERVING) == live[2]
-    assert deployments.deployments(storage)[-1]["version"] == live[2]
+    assert list_deployments(storage)[-1]["version"] == live[2]
     for _ in range(2):
         assert roll_back(task, live[0])["rolled_back_from"] == sorted(live[1:])
     assert live_version(redis_client, SERVING) == live[0]
-    assert [d["version"] for d in deployments.deployments(storage)] == [*live, live[0]]
+    assert [d["version"] for d in list_deployments(storage)] == [*live, live[0]]
 
 
 def test_what_is_damaged_refused_or_not_there_never_goes_live(
@@ -143,8 +173,13 @@ def test_what_is_damaged_refused_or_not_there_never_goes_live(
         assert live_version(redis_client, SERVING) == third
         assert storage.get(paths.LIVE) == before
 
-    refused("20200101-0000000000", f"no model version 20200101-0000000000; there are {third}, {second}, {first}")
-    write_verdict(storage, first, BLESSED | {"blessed": False, "summary": "not blessed: NDCG@20 −7.2 %"})
+    refused(
+        "20200101-0000000000",
+        f"no model version 20200101-0000000000; there are {third}, {second}, {first}",
+    )
+    write_verdict(
+        storage, first, BLESSED | {"blessed": False, "summary": "not blessed: NDCG@20 −7.2 %"}
+    )
     refused(first, "not blessed: NDCG@20")
     data = bytearray(storage.get(paths.model(second, "recommendations.parquet")))
     data[-1] ^= 1
@@ -156,7 +191,7 @@ def test_a_tasks_test_checks_and_publishes_nothing(
     storage: Storage, task: Task, live: list[str], redis_client: redis.Redis
 ) -> None:
     before = storage.get(paths.LIVE)
-    figures = roll_back(task, live[0], run_id=f"{windows.TASKS_TEST_PREFIX}x")
+    figures = roll_back(task, live[0], run_id=f"{TASKS_TEST_PREFIX}x")
     assert (figures["live"], figures["held_back"]) == (False, "a tasks test publishes nothing")
     assert live_version(redis_client, SERVING) == live[2]
     assert storage.get(paths.LIVE) == before
@@ -166,6 +201,8 @@ def test_the_form_offers_the_blessed_versions_but_the_live_one(
     task: Task, live: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered: dict[str, Any] = {}
-    monkeypatch.setattr(rollback.Variable, "set", lambda name, value, serialize_json: offered.update({name: value}))
+    monkeypatch.setattr(
+        rollback.Variable, "set", lambda name, value, serialize_json: offered.update({name: value})
+    )
     offer_versions({})  # type: ignore[typeddict-item]
     assert offered == {OFFERED: [live[1], live[0]]}

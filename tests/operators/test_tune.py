@@ -9,27 +9,37 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from worker.conftest import history as tastes
+from support.jobs import history as tastes
 
-from recsys_ops import history, paths
 from recsys_ops.errors import ModelError, RecsysError, WorkerError
-from recsys_ops.launch.base import Job, Status
+from recsys_ops.history.table import replace_days
+from recsys_ops.launchers.base import Job, JobStatus
+from recsys_ops.models.spec import read_spec
 from recsys_ops.operators import train_on_worker
-from recsys_ops.operators.adopt import adopted, note_taken_up
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
-from recsys_ops.operators.tune import AskOperator, ProposeOperator, TellOperator, TrialOperator, corner, read_study
+from recsys_ops.operators.tune import (
+    AskOperator,
+    ProposeOperator,
+    TellOperator,
+    TrialOperator,
+    corner,
+    read_study,
+)
 from recsys_ops.settings import Settings, load_settings, settings_file
-from recsys_ops.storage import Storage
-from recsys_ops.worker import files
+from recsys_ops.storage import paths, serialization
+from recsys_ops.storage.objects import Storage
+from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
 from recsys_ops.worker.job import main
-from recsys_ops.worker.spec import read_spec
 
 DAY = date(2026, 3, 10)
 TUNING = {
     "days": 2,
     "batches": 2,
     "batch_size": 2,
-    "search": {"training.factors": {"low": 8, "high": 16}, "training.iterations": {"low": 4, "high": 6}},
+    "search": {
+        "training.factors": {"low": 8, "high": 16},
+        "training.iterations": {"low": 4, "high": 6},
+    },
 }
 
 
@@ -52,7 +62,7 @@ class InThisProcess:
         main(job.spec_url)
         return job.name
 
-    def status(self, job_id: str) -> Status:
+    def status(self, job_id: str) -> JobStatus:
         return "succeeded"
 
     def wait(self, job: Job, job_id: str, tell: Callable[[str], None]) -> None: ...
@@ -67,7 +77,9 @@ class InThisProcess:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     """A history of 15 days, and a study of two batches of two trials, each scored on two days."""
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}/blob")
-    (tmp_path / "recsys.yaml").write_text(yaml.safe_dump(yaml.safe_load(settings_file().read_text()) | {"tuning": TUNING}))
+    (tmp_path / "recsys.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load(settings_file().read_text()) | {"tuning": TUNING})
+    )
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
     monkeypatch.setenv("RECSYS_CONFIDENCE__WINDOW_DAYS", "30")
     load_settings.cache_clear()
@@ -78,7 +90,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
         *("day", "user_id", "item_id", "event_type"),
         event_id=pl.format("e{}", "n"), event_time=at, recorded_at=at, quantity=pl.lit(1), value=pl.lit(None, pl.Float64),
     )  # fmt: skip
-    history.replace_days(made, rows.drop("day"), DAY - timedelta(days=14), DAY)
+    replace_days(made, rows.drop("day"), DAY - timedelta(days=14), DAY)
     yield made
     load_settings.cache_clear()
 
@@ -112,7 +124,10 @@ def propose() -> dict[str, Any]:
 
 
 def test_a_study_from_its_first_trial_to_its_proposal(
-    store: Storage, launcher: InThisProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: Storage,
+    launcher: InThisProcess,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RECSYS_TRAINING__FACTORS", "1")
     monkeypatch.setenv("RECSYS_TRAINING__ITERATIONS", "1")
@@ -127,8 +142,13 @@ def test_a_study_from_its_first_trial_to_its_proposal(
     assert study.plan.days == (DAY, DAY - timedelta(days=1))
     assert [trial.state for trial in study.trials] == ["complete"] * 4
     own = corner(store, DAY, 1)
-    assert {path.rpartition("/")[2] for path in own.list("jobs")} == {"spec.json", "result.json", "worker.log", "ndcg.npz"}
-    ndcg = files.to_arrays(own.get(paths.job(DAY, "ndcg.npz")))["ndcg"]
+    assert {path.rpartition("/")[2] for path in own.list("jobs")} == {
+        "spec.json",
+        "result.json",
+        "worker.log",
+        "ndcg.npz",
+    }
+    ndcg = serialization.to_arrays(own.get(paths.job(DAY, "ndcg.npz")))["ndcg"]
     assert ndcg.mean() == pytest.approx(study.trials[1].values[0])
     assert store.list("models") == own.list("models") == []
 
@@ -136,11 +156,19 @@ def test_a_study_from_its_first_trial_to_its_proposal(
     propose()
     proposal = store.read_json(paths.study(DAY, "proposal.json"))
     best = study.trials[proposal["trial"]]
-    assert best.mean == max(trial.mean or 0 for trial in study.trials) == pytest.approx(proposal["ndcg"]["proposed"])
-    assert proposal["gain"] == pytest.approx(proposal["ndcg"]["proposed"] - proposal["ndcg"]["current"])
+    assert (
+        best.mean
+        == max(trial.mean or 0 for trial in study.trials)
+        == pytest.approx(proposal["ndcg"]["proposed"])
+    )
+    assert proposal["gain"] == pytest.approx(
+        proposal["ndcg"]["proposed"] - proposal["ndcg"]["current"]
+    )
     assert proposal["better"]
     assert proposal["interval"][0] < proposal["gain"] < proposal["interval"][1]
-    assert proposal["settings"] == {"training": {name.partition(".")[2]: value for name, value in best.params.items()}}
+    assert proposal["settings"] == {
+        "training": {name.partition(".")[2]: value for name, value in best.params.items()}
+    }
     assert f"training:\n  factors: {best.params['training.factors']}" in caplog.text
 
 
@@ -166,7 +194,11 @@ def test_a_trial_that_is_staged_brings_back_its_scores(
 
 def test_a_cleared_run_goes_on_with_what_there_is(store: Storage, launcher: InThisProcess) -> None:
     assert ask(1) == [0, 1]
-    launcher.ill = lambda url: WorkerError("the machine was taken away") if str(DAY - timedelta(days=1)) in url[-25:] else None
+    launcher.ill = lambda url: (
+        WorkerError("the machine was taken away")
+        if str(DAY - timedelta(days=1)) in url[-25:]
+        else None
+    )
     with pytest.raises(WorkerError):
         trial(1)
     asked = read_study(store, DAY)
@@ -179,9 +211,13 @@ def test_a_cleared_run_goes_on_with_what_there_is(store: Storage, launcher: InTh
     assert (trial(1), len(launcher.jobs)) == (first, tried + 1)
 
 
-def test_failed_trials_are_told_and_the_study_goes_on_without_them(store: Storage, launcher: InThisProcess) -> None:
+def test_failed_trials_are_told_and_the_study_goes_on_without_them(
+    store: Storage, launcher: InThisProcess
+) -> None:
     ask(1)
-    launcher.ill = lambda url: ModelError("the factors are not finite") if "/trials/1/" in url else None
+    launcher.ill = lambda url: (
+        ModelError("the factors are not finite") if "/trials/1/" in url else None
+    )
     trial(0)
     with pytest.raises(ModelError):
         trial(1)
@@ -193,7 +229,9 @@ def test_failed_trials_are_told_and_the_study_goes_on_without_them(store: Storag
     assert store.list(paths.trial(DAY, 1, "jobs/day=2026-03-10/train")) == []
 
 
-@pytest.mark.parametrize(("scored", "words"), [([], "no trial of batch 1"), ([1], "trial 0, the settings as they are")])
+@pytest.mark.parametrize(
+    ("scored", "words"), [([], "no trial of batch 1"), ([1], "trial 0, the settings as they are")]
+)
 def test_a_batch_without_anything_to_compare_with_fails(
     scored: list[int], words: str, store: Storage, launcher: InThisProcess
 ) -> None:
@@ -208,7 +246,10 @@ def test_a_trial_that_falls_behind_is_ended_early(store: Storage, launcher: InTh
     ask(1)
     study = read_study(store, DAY).model_dump(mode="json")
     good = study["trials"][0] | {"state": "complete", "values": [1.0, 1.0]}
-    study["trials"] = [*({**good, "number": n} for n in range(3)), {**study["trials"][1], "number": 3, "batch": 2}]
+    study["trials"] = [
+        *({**good, "number": n} for n in range(3)),
+        {**study["trials"][1], "number": 3, "batch": 2},
+    ]
     store.write_json(paths.study(DAY, "study.json"), study)
     assert trial(3)["state"] == "pruned"
     assert len(launcher.jobs) == 1
@@ -254,38 +295,49 @@ def adopts(store: Storage, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def proposed(store: Storage, study: date, **changes: Any) -> None:
-    store.write_json(paths.study(study, "proposal.json"), {**PROPOSAL, "configured": CONFIGURED, **changes})
+    store.write_json(
+        paths.study(study, "proposal.json"), {**PROPOSAL, "configured": CONFIGURED, **changes}
+    )
 
 
 def factors(store: Storage, settings: Settings, day: date) -> int:
-    return adopted(store, settings, day)[0].training.factors
+    return with_adopted_proposal(store, settings, day)[0].training.factors
 
 
 def test_the_newest_better_proposal_of_an_earlier_day_is_taken_up_where_the_settings_say_so(
     store: Storage, adopts: Settings
 ) -> None:
     week = timedelta(days=7)
-    assert adopted(store, adopts, DAY) == (adopts, None)
+    assert with_adopted_proposal(store, adopts, DAY) == (adopts, None)
     proposed(store, DAY - week)
     proposed(store, DAY, better=False)
-    found, study = adopted(store, adopts, DAY + week)
-    assert (found.training.factors, found.confidence.alpha, found.training.seed, study) == (9, 3.0, 1, DAY - week)
-    assert adopted(store, adopts, DAY - week) == (adopts, None)
+    found, study = with_adopted_proposal(store, adopts, DAY + week)
+    assert (found.training.factors, found.confidence.alpha, found.training.seed, study) == (
+        9,
+        3.0,
+        1,
+        DAY - week,
+    )
+    assert with_adopted_proposal(store, adopts, DAY - week) == (adopts, None)
     proposed(store, DAY, settings={"training": {"factors": 11}})
     assert (factors(store, adopts, DAY), factors(store, adopts, DAY + week)) == (9, 11)
     off = adopts.model_copy(update={"tuning": adopts.tuning.model_copy(update={"adopt": False})})
-    assert adopted(store, off, DAY + week) == (off, None)
-    edited = adopts.model_copy(update={"training": adopts.training.model_copy(update={"factors": 128})})
-    assert adopted(store, edited, DAY + week) == (edited, None)
+    assert with_adopted_proposal(store, off, DAY + week) == (off, None)
+    edited = adopts.model_copy(
+        update={"training": adopts.training.model_copy(update={"factors": 128})}
+    )
+    assert with_adopted_proposal(store, edited, DAY + week) == (edited, None)
 
 
-def test_a_proposal_whose_first_challenger_was_refused_is_dropped_the_next_day(store: Storage, adopts: Settings) -> None:
+def test_a_proposal_whose_first_challenger_was_refused_is_dropped_the_next_day(
+    store: Storage, adopts: Settings
+) -> None:
     day = DAY + timedelta(days=1)
     proposed(store, DAY - timedelta(days=7))
     proposed(store, DAY, settings={"training": {"factors": 11}})
     for version in ("half-done", "refused"):
-        note_taken_up(store, DAY, day, version)
-    note_taken_up(store, DAY, day + timedelta(days=1), "a later one")
+        record_first_use(store, DAY, day, version)
+    record_first_use(store, DAY, day + timedelta(days=1), "a later one")
     assert factors(store, adopts, day + timedelta(days=1)) == 11
     store.write_json(paths.model("refused", "verdict.json"), {"blessed": False, "forced": None})
     assert [factors(store, adopts, day + timedelta(days=n)) for n in (0, 1)] == [11, 9]
@@ -293,14 +345,22 @@ def test_a_proposal_whose_first_challenger_was_refused_is_dropped_the_next_day(s
     assert factors(store, adopts, day + timedelta(days=1)) == 11
 
 
-def test_the_challenger_is_built_with_the_proposal_and_says_so(store: Storage, adopts: Settings) -> None:
+def test_the_challenger_is_built_with_the_proposal_and_says_so(
+    store: Storage, adopts: Settings
+) -> None:
     study = DAY - timedelta(days=1)
     proposed(store, study)
     store.write_parquet(
-        paths.catalogue(DAY), pl.DataFrame({"item_id": ["item-0"], "category": "home", "status": "published", "stock": 1})
+        paths.catalogue(DAY),
+        pl.DataFrame(
+            {"item_id": ["item-0"], "category": "home", "status": "published", "stock": 1}
+        ),
     )
     figures = run(BuildMatrixOperator(task_id="build_matrix"))
     spec = read_spec(store, DAY)
     assert figures["proposal"] == str(study)
     assert (spec.training.factors, spec.confidence.alpha) == (9, 3.0)
-    assert store.read_json(paths.study(study, "taken_up.json")) == {"day": str(DAY), "version": spec.version}
+    assert store.read_json(paths.study(study, "taken_up.json")) == {
+        "day": str(DAY),
+        "version": spec.version,
+    }

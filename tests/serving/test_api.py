@@ -23,29 +23,34 @@ import pytest
 import redis
 import uvicorn
 from fastapi import FastAPI
-from worker.conftest import make_job  # noqa: F401
+from support.redis_lists import lists_of
 
-from recsys_ops import paths
 from recsys_ops.als.factors import Factors
 from recsys_ops.demo import services
 from recsys_ops.errors import ModelError, SettingsError
+from recsys_ops.lists.fold_in import FoldIn
 from recsys_ops.serving import live_model
 from recsys_ops.serving.api import create_app
 from recsys_ops.serving.client import Address, connect_async
-from recsys_ops.serving.fold_in import FoldIn
-from recsys_ops.serving.live_model import LiveModel, LiveModels, Product
+from recsys_ops.serving.live_model import LiveModel, LiveModels, Product, load_live_model
 from recsys_ops.serving.publish import publish
 from recsys_ops.serving.store import AsyncRecommendationStore
-from recsys_ops.settings import ConfidenceSettings, ListsSettings, Settings, TrainingSettings, load_settings
-from recsys_ops.storage import Storage
-from serving.conftest import lists_of
+from recsys_ops.settings import (
+    ConfidenceSettings,
+    ListsSettings,
+    Settings,
+    TrainingSettings,
+    load_settings,
+)
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 CUPS = ["cup-1", "cup-2", "cup-3", "pan-1", "pan-2", "pan-3"]
 V1 = lists_of(
     {"ann": ["cup-1", "pan-2", "pan-1"]},
     ["pan-1", "cup-1"],
     similar={"cup-1": ["cup-2", "cup-3"]},
-    together={"cup-1": ["pan-1"]},
+    bought_together={"cup-1": ["pan-1"]},
     categories={"cups": ["cup-3", "cup-1"]},
     trending=["pan-3"],
 )
@@ -54,7 +59,7 @@ HOSTILE = [
     "/", "//", "a/b", "../../etc/passwd", "a/recommendations", "/recommendations", "%2F", "%", "%00", "%zz", "?", "?n=1", "#",
     "a#b", "&n=3", "\x00", "nul\x00nul", "\r\n", "a\r\nSet-Cookie: x=1", "line\nbreak", "\n", "trailing\n", "\t", " ", "  a",
     "+", "a b", ";", ":", "*", "_popular", "_version", "_layout", "_trending", "__popular", "_", "_similar:cup-1",
-    "_together:cup-1", "_category:cups", "recsys:{0}", "recsys:{0}:next", "{0}", "$5\r\nhello", "*1\r\n$8\r\nFLUSHALL\r\n",
+    "_bought_together:cup-1", "_category:cups", "recsys:{0}", "recsys:{0}:next", "{0}", "$5\r\nhello", "*1\r\n$8\r\nFLUSHALL\r\n",
     "\r\nFLUSHALL\r\n", "'; DROP TABLE users; --", '"', "'", '\\', "`id`", "$(id)", "${jndi:ldap://x}", "{{7*7}}",
     "<script>alert(1)</script>", "%s%n", "{}", "[]", '{"$gt": ""}', "null", "None", "undefined", "NaN", "true", "-1", "0",
     "00", "1e309", "9007199254740993", "٣", "é", "e\u0301", "Zoë 😀", "日本語", "\u202eabc", "\u200b", "\ufeff", "\uffff",
@@ -94,12 +99,19 @@ def shop(server: int, given: Settings) -> redis.Redis:
 def models(given: Settings, monkeypatch: pytest.MonkeyPatch) -> LiveModels:
     """Of any version: two kinds of things, of which people like the one or the other; pan-3 may not be recommended."""
     taste = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
-    items = pl.DataFrame({"item_id": CUPS, "eligible": [True] * 5 + [False], "popularity": np.full(6, 40.0)})
+    items = pl.DataFrame(
+        {"item_id": CUPS, "eligible": [True] * 5 + [False], "popularity": np.full(6, 40.0)}
+    )
     fold_in = FoldIn(
-        Factors(taste, taste * np.array([[1], [0.9], [0.8]] * 2, np.float32)), items, ConfidenceSettings(), TrainingSettings()
+        Factors(taste, taste * np.array([[1], [0.9], [0.8]] * 2, np.float32)),
+        items,
+        ConfidenceSettings(),
+        TrainingSettings(),
     )
     products = {"cup-1": Product("A cup", "cups", 3.5), "cup-2": Product(None, None, None)}
-    monkeypatch.setattr(live_model, "load", lambda _, version: LiveModel(version, fold_in, products))
+    monkeypatch.setattr(
+        live_model, "load_live_model", lambda _, version: LiveModel(version, fold_in, products)
+    )
     return LiveModels(Storage(given.storage.root))
 
 
@@ -110,7 +122,9 @@ def made(settings: Settings, port: int, models: LiveModels, key: str | None = No
 
 def with_api(settings: Settings, **api: Any) -> Settings:
     serving = settings.serving
-    return settings.model_copy(update={"serving": serving.model_copy(update={"api": serving.api.model_copy(update=api)})})
+    return settings.model_copy(
+        update={"serving": serving.model_copy(update={"api": serving.api.model_copy(update=api)})}
+    )
 
 
 @contextmanager
@@ -136,7 +150,9 @@ def until(done: Callable[[], Any], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-def http(shop: redis.Redis, given: Settings, server: int, models: LiveModels) -> Iterator[httpx.Client]:
+def http(
+    shop: redis.Redis, given: Settings, server: int, models: LiveModels
+) -> Iterator[httpx.Client]:
     with served(made(given, server, models)) as client:
         until(lambda: models.current)
         yield client
@@ -151,19 +167,24 @@ def http(shop: redis.Redis, given: Settings, server: int, models: LiveModels) ->
         ("/users//recommendations", ["pan-1", "cup-1"], "popular"),
         ("/items/cup-1/similar", ["cup-2", "cup-3"], "similar"),
         ("/items/ann/similar", ["pan-1", "cup-1"], "popular"),
-        ("/items/cup-1/bought-together", ["pan-1"], "together"),
+        ("/items/cup-1/bought-together", ["pan-1"], "bought_together"),
         ("/popular", ["pan-1", "cup-1"], "popular"),
         ("/popular?category=cups", ["cup-3", "cup-1"], "category"),
         ("/popular?category=none", ["pan-1", "cup-1"], "popular"),
         ("/trending", ["pan-3"], "trending"),
     ],
 )
-def test_every_list_is_answered_with_its_source_and_version(http: httpx.Client, path: str, items: list[str], source: str) -> None:
+def test_every_list_is_answered_with_its_source_and_version(
+    http: httpx.Client, path: str, items: list[str], source: str
+) -> None:
     answer = http.get(path)
 
     assert answer.status_code == 200
     assert answer.json() == {"items": items, "source": source, "version": "v1"}
-    assert (answer.headers["etag"], answer.headers["cache-control"]) == ('"v1"', "private, no-cache")
+    assert (answer.headers["etag"], answer.headers["cache-control"]) == (
+        '"v1"',
+        "private, no-cache",
+    )
 
 
 def test_details_are_those_of_the_catalogue_and_null_where_it_has_none(http: httpx.Client) -> None:
@@ -181,39 +202,57 @@ def test_a_basket_is_folded_in(http: httpx.Client) -> None:
     answer = http.post("/recommendations", json={"items": ["cup-2", "nothing"]})
     both = http.post("/recommendations?details=true", json={"items": ["cup-2", "pan-1"], "n": 1.0})
 
-    assert answer.json() == {"items": ["cup-1", "cup-3", "pan-1"], "source": "fold_in", "version": "v1"}
-    assert both.json()["items"] == [{"id": "cup-1", "title": "A cup", "category": "cups", "price": 3.5}]
+    assert answer.json() == {
+        "items": ["cup-1", "cup-3", "pan-1"],
+        "source": "fold_in",
+        "version": "v1",
+    }
+    assert both.json()["items"] == [
+        {"id": "cup-1", "title": "A cup", "category": "cups", "price": 3.5}
+    ]
     assert "etag" not in answer.headers
 
 
 @pytest.mark.parametrize("basket", [[], ["nothing"]])
-def test_a_basket_of_nothing_known_gets_what_is_popular(http: httpx.Client, basket: list[str]) -> None:
+def test_a_basket_of_nothing_known_gets_what_is_popular(
+    http: httpx.Client, basket: list[str]
+) -> None:
     answer = http.post("/recommendations", json={"items": basket, "n": 1})
 
     assert answer.json() == {"items": ["pan-1"], "source": "popular", "version": "v1"}
 
 
 @pytest.mark.parametrize("tag", ['"v1"', 'W/"v1"', '"v0", "v1"', "*"])
-def test_what_has_not_changed_is_not_sent_again(http: httpx.Client, shop: redis.Redis, given: Settings, tag: str) -> None:
+def test_what_has_not_changed_is_not_sent_again(
+    http: httpx.Client, shop: redis.Redis, given: Settings, tag: str
+) -> None:
     def again() -> httpx.Response:
         return http.get("/users/ann/recommendations", headers={"If-None-Match": tag})
 
     unchanged = again()
-    assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", '"v1"')
+    assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (
+        304,
+        b"",
+        '"v1"',
+    )
     publish(shop, given.serving, "v2", V2)
     assert again().status_code == (304 if tag == "*" else 200)
 
 
 def test_a_new_version_is_loaded_while_the_old_one_answers(
-    http: httpx.Client, shop: redis.Redis, given: Settings, models: LiveModels, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client,
+    shop: redis.Redis,
+    given: Settings,
+    models: LiveModels,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load, release = live_model.load, threading.Event()
+    load, release = load_live_model, threading.Event()
 
     def slow(storage: Storage, version: str) -> LiveModel:
         release.wait(20)
         return load(storage, version)
 
-    monkeypatch.setattr(live_model, "load", slow)
+    monkeypatch.setattr(live_model, "load_live_model", slow)
     publish(shop, given.serving, "v2", V2)
 
     meanwhile = http.post("/recommendations", json={"items": ["cup-1"]})
@@ -232,7 +271,12 @@ def test_a_new_version_is_loaded_while_the_old_one_answers(
 
 @pytest.mark.parametrize("error", [ModelError("damaged"), ValueError("nobody thought of this")])
 def test_before_a_model_is_loaded_only_fold_in_has_to_wait(
-    shop: redis.Redis, given: Settings, server: int, models: LiveModels, monkeypatch: pytest.MonkeyPatch, error: Exception
+    shop: redis.Redis,
+    given: Settings,
+    server: int,
+    models: LiveModels,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     tried = []
 
@@ -240,7 +284,7 @@ def test_before_a_model_is_loaded_only_fold_in_has_to_wait(
         tried.append(version)
         raise error
 
-    monkeypatch.setattr(live_model, "load", fails)
+    monkeypatch.setattr(live_model, "load_live_model", fails)
     with served(made(given, server, models)) as http:
         answers = [http.post("/recommendations", json={"items": ["cup-1"]}) for _ in range(5)]
         assert http.get("/users/ann/recommendations").status_code == 200
@@ -255,7 +299,7 @@ def test_before_a_model_is_loaded_only_fold_in_has_to_wait(
 def test_a_half_swapped_redis_has_each_version_loaded_once(
     models: LiveModels, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    load, tried = live_model.load, []
+    load, tried = load_live_model, []
 
     def counted(storage: Storage, version: str) -> LiveModel:
         tried.append(version)
@@ -269,7 +313,7 @@ def test_a_half_swapped_redis_has_each_version_loaded_once(
                 models.notice(version)
                 await asyncio.sleep(0.002)
 
-    monkeypatch.setattr(live_model, "load", counted)
+    monkeypatch.setattr(live_model, "load_live_model", counted)
     asyncio.run(meet_both(100))
     assert sorted(tried) == ["v1", "v2"]
 
@@ -336,7 +380,9 @@ def test_errors_have_one_shape(http: httpx.Client) -> None:
         assert list(answer.json()) == ["detail"]
 
 
-def test_a_fault_of_its_own_is_an_answer_too(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_its_own_is_an_answer_too(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FoldIn, "recommend", lambda *_: 1 / 0)
 
     answer = http.post("/recommendations", json={"items": ["cup-1"]})
@@ -358,7 +404,12 @@ def test_without_the_key_nothing_but_health_is_answered(
                 assert "X-API-Key" in refused.json()["detail"]
             assert http.get(path, headers={b"X-API-Key": "kéy".encode()}).status_code == 200
         assert http.get("/health").status_code == 200
-        assert http.get("/openapi.json").json()["components"]["securitySchemes"]["APIKeyHeader"]["name"] == "X-API-Key"
+        assert (
+            http.get("/openapi.json").json()["components"]["securitySchemes"]["APIKeyHeader"][
+                "name"
+            ]
+            == "X-API-Key"
+        )
 
 
 @pytest.mark.parametrize("key", [None, "", " \n", os.fsdecode(b"\xe9"), "two\nlines"])
@@ -369,7 +420,9 @@ def test_a_key_that_is_required_must_be_there_and_usable(
         made(with_api(given, require_key=True), server, models, key)
 
 
-def test_a_line_break_after_the_key_does_not_count(shop: redis.Redis, given: Settings, server: int, models: LiveModels) -> None:
+def test_a_line_break_after_the_key_does_not_count(
+    shop: redis.Redis, given: Settings, server: int, models: LiveModels
+) -> None:
     with served(made(with_api(given, require_key=True), server, models, " s3cret\r\n")) as http:
         assert http.get("/popular", headers={"X-API-Key": "s3cret"}).status_code == 200
         assert http.get("/popular", headers={"X-API-Key": "secret"}).status_code == 401
@@ -393,7 +446,9 @@ def test_who_asks_too_often_is_told_when_to_come_back(
 
 
 def refused_quickly(http: httpx.Client) -> None:
-    requests: list[tuple[str, str, Any]] = [("GET", path, None) for path in ("/users/ann/recommendations", "/health", "/version")]
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", path, None) for path in ("/users/ann/recommendations", "/health", "/version")
+    ]
     for method, path, body in [*requests, ("POST", "/recommendations", {"items": ["cup-1"]})]:
         began = time.monotonic()
         answer = http.request(method, path, json=body)
@@ -402,7 +457,9 @@ def refused_quickly(http: httpx.Client) -> None:
         assert "127.0.0.1" not in answer.text
 
 
-def test_a_redis_that_hangs_or_is_gone_gives_503_and_comes_back(given: Settings, models: LiveModels, tmp_path: Path) -> None:
+def test_a_redis_that_hangs_or_is_gone_gives_503_and_comes_back(
+    given: Settings, models: LiveModels, tmp_path: Path
+) -> None:
     with services.redis_server(tmp_path / "one") as port:
         client = redis.Redis(port=port)
         publish(client, given.serving, "v1", V1)
@@ -419,7 +476,9 @@ def test_a_redis_that_hangs_or_is_gone_gives_503_and_comes_back(given: Settings,
             os.kill(pid, signal.SIGKILL)
             until(lambda: socket.socket().connect_ex(("127.0.0.1", port)))
             refused_quickly(http)
-            with services.redis_server(tmp_path / "one", port):  # its append-only file is still there
+            with services.redis_server(
+                tmp_path / "one", port
+            ):  # its append-only file is still there
                 assert http.get("/users/ann/recommendations").json()["source"] == "personal"
 
 
@@ -428,7 +487,9 @@ def at_once(port: int, clients: int) -> set[int]:
 
     async def one(number: int) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET /users/{number}/recommendations HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"GET /users/{number}/recommendations HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode()
+        )
         status = (await reader.readline()).split()[1]
         writer.close()
         return int(status)
@@ -443,7 +504,9 @@ def test_three_hundred_clients_at_once_are_all_answered(http: httpx.Client) -> N
     assert at_once(http.base_url.port, 300) == {200}
 
 
-def test_clients_of_a_redis_that_hangs_wait_no_longer_than_one(given: Settings, models: LiveModels, tmp_path: Path) -> None:
+def test_clients_of_a_redis_that_hangs_wait_no_longer_than_one(
+    given: Settings, models: LiveModels, tmp_path: Path
+) -> None:
     with services.redis_server(tmp_path) as port:
         client = redis.Redis(port=port)
         publish(client, given.serving, "v1", V1)
@@ -458,14 +521,20 @@ def test_clients_of_a_redis_that_hangs_wait_no_longer_than_one(given: Settings, 
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_an_empty_redis_gives_503(shop: redis.Redis, given: Settings, server: int, models: LiveModels) -> None:
+def test_an_empty_redis_gives_503(
+    shop: redis.Redis, given: Settings, server: int, models: LiveModels
+) -> None:
     shop.flushall()
     with served(made(given, server, models)) as http:
         refused_quickly(http)
 
 
-@pytest.mark.parametrize(("user", "field"), [("ann", "ann"), ("ann", "_version"), ("bob", "_popular")])
-def test_what_cannot_be_decoded_gives_503(shop: redis.Redis, given: Settings, http: httpx.Client, user: str, field: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "field"), [("ann", "ann"), ("ann", "_version"), ("bob", "_popular")]
+)
+def test_what_cannot_be_decoded_gives_503(
+    shop: redis.Redis, given: Settings, http: httpx.Client, user: str, field: str
+) -> None:
     for key in shop.scan_iter(f"{given.serving.prefix}:*"):
         shop.hset(key, field, b"\xff")
 
@@ -475,25 +544,38 @@ def test_what_cannot_be_decoded_gives_503(shop: redis.Redis, given: Settings, ht
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_without_a_redis_the_service_starts_and_says_so(given: Settings, models: LiveModels) -> None:
+def test_without_a_redis_the_service_starts_and_says_so(
+    given: Settings, models: LiveModels
+) -> None:
     with served(made(given, services.free_port(), models)) as http:
         refused_quickly(http)
 
 
-def test_hostile_ids_get_their_own_answer_or_the_strangers(shop: redis.Redis, given: Settings, http: httpx.Client) -> None:
+def test_hostile_ids_get_their_own_answer_or_the_strangers(
+    shop: redis.Redis, given: Settings, http: httpx.Client
+) -> None:
     assert len(set(HOSTILE)) >= 100
     users = {name: [f"for-{number}"] for number, name in enumerate(HOSTILE[::2])}
-    publish(shop, given.serving, "v3", lists_of(users, ["top"], similar=users, together=users, categories=users))
+    publish(
+        shop,
+        given.serving,
+        "v3",
+        lists_of(users, ["top"], similar=users, bought_together=users, categories=users),
+    )
     before = shop.dbsize()
 
     for name in HOSTILE:
         at = quote(name, safe="").replace(".", "%2E")
         own = users.get(name)
         for path, source in ((f"/users/{at}/recommendations", "personal"), (f"/items/{at}/similar", "similar"),
-                             (f"/items/{at}/bought-together", "together"), (f"/popular?category={at}", "category")):  # fmt: skip
+                             (f"/items/{at}/bought-together", "bought_together"), (f"/popular?category={at}", "category")):  # fmt: skip
             answer = http.get(path)
             assert answer.status_code == 200, path
-            expected = {"items": own or ["top"], "source": source if own else "popular", "version": "v3"}
+            expected = {
+                "items": own or ["top"],
+                "source": source if own else "popular",
+                "version": "v3",
+            }
             assert answer.json() == expected, path
         assert http.post("/recommendations", json={"items": [name]}).json()["items"] == ["top"]
     assert shop.dbsize() == before
@@ -516,7 +598,9 @@ def test_hostile_ids_get_their_own_answer_or_the_strangers(shop: redis.Redis, gi
         b"*",
     ],
 )
-def test_a_request_that_no_library_would_send_is_answered_and_harms_nobody(http: httpx.Client, target: bytes) -> None:
+def test_a_request_that_no_library_would_send_is_answered_and_harms_nobody(
+    http: httpx.Client, target: bytes
+) -> None:
     with socket.create_connection(("127.0.0.1", http.base_url.port), timeout=10) as raw:
         raw.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
         status = raw.makefile("rb").readline()
@@ -530,29 +614,63 @@ def test_the_api_is_as_its_schema_says(
 ) -> None:
     with served(made(with_api(given, require_key=True), server, models, "key")) as http:
         until(lambda: models.current)
-        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{http.base_url}/openapi.json", "--header", "X-API-Key: key"]
-        bounds = ["--checks", "all", "--max-examples", "40", "--generation-deterministic", "--no-color"]
-        done = subprocess.run([*command, *bounds], capture_output=True, text=True, cwd=tmp_path, timeout=250)
+        command = [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            f"{http.base_url}/openapi.json",
+            "--header",
+            "X-API-Key: key",
+        ]
+        bounds = [
+            "--checks",
+            "all",
+            "--max-examples",
+            "40",
+            "--generation-deterministic",
+            "--no-color",
+        ]
+        done = subprocess.run(
+            [*command, *bounds], capture_output=True, text=True, cwd=tmp_path, timeout=250
+        )
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("storage", ["folder"], indirect=True)
-def test_a_model_is_read_as_its_job_wrote_it(make_job: Callable[..., Any], storage: Storage) -> None:  # noqa: F811
+def test_a_model_is_read_as_its_job_wrote_it(
+    make_job: Callable[..., Any], storage: Storage
+) -> None:
     from recsys_ops.worker import job
 
-    spec = make_job(factors=8, iterations=3, lists=ListsSettings(top_n=10, max_per_category=1, pinned_items=("item-3",)))
+    spec = make_job(
+        factors=8,
+        iterations=3,
+        lists=ListsSettings(top_n=10, max_per_category=1, pinned_items=("item-3",)),
+    )
     assert job.main(storage.url(paths.job(spec.day, "spec.json"))) == 0
-    bare = live_model.load(storage, spec.version)
+    bare = load_live_model(storage, spec.version)
     category = {f"item-{n}": str(n % 10) for n in range(160)}
-    catalogue = pl.DataFrame({"item_id": [*category], "title": None, "category": [*category.values()], "price": float("nan")})
-    storage.write_parquet(paths.catalogue(spec.day), catalogue.with_columns(pl.lit("A thing").alias("title")))
-    full = live_model.load(storage, spec.version)
+    catalogue = pl.DataFrame(
+        {
+            "item_id": [*category],
+            "title": None,
+            "category": [*category.values()],
+            "price": float("nan"),
+        }
+    )
+    storage.write_parquet(
+        paths.catalogue(spec.day), catalogue.with_columns(pl.lit("A thing").alias("title"))
+    )
+    full = load_live_model(storage, spec.version)
 
     assert bare.products is None
     assert full.products is not None
     assert full.products["item-17"] == Product("A thing", "7", None)
-    free, ruled = (model.fold_in.recommend(["item-1", "item-9", "item-17"], 9) or [] for model in (bare, full))
+    free, ruled = (
+        model.fold_in.recommend(["item-1", "item-9", "item-17"], 9) or [] for model in (bare, full)
+    )
     assert (free[0], ruled[0]) == ("item-3", "item-3")
     assert sum(int(item[5:]) % 8 == 1 for item in free) >= 5  # of the same taste
     assert not any(item.endswith("5") for item in free + ruled)  # not for sale
@@ -561,7 +679,9 @@ def test_a_model_is_read_as_its_job_wrote_it(make_job: Callable[..., Any], stora
 
 def test_the_service_runs_on_its_own(shop: redis.Redis, given: Settings, server: int) -> None:
     environment = os.environ | {
-        "AIRFLOW_CONN_RECSYS_REDIS": json.dumps({"conn_type": "redis", "host": "127.0.0.1", "port": server}),
+        "AIRFLOW_CONN_RECSYS_REDIS": json.dumps(
+            {"conn_type": "redis", "host": "127.0.0.1", "port": server}
+        ),
         "RECSYS_SERVING__API__PORT": str(port := services.free_port()),
         "RECSYS_SERVING__API__REQUIRE_KEY": "true",
     }
@@ -571,11 +691,18 @@ def test_the_service_runs_on_its_own(shop: redis.Redis, given: Settings, server:
     assert "RECSYS_API_KEY" in refused.stderr
 
     with subprocess.Popen(
-        command, env=environment | {"RECSYS_API_KEY": "s3cret"}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        env=environment | {"RECSYS_API_KEY": "s3cret"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 60)
-            answer = httpx.get(f"http://127.0.0.1:{port}/users/ann/recommendations", headers={"X-API-Key": "s3cret"})
+            answer = httpx.get(
+                f"http://127.0.0.1:{port}/users/ann/recommendations",
+                headers={"X-API-Key": "s3cret"},
+            )
             assert answer.json()["source"] == "personal"
         finally:
             process.terminate()

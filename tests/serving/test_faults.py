@@ -17,14 +17,13 @@ from typing import Any
 
 import pytest
 import redis
+from support.redis_lists import lists_of, redis_7
+from support.redis_processes import SETTINGS, USERS, publish_version
 
 from recsys_ops.demo import services
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.layout import live_key
 from recsys_ops.serving.publish import live_version, publish
-
-from .conftest import lists_of, redis_7
-from .processes import SETTINGS, USERS, publish_version
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,8 +34,13 @@ pytestmark = pytest.mark.parametrize("redis_url", ["redis 7"], indirect=True)
 def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.serving.processes", *arguments]
     paths = [ROOT, ROOT / "plugins", ROOT / "tests"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "POLARS_MAX_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "POLARS_MAX_THREADS": "1",
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 @contextmanager
@@ -52,7 +56,9 @@ def readers(address: dict[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
 
         def end() -> dict[str, Any]:
             seen = [json.loads(process.communicate("stop")[0]) for process in processes]
-            together = {name: sum(one[name] for one in seen) for name in ("reads", "missing", "mixed")}
+            together = {
+                name: sum(one[name] for one in seen) for name in ("reads", "missing", "mixed")
+            }
             return together | {name: max(one[name] for one in seen) for name in ("versions", "p99_s", "worst_s")} | {
                 "errors": [moment for one in seen for moment in one["errors"]]
             }  # fmt: skip
@@ -120,7 +126,9 @@ class _Relay(socketserver.BaseRequestHandler):
 
 
 @pytest.mark.parametrize("words", [b"EVAL", b"HSET", b"HMGET"])
-def test_a_lost_reply_is_asked_for_again_and_changes_nothing(redis_client: redis.Redis, redis_url: str, words: bytes) -> None:
+def test_a_lost_reply_is_asked_for_again_and_changes_nothing(
+    redis_client: redis.Redis, redis_url: str, words: bytes
+) -> None:
     publish_version(redis_client, 1)
     with _Proxy(redis.connection.parse_url(redis_url)["port"], words) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -130,10 +138,15 @@ def test_a_lost_reply_is_asked_for_again_and_changes_nothing(redis_client: redis
         proxy.shutdown()
 
     assert live_version(redis_client, SETTINGS) == "v2"
-    assert {redis_client.hget(f"{live_key(SETTINGS, bucket)}:previous", "_version") for bucket in range(64)} == {b"v1"}
+    assert {
+        redis_client.hget(f"{live_key(SETTINGS, bucket)}:previous", "_version")
+        for bucket in range(64)
+    } == {b"v1"}
 
 
-def test_a_redis_that_is_killed_and_restarted_serves_what_it_served(redis_url: str, tmp_path: Path) -> None:
+def test_a_redis_that_is_killed_and_restarted_serves_what_it_served(
+    redis_url: str, tmp_path: Path
+) -> None:
     program, port = redis_7(), services.free_port()
     options = ["--appendfsync", "always"]
     with ExitStack() as stack:
@@ -163,7 +176,12 @@ def test_a_full_redis_goes_on_serving(redis_client: redis.Redis, redis_url: str)
         with readers({"port": redis.connection.parse_url(redis_url)["port"]}) as end:
             for _ in range(3):
                 with pytest.raises(ServingError, match="it has no memory left"):
-                    publish(redis_client, SETTINGS, "v2", lists_of({f"{n}": ["x" * 300] * 5 for n in range(20_000)}, ["x"]))
+                    publish(
+                        redis_client,
+                        SETTINGS,
+                        "v2",
+                        lists_of({f"{n}": ["x" * 300] * 5 for n in range(20_000)}, ["x"]),
+                    )
             seen = end()
     finally:
         redis_client.config_set("maxmemory", 0)

@@ -5,12 +5,20 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.redis_lists import lists_of
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.layout import Content, bucket_of, decode_items, encode, field_of, live_key, next_key, previous_key
+from recsys_ops.serving.layout import (
+    Content,
+    bucket_of,
+    decode_items,
+    encode,
+    field_of,
+    live_key,
+    next_key,
+    previous_key,
+)
 from recsys_ops.settings import ServingSettings
-
-from .conftest import lists_of
 
 SETTINGS = ServingSettings(buckets=64)
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -19,7 +27,10 @@ IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 def bucket(content: Content, number: int) -> dict[bytes, bytes]:
     """The fields and values of one bucket's hash."""
     own = slice(content.starts[number], content.starts[number + 1])
-    return {**content.common, **dict(zip(content.fields[own].to_pylist(), content.values[own].to_pylist(), strict=True))}
+    return {
+        **content.common,
+        **dict(zip(content.fields[own].to_pylist(), content.values[own].to_pylist(), strict=True)),
+    }
 
 
 def test_a_reader_in_any_language_finds_a_user_by_crc32_and_unquotes_between_commas() -> None:
@@ -43,10 +54,14 @@ def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
 
 
 @given(st.dictionaries(IDS, st.lists(IDS, min_size=1, max_size=4), min_size=1, max_size=30), IDS)
-def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(own: dict[str, list[str]], popular: str) -> None:
-    content = encode(SETTINGS, "v1", lists_of(own, [popular], similar=own, together=own, categories=own))
+def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(
+    own: dict[str, list[str]], popular: str
+) -> None:
+    content = encode(
+        SETTINGS, "v1", lists_of(own, [popular], similar=own, bought_together=own, categories=own)
+    )
 
-    for kind in ("user", "similar", "together", "category"):
+    for kind in ("user", "similar", "bought_together", "category"):
         for name, items in own.items():
             found = bucket(content, bucket_of(SETTINGS, name))
             assert decode_items(found[b"_layout"], found[field_of(kind, name)]) == items
@@ -54,7 +69,9 @@ def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(own: dict[str, l
 
 
 def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
-    content = encode(SETTINGS, "v1", lists_of({f"u{number}": ["i"] for number in range(1000)}, ["p"]))
+    content = encode(
+        SETTINGS, "v1", lists_of({f"u{number}": ["i"] for number in range(1000)}, ["p"])
+    )
 
     batches = list(content.batches(100))
 

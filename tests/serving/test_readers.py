@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import redis
-from azurite.server import NODE, NPM
+from support.azurite.server import NODE, NPM
+from support.redis_lists import with_users
 
 from recsys_ops.serving.layout import Lists
 from recsys_ops.serving.publish import publish
 from recsys_ops.settings import ServingSettings
-
-from .conftest import with_users
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 HERE = Path(__file__).with_name("reader")
@@ -37,7 +36,9 @@ def test_the_reader_in_python(published: redis.Redis) -> None:
     namespace: dict[str, Any] = {}
     exec(example("python"), namespace)
 
-    assert [list(namespace["recommendations"](published, user)) for user in [*USERS, "stranger"]] == EXPECTED
+    assert [
+        list(namespace["recommendations"](published, user)) for user in [*USERS, "stranger"]
+    ] == EXPECTED
 
 
 def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> None:

@@ -11,17 +11,23 @@ from typing import Any
 
 import pytest
 import redis
+from support.redis_lists import lists_of, redis_7
 
 from recsys_ops.demo import services
 from recsys_ops.errors import ServingError, SettingsError
 from recsys_ops.serving.client import Client, address, connect, connect_async, from_environment
 from recsys_ops.serving.layout import Lists, encode, live_key, next_key
-from recsys_ops.serving.publish import live_version, previous_version, publish, stage, swap_back, verify
-from recsys_ops.serving.shards import shards
+from recsys_ops.serving.nodes import find_nodes
+from recsys_ops.serving.publish import (
+    live_version,
+    previous_version,
+    publish,
+    stage_version,
+    swap_back,
+    verify_buckets,
+)
 from recsys_ops.serving.store import AsyncRecommendationStore, RecommendationStore
 from recsys_ops.settings import ServingSettings
-
-from .conftest import lists_of, redis_7
 
 SLOTS = 16_384
 
@@ -47,13 +53,22 @@ def cluster_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int
             options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
             # the bus is 10,000 above
             port = next(port for port in iter(services.free_port, None) if port < 55_000)
-            ports.append(stack.enter_context(services.redis_server(folder, port, program=redis_7(), options=options)))
+            ports.append(
+                stack.enter_context(
+                    services.redis_server(folder, port, program=redis_7(), options=options)
+                )
+            )
         nodes = [redis.Redis(port=port) for port in ports]
         for number, node in enumerate(nodes):
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1)
+            node.execute_command(
+                "CLUSTER", "ADDSLOTSRANGE", number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+            )
             node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0])
         for node in nodes:
-            wait_until(lambda node=node: node.cluster("INFO")["cluster_state"] == "ok", "the cluster is not up")
+            wait_until(
+                lambda node=node: node.cluster("INFO")["cluster_state"] == "ok",
+                "the cluster is not up",
+            )
         yield ports
 
 
@@ -61,21 +76,29 @@ def cluster_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int
 def cluster(cluster_ports: list[int]) -> Client:
     for port in cluster_ports:
         redis.Redis(port=port).flushall()
-    return connect(address("shop", {"host": "127.0.0.1", "port": cluster_ports[0], "extra": {"cluster": True}}))
+    return connect(
+        address("shop", {"host": "127.0.0.1", "port": cluster_ports[0], "extra": {"cluster": True}})
+    )
 
 
-def test_a_cluster_serves_all_nodes_buckets(cluster: Client, cluster_ports: list[int], v1: Lists, v2: Lists) -> None:
+def test_a_cluster_serves_all_nodes_buckets(
+    cluster: Client, cluster_ports: list[int], v1: Lists, v2: Lists
+) -> None:
     settings = ServingSettings(buckets=64)
     many = {f"u{number}": [f"i{number}"] for number in range(500)}
     published = publish(cluster, settings, "v1", lists_of(many, ["top"], similar=many))
 
-    assert sorted(bucket for shard in shards(cluster, settings) for bucket in shard.buckets) == list(range(64))
+    assert sorted(
+        bucket for shard in find_nodes(cluster, settings) for bucket in shard.buckets
+    ) == list(range(64))
     assert all(redis.Redis(port=port).dbsize() > 10 for port in cluster_ports)
     assert (published.users, published.lists, live_version(cluster, settings)) == (500, 1000, "v1")
     store = RecommendationStore(cluster, settings)
     assert [store.recommendations(user).items for user in many] == [*many.values()]
     assert store.trending().items == store.popular().items == ["top"]
-    there = address("shop", {"host": "127.0.0.1", "port": cluster_ports[1], "extra": '{"cluster": true}'})
+    there = address(
+        "shop", {"host": "127.0.0.1", "port": cluster_ports[1], "extra": '{"cluster": true}'}
+    )
 
     async def similar(item: str) -> list[str]:
         client = connect_async(there, timeout_s=5, retries=0)
@@ -93,10 +116,12 @@ def test_a_cluster_serves_all_nodes_buckets(cluster: Client, cluster_ports: list
     assert store.recommendations("u7").items == ["i7"]
 
 
-def test_a_cluster_half_swapped_is_finished_by_publishing_again(cluster: Client, v1: Lists, v2: Lists) -> None:
+def test_a_cluster_half_swapped_is_finished_by_publishing_again(
+    cluster: Client, v1: Lists, v2: Lists
+) -> None:
     settings = ServingSettings(buckets=64)
     publish(cluster, settings, "v1", v1)
-    stage(cluster, settings, encode(settings, "v2", v2))
+    stage_version(cluster, settings, encode(settings, "v2", v2))
     for bucket in range(20):
         cluster.rename(live_key(settings, bucket), f"{live_key(settings, bucket)}:previous")
         cluster.rename(next_key(settings, bucket), live_key(settings, bucket))
@@ -106,13 +131,15 @@ def test_a_cluster_half_swapped_is_finished_by_publishing_again(cluster: Client,
     publish(cluster, settings, "v2", v2)
 
     assert live_version(cluster, settings) == "v2"
-    verify(cluster, settings, encode(settings, "v2", v2), live_key)
+    verify_buckets(cluster, settings, encode(settings, "v2", v2), live_key)
 
 
 def test_a_cluster_that_cannot_be_reached_is_named() -> None:
     nowhere = address("shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}})
 
-    with pytest.raises(ServingError, match=r"the cluster at 127.0.0.1:1 failed: it cannot be reached in time"):
+    with pytest.raises(
+        ServingError, match=r"the cluster at 127.0.0.1:1 failed: it cannot be reached in time"
+    ):
         connect(nowhere, retries=0)
 
     async def ask() -> None:
@@ -123,35 +150,62 @@ def test_a_cluster_that_cannot_be_reached_is_named() -> None:
         asyncio.run(ask())
 
 
-def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(tmp_path: Path, v1: Lists, v2: Lists) -> None:
+def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
+    tmp_path: Path, v1: Lists, v2: Lists
+) -> None:
     settings, program = ServingSettings(buckets=64), redis_7()
     with ExitStack() as stack:
         primary = stack.enter_context(services.redis_server(tmp_path / "one", program=program))
         copy = ["--replicaof", f"127.0.0.1 {primary}", "--repl-diskless-sync-delay", "0"]
-        replica = stack.enter_context(services.redis_server(tmp_path / "two", program=program, options=copy))
+        replica = stack.enter_context(
+            services.redis_server(tmp_path / "two", program=program, options=copy)
+        )
         configuration = tmp_path / "sentinel.conf"
         configuration.write_text(
             f"sentinel monitor shop 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds shop 500\n"
             "sentinel failover-timeout shop 3000\n"
         )
         port = services.free_port()
-        watch = [program, str(configuration), "--sentinel", "--port", str(port), "--bind", "127.0.0.1"]
+        watch = [
+            program,
+            str(configuration),
+            "--sentinel",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+        ]
         sentinel = subprocess.Popen(watch, stdout=subprocess.DEVNULL)
         stack.callback(sentinel.wait)
         stack.callback(sentinel.terminate)
         watcher = redis.Redis(port=port)
-        wait_until(lambda: watcher.sentinel_master("shop")["num-slaves"] == 1, "Sentinel does not see the replica")
-        wait_until(lambda: redis.Redis(port=replica).info("replication")["master_link_status"] == "up", "no replication")
+        wait_until(
+            lambda: watcher.sentinel_master("shop")["num-slaves"] == 1,
+            "Sentinel does not see the replica",
+        )
+        wait_until(
+            lambda: redis.Redis(port=replica).info("replication")["master_link_status"] == "up",
+            "no replication",
+        )
 
-        client = connect(address("shop", {"host": "shop", "extra": {"sentinels": [f"127.0.0.1:{port}"]}}), timeout_s=5)
+        client = connect(
+            address("shop", {"host": "shop", "extra": {"sentinels": [f"127.0.0.1:{port}"]}}),
+            timeout_s=5,
+        )
         store = RecommendationStore(client, settings)
         publish(client, settings, "v1", v1)
         assert store.recommendations("ann").items == ["v1-a", "v1-b"]
-        wait_until(lambda: live_version(redis.Redis(port=replica), settings) == "v1", "the replica does not follow")
+        wait_until(
+            lambda: live_version(redis.Redis(port=replica), settings) == "v1",
+            "the replica does not follow",
+        )
 
         redis.Redis(port=primary).shutdown(nosave=True)
         wait_until(lambda: watcher.sentinel_master("shop")["port"] == replica, "no failover")
-        wait_until(lambda: redis.Redis(port=replica).info("replication")["role"] == "master", "no promotion")
+        wait_until(
+            lambda: redis.Redis(port=replica).info("replication")["role"] == "master",
+            "no promotion",
+        )
         assert store.recommendations("ann").items == ["v1-a", "v1-b"]
         publish(client, settings, "v2", v2)
         assert store.recommendations("dave").items == ["v2-d"]
@@ -164,7 +218,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("server", "stranger"):
         words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {name}.key -out {name}.crt"
         subprocess.run(
-            ["openssl", *words.split(), "-addext", "subjectAltName=DNS:localhost"], cwd=folder, check=True, capture_output=True
+            ["openssl", *words.split(), "-addext", "subjectAltName=DNS:localhost"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
         )
     return folder
 
@@ -199,14 +256,25 @@ def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publish
 
         def client(login: str, authority: str = "server", **other: Any) -> Client:
             extra = {"ssl": True, "ssl_ca_certs": f"{certificates}/{authority}.crt"}
-            fields = {"host": "localhost", "port": port, "login": login, "password": f"{login}'s", "extra": extra}
+            fields = {
+                "host": "localhost",
+                "port": port,
+                "login": login,
+                "password": f"{login}'s",
+                "extra": extra,
+            }
             return connect(address("shop", fields | other), retries=0)
 
         publish(client("publisher"), settings, "v1", v1)
         publish(client("publisher"), settings, "v2", v2)
         swap_back(client("publisher"), settings, "v1")
-        assert RecommendationStore(client("shop"), settings).recommendations("ann").items == ["v1-a", "v1-b"]
-        with pytest.raises(ServingError, match="refuses the login; check user, password and rights"):
+        assert RecommendationStore(client("shop"), settings).recommendations("ann").items == [
+            "v1-a",
+            "v1-b",
+        ]
+        with pytest.raises(
+            ServingError, match="refuses the login; check user, password and rights"
+        ):
             publish(client("shop"), settings, "v3", v2)
         with pytest.raises(ServingError, match="refuses the login"):
             RecommendationStore(client("shop", password="wrong"), settings).version()
@@ -216,13 +284,18 @@ def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publish
 
 
 def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> None:
-    with pytest.raises(SettingsError, match=r"connection shop cannot be used: extra\.sll: .*; extra may have db, ssl") as error:
+    with pytest.raises(
+        SettingsError,
+        match=r"connection shop cannot be used: extra\.sll: .*; extra may have db, ssl",
+    ) as error:
         address("shop", {"host": "h", "password": "secret", "extra": {"sll": "secret"}})
     assert "secret" not in str(error.value)
     with pytest.raises(SettingsError, match="a cluster has neither sentinels nor a db"):
         address("shop", {"extra": {"cluster": True, "db": 1}})
     for extra in ("not json", "[1]", [], "secret"):
-        with pytest.raises(SettingsError, match="connection shop cannot be used: its extra is no JSON object"):
+        with pytest.raises(
+            SettingsError, match="connection shop cannot be used: its extra is no JSON object"
+        ):
             address("shop", {"extra": extra})
     for sentinel in ("one", "one:abc", ":1"):
         with pytest.raises(SettingsError, match=r"extra\.sentinels\.0"):
@@ -230,7 +303,9 @@ def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> 
     assert "secret" not in repr(address("shop", {"password": "secret"}))
 
 
-def test_a_machine_without_airflow_reads_the_same_connection_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_airflow_reads_the_same_connection_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RECSYS_REDIS", raising=False)
     with pytest.raises(SettingsError, match="AIRFLOW_CONN_RECSYS_REDIS is not set"):
         from_environment("recsys_redis")
@@ -239,7 +314,8 @@ def test_a_machine_without_airflow_reads_the_same_connection_from_the_environmen
         from_environment("recsys_redis")
     assert "secret" not in str(error.value)
     monkeypatch.setenv(
-        "AIRFLOW_CONN_RECSYS_REDIS", json.dumps({"conn_type": "redis", "host": "h", "port": 7, "extra": {"db": 2}})
+        "AIRFLOW_CONN_RECSYS_REDIS",
+        json.dumps({"conn_type": "redis", "host": "h", "port": 7, "extra": {"db": 2}}),
     )
     found = from_environment("recsys_redis")
     assert (found.host, found.port, found.extra.db) == ("h", 7, 2)

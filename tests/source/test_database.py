@@ -13,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, SourceError
-from recsys_ops.source import catalogue, database
+from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
+from recsys_ops.source.database import open_query, query_frame, sqlalchemy_url
 
 DAY = {"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 3, tzinfo=UTC)}
 
@@ -26,7 +27,7 @@ def make(url: str | sa.URL, *statements: str) -> sa.URL:
 
 
 def read(url: str | sa.URL, sql: str, timeout_s: int = 30, **parameters: datetime) -> pl.DataFrame:
-    return database.read(sa.make_url(url), sql, parameters, timeout_s=timeout_s)
+    return query_frame(sa.make_url(url), sql, parameters, timeout_s=timeout_s)
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def sqlite_url(tmp_path: Path) -> sa.URL:
     """A SQLite file with a name that a careless URL breaks at."""
     file = tmp_path / "the shop #1?.db"
     file.touch()
-    return database.url("sqlite", host=str(file))
+    return sqlalchemy_url("sqlite", host=str(file))
 
 
 def test_rows_arrive_as_delivered_within_the_window(database_url: str) -> None:
@@ -80,12 +81,16 @@ POSTGRESQL_VALUES = {
 
 
 def test_no_value_of_postgresql_is_changed(database_url: str) -> None:
-    columns = ", ".join(f'{written} AS "{number}"' for number, written in enumerate(POSTGRESQL_VALUES))
+    columns = ", ".join(
+        f'{written} AS "{number}"' for number, written in enumerate(POSTGRESQL_VALUES)
+    )
     frame = read(database_url, f"SELECT {columns};")
     assert list(frame.row(0)) == list(POSTGRESQL_VALUES.values())
 
 
-def test_own_types_of_a_shop_arrive_as_text_and_its_domains_as_what_they_are(database_url: str) -> None:
+def test_own_types_of_a_shop_arrive_as_text_and_its_domains_as_what_they_are(
+    database_url: str,
+) -> None:
     url = make(
         database_url,
         "CREATE TYPE step AS ENUM ('view', 'cart')",
@@ -119,14 +124,24 @@ def test_no_value_of_mariadb_is_changed(mariadb_url: sa.URL) -> None:
     )
     one, two = read(url, "SELECT * FROM odd ORDER BY id DESC").rows()[::-1]
     assert one[:5] == (1, 18446744073709551615, 1, "12345678901234567890.0123456789", 0.1)
-    assert one[5:9] == ("2026-03-29 02:30:00.123456", "2026-03-29 02:30:00.123456+00:00", "2026-01-02", "-100:00:01")
+    assert one[5:9] == (
+        "2026-03-29 02:30:00.123456",
+        "2026-03-29 02:30:00.123456+00:00",
+        "2026-01-02",
+        "-100:00:01",
+    )
     assert one[9:] == ("00ff", "a", "café", 'a\0"b",\n😀')
     assert two == (2, *[None] * 11, "")
 
 
 def test_mariadbs_zero_dates_are_not_taken_for_nothing(mariadb_url: sa.URL) -> None:
-    url = make(mariadb_url, "SET sql_mode = ''", MARIADB_TABLE, "INSERT INTO odd (at, day) VALUES (0, 0)")
-    assert read(url, "SELECT at, day FROM odd").row(0) == ("0000-00-00 00:00:00.000000", "0000-00-00")
+    url = make(
+        mariadb_url, "SET sql_mode = ''", MARIADB_TABLE, "INSERT INTO odd (at, day) VALUES (0, 0)"
+    )
+    assert read(url, "SELECT at, day FROM odd").row(0) == (
+        "0000-00-00 00:00:00.000000",
+        "0000-00-00",
+    )
 
 
 def test_mariadbs_window_is_cut_in_utc_whatever_the_servers_zone(mariadb_url: sa.URL) -> None:
@@ -144,32 +159,48 @@ def test_mariadbs_window_is_cut_in_utc_whatever_the_servers_zone(mariadb_url: sa
 
 
 def test_sqlites_mixed_columns_arrive_as_text_with_nothing_lost(sqlite_url: sa.URL) -> None:
-    url = make(sqlite_url, "CREATE TABLE e (id, n)", "INSERT INTO e VALUES (1, 1), ('x7', NULL), (2.5, 2), (NULL, 3)")
+    url = make(
+        sqlite_url,
+        "CREATE TABLE e (id, n)",
+        "INSERT INTO e VALUES (1, 1), ('x7', NULL), (2.5, 2), (NULL, 3)",
+    )
     frame = read(url, "SELECT * FROM e")
     assert frame["id"].to_list() == ["1", "x7", "2.5", None]
     assert frame["n"].to_list() == [1, None, 2, 3]
 
 
 def test_sqlite_cuts_the_window_by_text(sqlite_url: sa.URL) -> None:
-    url = make(sqlite_url, "CREATE TABLE e (at)", "INSERT INTO e VALUES ('2026-01-01 23:59:59'), ('2026-01-02 00:00:00')")
-    assert read(url, "SELECT * FROM e WHERE at >= :start AND at < :end", **DAY).rows() == [("2026-01-02 00:00:00",)]
+    url = make(
+        sqlite_url,
+        "CREATE TABLE e (at)",
+        "INSERT INTO e VALUES ('2026-01-01 23:59:59'), ('2026-01-02 00:00:00')",
+    )
+    assert read(url, "SELECT * FROM e WHERE at >= :start AND at < :end", **DAY).rows() == [
+        ("2026-01-02 00:00:00",)
+    ]
 
 
 def test_more_rows_than_the_driver_holds_at_once_arrive_in_order(database_url: str) -> None:
     frame = read(
-        database_url, "SELECT n, CASE WHEN n > 60000 THEN 'late' END AS note FROM generate_series(1, 500000) AS n ORDER BY n"
+        database_url,
+        "SELECT n, CASE WHEN n > 60000 THEN 'late' END AS note FROM generate_series(1, 500000) AS n ORDER BY n",
     )
     assert frame["n"].to_list() == list(range(1, 500_001))
     assert frame["note"].null_count() == 60_000
 
 
 def test_more_rows_than_mariadbs_driver_holds_at_once_arrive_in_order(mariadb_url: sa.URL) -> None:
-    frame = read(mariadb_url, "SELECT seq AS n, CASE WHEN seq > 60000 THEN 'late' END AS note FROM seq_1_to_100000 ORDER BY seq")
+    frame = read(
+        mariadb_url,
+        "SELECT seq AS n, CASE WHEN seq > 60000 THEN 'late' END AS note FROM seq_1_to_100000 ORDER BY seq",
+    )
     assert frame["n"].to_list() == list(range(1, 100_001))
     assert frame["note"].null_count() == 60_000
 
 
-def test_an_empty_window_keeps_the_columns(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+def test_an_empty_window_keeps_the_columns(
+    database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL
+) -> None:
     for empty in (database_url, mariadb_url, sqlite_url):
         url = make(empty, "CREATE TABLE events (id bigint, note varchar(9))")
         assert read(url, "SELECT * FROM events").columns == ["id", "note"]
@@ -181,12 +212,17 @@ def test_two_columns_of_one_name_are_refused(database_url: str, mariadb_url: sa.
             read(url, "SELECT 1 AS a, 2 AS a")
 
 
-def test_the_database_cannot_be_written_to(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+def test_the_database_cannot_be_written_to(
+    database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL
+) -> None:
     make(database_url, "CREATE SEQUENCE numbers")
     make(mariadb_url, "CREATE SEQUENCE numbers")
     for url in (database_url, mariadb_url):
         with pytest.raises(DataError, match=r"(?i)read.only transaction"):
-            read(url, "SELECT nextval(numbers)" if url is mariadb_url else "SELECT nextval('numbers')")
+            read(
+                url,
+                "SELECT nextval(numbers)" if url is mariadb_url else "SELECT nextval('numbers')",
+            )
     make(sqlite_url, "CREATE TABLE e (a)")
     with pytest.raises(DataError, match="readonly database"):
         read(sqlite_url, "INSERT INTO e VALUES (1) RETURNING a")
@@ -198,11 +234,18 @@ def test_a_slice_is_sorted_in_memory_and_no_larger_allowance_is_lowered(database
     assert [read(each, said)["memory"].item() for each in (url, generous)] == ["32MB", "64MB"]
 
 
-def test_a_query_that_takes_too_long_is_cancelled(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
-    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+def test_a_query_that_takes_too_long_is_cancelled(
+    database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL
+) -> None:
+    endless = (
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+    )
     slow = {
         database_url: ("SELECT pg_sleep(30)", "statement timeout"),
-        mariadb_url: ("SELECT count(*) FROM seq_1_to_9999999 a, seq_1_to_9999999 b", "max_statement_time"),
+        mariadb_url: (
+            "SELECT count(*) FROM seq_1_to_9999999 a, seq_1_to_9999999 b",
+            "max_statement_time",
+        ),
         sqlite_url: (endless, "interrupted"),
     }
     for url, (sql, said) in slow.items():
@@ -210,7 +253,9 @@ def test_a_query_that_takes_too_long_is_cancelled(database_url: str, mariadb_url
             read(url, sql, timeout_s=1)
 
 
-def test_a_missing_table_or_column_is_named_and_no_outage(database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL) -> None:
+def test_a_missing_table_or_column_is_named_and_no_outage(
+    database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL
+) -> None:
     for url in (database_url, mariadb_url, sqlite_url):
         with pytest.raises(DataError, match=r"events.*check include/sql"):
             read(url, "SELECT * FROM events")
@@ -228,9 +273,16 @@ def test_a_query_that_fails_on_a_late_row_is_refused_unless_a_try_later_can_mend
         "CREATE FUNCTION pick(n int, state text) RETURNS int LANGUAGE plpgsql AS "
         "$$ BEGIN IF n > 90000 THEN RAISE 'no more' USING ERRCODE = state; END IF; RETURN n; END $$",
     )
-    for state, expected in {"P0001": DataError, "40001": SourceError, "53200": SourceError, "58030": SourceError}.items():
+    for state, expected in {
+        "P0001": DataError,
+        "40001": SourceError,
+        "53200": SourceError,
+        "58030": SourceError,
+    }.items():
         with pytest.raises(expected, match="no more"):
-            read(database_url, f"SELECT pick(n, '{state}') AS a FROM generate_series(1, 100000) AS n")
+            read(
+                database_url, f"SELECT pick(n, '{state}') AS a FROM generate_series(1, 100000) AS n"
+            )
     for code, expected in {1365: DataError, 1205: SourceError, 1226: SourceError}.items():
         make(
             mariadb_url,
@@ -249,7 +301,9 @@ def test_a_parameter_that_nothing_binds_is_named(database_url: str, mariadb_url:
 
 def test_an_unreachable_database_is_named_without_its_password() -> None:
     for kind in ("postgres", "mysql", "mariadb"):
-        url = database.url(kind, username="shop", password="hunt/er@2", host="127.0.0.1", port=1, database="shop")
+        url = sqlalchemy_url(
+            kind, username="shop", password="hunt/er@2", host="127.0.0.1", port=1, database="shop"
+        )
         with pytest.raises(SourceError, match=r"'shop' on 127\.0\.0\.1 is away") as error:
             read(url, "SELECT 1")
         assert "hunt" not in str(error.value)
@@ -257,16 +311,18 @@ def test_an_unreachable_database_is_named_without_its_password() -> None:
 
 def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="unable to open database file"):
-        read(database.url("sqlite", host=f"{tmp_path}/shop.db"), "SELECT 1")
+        read(sqlalchemy_url("sqlite", host=f"{tmp_path}/shop.db"), "SELECT 1")
     assert not (tmp_path / "shop.db").exists()
 
 
 def test_a_connection_of_an_unknown_type_says_so() -> None:
     with pytest.raises(DataError, match="driver that is not installed"):
-        read(database.url("oracle", host="db"), "SELECT 1")
+        read(sqlalchemy_url("oracle", host="db"), "SELECT 1")
 
 
-def test_a_password_of_any_characters_opens_both_servers(database_url: str, mariadb_url: sa.URL) -> None:
+def test_a_password_of_any_characters_opens_both_servers(
+    database_url: str, mariadb_url: sa.URL
+) -> None:
     password = "p'a\\s /@:%#? ü"
     make(
         mariadb_url,
@@ -274,41 +330,72 @@ def test_a_password_of_any_characters_opens_both_servers(database_url: str, mari
         f"GRANT SELECT ON {mariadb_url.database}.* TO odd@localhost",
     )
     parts = {"username": "odd", "password": password, "host": "127.0.0.1", "port": mariadb_url.port}
-    assert read(database.url("mysql", **parts, database=mariadb_url.database), "SELECT 1 AS a").rows() == [(1,)]
+    assert read(
+        sqlalchemy_url("mysql", **parts, database=mariadb_url.database), "SELECT 1 AS a"
+    ).rows() == [(1,)]
     make(database_url, "CREATE ROLE odd LOGIN PASSWORD 'p''a\\s /@:%#? ü'")
     url = sa.make_url(database_url)
-    socket = {"username": "odd", "password": password, "host": url.query["host"], "database": url.database}
-    assert read(database.url("postgres", **socket, extra={"sslmode": "prefer"}), "SELECT 1 AS a").rows() == [(1,)]
+    socket = {
+        "username": "odd",
+        "password": password,
+        "host": url.query["host"],
+        "database": url.database,
+    }
+    assert read(
+        sqlalchemy_url("postgres", **socket, extra={"sslmode": "prefer"}), "SELECT 1 AS a"
+    ).rows() == [(1,)]
 
 
 def test_tls_is_asked_for_by_the_connections_extra(database_url: str, mariadb_url: sa.URL) -> None:
-    for url, extra in (sa.make_url(database_url), {"sslmode": "require"}), (mariadb_url, {"ssl_ca": "/nowhere.pem"}):
-        parts = {"username": url.username, "password": "hunter2", "host": url.host or "127.0.0.1", "port": url.port or 1}
+    for url, extra in (
+        (sa.make_url(database_url), {"sslmode": "require"}),
+        (mariadb_url, {"ssl_ca": "/nowhere.pem"}),
+    ):
+        parts = {
+            "username": url.username,
+            "password": "hunter2",
+            "host": url.host or "127.0.0.1",
+            "port": url.port or 1,
+        }
         with pytest.raises(SourceError) as error:
-            read(database.url(url.get_backend_name(), **parts, database=url.database, extra=extra), "SELECT 1")
+            read(
+                sqlalchemy_url(url.get_backend_name(), **parts, database=url.database, extra=extra),
+                "SELECT 1",
+            )
         assert "hunter2" not in str(error.value)
 
 
 def test_no_value_of_a_row_is_in_an_error(database_url: str) -> None:
-    make(database_url, "CREATE TABLE users (email text)", "INSERT INTO users VALUES ('ann@example.com')")
+    make(
+        database_url,
+        "CREATE TABLE users (email text)",
+        "INSERT INTO users VALUES ('ann@example.com')",
+    )
     with pytest.raises(DataError, match="invalid input syntax for type integer: …") as error:
         read(database_url, "SELECT CAST(email AS integer) AS a FROM users")
     assert "ann@" not in "".join(traceback.format_exception(error.value))
 
 
-def cut(url: sa.URL, kill: str, sql: str, running: Callable[[sa.Connection], list[int]]) -> SourceError:
+def cut(
+    url: sa.URL, kill: str, sql: str, running: Callable[[sa.Connection], list[int]]
+) -> SourceError:
     """Run a query whose connection is killed on the server once its first rows have come; returns the error."""
     arrived = threading.Event()
 
     def killer() -> None:
         arrived.wait(20)
-        with sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect() as connection:
+        with sa.create_engine(
+            url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
+        ).connect() as connection:
             for process in running(connection):
                 connection.exec_driver_sql(kill.format(process))
 
     thread = threading.Thread(target=killer)
     thread.start()
-    with pytest.raises(SourceError, match="is away or gave up") as error, database.opened(url, sql, timeout_s=60) as query:
+    with (
+        pytest.raises(SourceError, match="is away or gave up") as error,
+        open_query(url, sql, timeout_s=60) as query,
+    ):
         for table in query({}):
             if table.num_rows:
                 arrived.set()
@@ -317,10 +404,17 @@ def cut(url: sa.URL, kill: str, sql: str, running: Callable[[sa.Connection], lis
     return error.value
 
 
-def test_a_connection_that_is_cut_while_rows_arrive_is_an_outage_and_no_end(database_url: str, mariadb_url: sa.URL) -> None:
+def test_a_connection_that_is_cut_while_rows_arrive_is_an_outage_and_no_end(
+    database_url: str, mariadb_url: sa.URL
+) -> None:
     others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     rows = "SELECT n, repeat('x', 100) AS note FROM generate_series(1, 3000000) AS n"
-    cut(sa.make_url(database_url), "SELECT pg_terminate_backend({})", rows, lambda c: list(c.exec_driver_sql(others).scalars()))
+    cut(
+        sa.make_url(database_url),
+        "SELECT pg_terminate_backend({})",
+        rows,
+        lambda c: list(c.exec_driver_sql(others).scalars()),
+    )
     mine = "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
     rows = "SELECT seq, repeat('x', 100) AS note FROM seq_1_to_3000000"
     cut(mariadb_url, "KILL {}", rows, lambda c: list(c.exec_driver_sql(mine).scalars()))
@@ -333,19 +427,19 @@ def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_u
         "INSERT INTO products VALUES ('c','C','x',1.5,3,'draft'), ('b','B','x',2.5,0,'published')",
         "INSERT INTO products VALUES ('a','A',NULL,9.9,1,'published')",
     )
-    products = catalogue.canonical(read(url, "SELECT * FROM products"))
+    products = normalise_catalogue(read(url, "SELECT * FROM products"))
     assert products["item_id"].to_list() == ["a", "b", "c"]
     assert products["price"].to_list() == [9.9, 2.5, 1.5]
-    assert catalogue.eligible(products)["item_id"].to_list() == ["a"]
+    assert eligible_items(products)["item_id"].to_list() == ["a"]
 
 
 def test_a_catalogue_with_an_item_twice_or_a_column_missing_is_refused(database_url: str) -> None:
     url = make(database_url, "CREATE TABLE p (item_id text)")
     with pytest.raises(DataError, match="delivers no title, category"):
-        catalogue.canonical(read(url, "SELECT * FROM p"))
+        normalise_catalogue(read(url, "SELECT * FROM p"))
     twice = "SELECT 'a' item_id, 't' title, 'c' category, 1 price, 1 stock, 's' status UNION ALL SELECT 'a', 't', 'c', 1, 1, 's'"
     with pytest.raises(DataError, match="share an item_id"):
-        catalogue.canonical(read(url, twice))
+        normalise_catalogue(read(url, twice))
 
 
 def test_the_shipped_events_query_runs_on_the_smallest_start(tmp_path: Path) -> None:
@@ -357,6 +451,8 @@ def test_the_shipped_events_query_runs_on_the_smallest_start(tmp_path: Path) -> 
         connection.execute(
             "INSERT INTO events (line_id, recorded_at) VALUES (1, '2026-03-02 00:00:00'), (2, '2026-03-02 01:00:00')"
         )
-    sql = (Path(database.__file__).parents[3] / "include" / "sql" / "extract_events.sql").read_text()
+    sql = (Path(__file__).parents[2] / "include" / "sql" / "extract_events.sql").read_text()
     window = {"start": datetime(2026, 3, 2, tzinfo=UTC), "end": datetime(2026, 3, 2, 1, tzinfo=UTC)}
-    assert database.read(database.url("sqlite", host=str(file)), sql, window, timeout_s=5)["row_id"].to_list() == [1]
+    assert query_frame(sqlalchemy_url("sqlite", host=str(file)), sql, window, timeout_s=5)[
+        "row_id"
+    ].to_list() == [1]

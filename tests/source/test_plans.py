@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from recsys_ops.source import database, plans
+from recsys_ops.source.database import sqlalchemy_url
+from recsys_ops.source.full_scans import FullScan, full_scans
 
 WINDOW = {"start": datetime(2026, 1, 1, tzinfo=UTC), "end": datetime(2026, 1, 1, 1, tzinfo=UTC)}
 SQL = """-- the events
@@ -28,26 +29,30 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> sa.URL:
     url = {
         "postgresql": lambda: sa.make_url(request.getfixturevalue("database_url")),
         "mariadb": lambda: request.getfixturevalue("mariadb_url"),
-        "sqlite": lambda: database.url("sqlite", host=f"{tmp_path}/shop.db"),
+        "sqlite": lambda: sqlalchemy_url("sqlite", host=f"{tmp_path}/shop.db"),
     }[request.param]()
     execute(
         url,
         "CREATE TABLE events (recorded_at timestamp, user_id int)",
         "CREATE TABLE users (user_id int PRIMARY KEY, role varchar(9))",
         FILL[request.param],
-        *{"postgresql": ["ANALYZE"], "mariadb": ["ANALYZE TABLE events"], "sqlite": []}[request.param],
+        *{"postgresql": ["ANALYZE"], "mariadb": ["ANALYZE TABLE events"], "sqlite": []}[
+            request.param
+        ],
     )
     return url
 
 
 def execute(url: sa.URL, *statements: str) -> None:
-    with sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+    with sa.create_engine(
+        url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    ).connect() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
 
 
-def scans(url: sa.URL, sql: str = SQL) -> list[plans.FullScan]:
-    return plans.full_scans(url, sql, WINDOW, timeout_s=10)
+def scans(url: sa.URL, sql: str = SQL) -> list[FullScan]:
+    return full_scans(url, sql, WINDOW, timeout_s=10)
 
 
 def test_a_missing_index_is_noticed_and_the_statement_that_is_said_mends_it(shop: sa.URL) -> None:
@@ -60,10 +65,15 @@ def test_a_missing_index_is_noticed_and_the_statement_that_is_said_mends_it(shop
 
 def test_a_small_table_may_be_read_whole(shop: sa.URL) -> None:
     execute(shop, "DELETE FROM events WHERE user_id > 1000")
-    execute(shop, *{"postgresql": ["ANALYZE"], "mariadb": ["ANALYZE TABLE events"], "sqlite": []}[shop.get_backend_name()])
+    execute(
+        shop,
+        *{"postgresql": ["ANALYZE"], "mariadb": ["ANALYZE TABLE events"], "sqlite": []}[
+            shop.get_backend_name()
+        ],
+    )
     assert scans(shop) == []
 
 
 def test_a_query_that_cannot_be_explained_gets_no_advice_and_no_error(shop: sa.URL) -> None:
     assert scans(shop, "SELECT * FROM nowhere WHERE recorded_at >= :start") == []
-    assert scans(database.url("postgres", host="127.0.0.1", port=1, database="shop")) == []
+    assert scans(sqlalchemy_url("postgres", host="127.0.0.1", port=1, database="shop")) == []

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, SourceError, StorageError
-from recsys_ops.source import database, slices
+from recsys_ops.source.database import sqlalchemy_url
+from recsys_ops.source.slices import extract_slices
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SQL = "SELECT * FROM events WHERE recorded_at >= :start AND recorded_at < :end ORDER BY recorded_at"
@@ -22,9 +23,16 @@ def make(url: str | sa.URL, *statements: str) -> sa.URL:
 
 
 def delivered(
-    url: sa.URL, folder: Path, *, sql: str = SQL, hours: int = 1, window: timedelta = timedelta(days=1)
+    url: sa.URL,
+    folder: Path,
+    *,
+    sql: str = SQL,
+    hours: int = 1,
+    window: timedelta = timedelta(days=1),
 ) -> pl.DataFrame:
-    frame, rows = slices.delivered(url, sql, START, START + window, hours=hours, connections=2, timeout_s=30, folder=folder)
+    frame, rows = extract_slices(
+        url, sql, START, START + window, hours=hours, connections=2, timeout_s=30, folder=folder
+    )
     collected = frame.collect()
     assert collected.height == rows
     return collected
@@ -33,7 +41,7 @@ def delivered(
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> sa.URL:
     (tmp_path / "shop.db").touch()
-    return database.url("sqlite", host=f"{tmp_path}/shop.db")
+    return sqlalchemy_url("sqlite", host=f"{tmp_path}/shop.db")
 
 
 @pytest.fixture
@@ -54,24 +62,42 @@ def full_day(database_url: str) -> sa.URL:
 
 
 @pytest.mark.parametrize("hours", [1, 5, 24])
-def test_slices_together_are_the_window_with_no_row_lost_or_doubled(full_day: sa.URL, folder: Path, hours: int) -> None:
+def test_slices_together_are_the_window_with_no_row_lost_or_doubled(
+    full_day: sa.URL, folder: Path, hours: int
+) -> None:
     assert delivered(full_day, folder, hours=hours)["n"].to_list() == list(range(144))
 
 
 def test_a_row_on_the_bound_of_two_slices_comes_once(database_url: str, folder: Path) -> None:
     at = "('2026-01-01 00:00Z'), ('2026-01-01 01:00Z'), ('2026-01-01 00:59:59.999999Z'), ('2026-01-02 00:00Z')"
-    url = make(database_url, "CREATE TABLE events (recorded_at timestamptz)", f"INSERT INTO events VALUES {at}")
-    assert [f"{at:%H:%M}" for at in delivered(url, folder)["recorded_at"]] == ["00:00", "00:59", "01:00"]
+    url = make(
+        database_url,
+        "CREATE TABLE events (recorded_at timestamptz)",
+        f"INSERT INTO events VALUES {at}",
+    )
+    assert [f"{at:%H:%M}" for at in delivered(url, folder)["recorded_at"]] == [
+        "00:00",
+        "00:59",
+        "01:00",
+    ]
 
 
-def test_a_window_without_rows_has_the_columns_with_their_types(full_day: sa.URL, folder: Path) -> None:
+def test_a_window_without_rows_has_the_columns_with_their_types(
+    full_day: sa.URL, folder: Path
+) -> None:
     make(full_day, "DELETE FROM events")
     found = delivered(full_day, folder)
     assert found.is_empty()
-    assert found.schema == {"recorded_at": pl.Datetime("us", "UTC"), "n": pl.Int32(), "note": pl.String()}
+    assert found.schema == {
+        "recorded_at": pl.Datetime("us", "UTC"),
+        "n": pl.Int32(),
+        "note": pl.String(),
+    }
 
 
-def test_a_column_that_only_one_slice_fills_keeps_its_values(sqlite_url: sa.URL, folder: Path) -> None:
+def test_a_column_that_only_one_slice_fills_keeps_its_values(
+    sqlite_url: sa.URL, folder: Path
+) -> None:
     url = make(
         sqlite_url,
         "CREATE TABLE events (recorded_at, user_id, price, big)",
@@ -107,7 +133,17 @@ def test_a_disk_without_room_for_the_slices_is_named(full_day: sa.URL, tmp_path:
 
 def test_a_slice_that_takes_too_long_ends_the_extract(full_day: sa.URL, folder: Path) -> None:
     slow = SQL.replace(
-        "FROM events", "FROM events, (SELECT pg_sleep(CASE WHEN :start > '2026-01-01 03:30Z' THEN 9 ELSE 0 END)) AS s"
+        "FROM events",
+        "FROM events, (SELECT pg_sleep(CASE WHEN :start > '2026-01-01 03:30Z' THEN 9 ELSE 0 END)) AS s",
     )
     with pytest.raises(SourceError, match="statement timeout"):
-        slices.delivered(full_day, slow, START, START + timedelta(days=1), hours=1, connections=2, timeout_s=1, folder=folder)
+        extract_slices(
+            full_day,
+            slow,
+            START,
+            START + timedelta(days=1),
+            hours=1,
+            connections=2,
+            timeout_s=1,
+            folder=folder,
+        )

@@ -10,15 +10,17 @@ from typing import get_args
 import obstore
 import polars as pl
 import pytest
-from azurite.server import ACCOUNT, Azurite
-from azurite.weather import Weather, weather
 from obstore.store import ObjectStore
-from test_history import FIRST, SUNDAY, counts, events
+from support.azurite.server import ACCOUNT, Azurite
+from support.azurite.weather import Weather, weather
+from support.history_rows import FIRST, SUNDAY, counts, events
 
-from recsys_ops import history, paths, steps
 from recsys_ops.errors import StorageError
+from recsys_ops.history.table import apply_retention, replace_days
+from recsys_ops.ingest.clean_day import run_step
 from recsys_ops.settings import CleaningSettings, HistorySettings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 FRAME = pl.DataFrame({"number": range(200_000)})
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -65,15 +67,29 @@ def test_the_facts_and_columns_of_an_object_cost_its_footer_and_no_more(
     assert sum(fetched) < len(data) / 50
 
 
-def test_the_day_before_is_compared_by_its_footer(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_day_before_is_compared_by_its_footer(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     day, got = date(2026, 3, 2), []
-    columns = ("row_id", "event_id", "recorded_at", "event_time", "user_id", "item_id", "event_type", "quantity", "price")
-    rows = pl.DataFrame({name: ["1"] for name in columns}).with_columns(recorded_at=datetime(2026, 3, 2, 1, tzinfo=UTC))
+    columns = (
+        "row_id",
+        "event_id",
+        "recorded_at",
+        "event_time",
+        "user_id",
+        "item_id",
+        "event_type",
+        "quantity",
+        "price",
+    )
+    rows = pl.DataFrame({name: ["1"] for name in columns}).with_columns(
+        recorded_at=datetime(2026, 3, 2, 1, tzinfo=UTC)
+    )
     storage.write_parquet(paths.raw(day), rows, {"first_day": str(day)})
     storage.write_parquet(paths.raw(day - timedelta(days=1)), rows.drop("price"))
     get = Storage.get
     monkeypatch.setattr(Storage, "get", lambda self, path: got.append(path) or get(self, path))
-    assert steps.clean(storage, "align_schema", day, CleaningSettings())["drift"] == {"new": ["price"]}
+    assert run_step(storage, "align_schema", day, CleaningSettings())["drift"] == {"new": ["price"]}
     assert got == [paths.raw(day)]
 
 
@@ -96,7 +112,9 @@ def test_half_an_object_is_named_and_the_next_step_said(storage: Storage) -> Non
     storage.write_parquet("a.parquet", FRAME)
     storage.put("a.parquet", storage.get("a.parquet")[:1000])
     for read in (storage.read_parquet, storage.scan_parquet):
-        with pytest.raises(StorageError, match=r"a.parquet is no Parquet .*run the task that writes it again") as error:
+        with pytest.raises(
+            StorageError, match=r"a.parquet is no Parquet .*run the task that writes it again"
+        ) as error:
             read("a.parquet")
         assert "\n" not in str(error.value)
 
@@ -130,7 +148,9 @@ def test_a_full_disk_is_named_and_leaves_the_old_object_whole(tmp_path: Path, wr
 
 @pytest.mark.azurite
 @pytest.mark.parametrize("kind", get_args(Weather))
-def test_bad_weather_costs_time_and_nothing_else(azurite_server: Azurite, kind: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_weather_costs_time_and_nothing_else(
+    azurite_server: Azurite, kind: Weather, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = f"{azurite_server.container()}/shop"
     with weather(azurite_server.url, kind, every=2) as url:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
@@ -144,16 +164,22 @@ def test_bad_weather_costs_time_and_nothing_else(azurite_server: Azurite, kind: 
     with weather(azurite_server.url, kind, every=25 if kind == "cut within" else 5) as url:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
         for count in (3, 5):
-            history.replace_days(storage, events(FIRST, count), FIRST, FIRST)
+            replace_days(storage, events(FIRST, count), FIRST, FIRST)
         assert counts(storage) == {FIRST: 5}
 
 
 @pytest.mark.azurite
-def test_the_documented_rights_on_the_container_are_enough_and_fewer_are_named(azurite_server: Azurite) -> None:
+def test_the_documented_rights_on_the_container_are_enough_and_fewer_are_named(
+    azurite_server: Azurite,
+) -> None:
     container = azurite_server.container()
 
     def account(rights: str) -> Storage:
-        options = {"account_name": ACCOUNT, "use_emulator": "true", "sas_token": azurite_server.sas(container, rights)}
+        options = {
+            "account_name": ACCOUNT,
+            "use_emulator": "true",
+            "sas_token": azurite_server.sas(container, rights),
+        }
         return Storage(f"{container}/shop", options)
 
     full, reader = account("rwdl"), account("rl")
@@ -161,10 +187,17 @@ def test_the_documented_rights_on_the_container_are_enough_and_fewer_are_named(a
     full.put("b", b"1")
     full.delete("b")
     for day in (FIRST, FIRST + timedelta(days=1)):
-        history.replace_days(full, events(day, 2), day, day)
-    history.tidy(full, SUNDAY, HistorySettings(retention_days=2))
-    assert (reader.get("a"), reader.list("")[0], counts(reader)) == (b"1", "a", {FIRST + timedelta(days=1): 2})
-    for write in (lambda: reader.put("a", b"2"), lambda: history.replace_days(reader, events(FIRST, 1), FIRST, FIRST)):
+        replace_days(full, events(day, 2), day, day)
+    apply_retention(full, SUNDAY, HistorySettings(retention_days=2))
+    assert (reader.get("a"), reader.list("")[0], counts(reader)) == (
+        b"1",
+        "a",
+        {FIRST + timedelta(days=1): 2},
+    )
+    for write in (
+        lambda: reader.put("a", b"2"),
+        lambda: replace_days(reader, events(FIRST, 1), FIRST, FIRST),
+    ):
         with pytest.raises(StorageError, match="cannot write") as error:
             write()
         assert "sig=" not in str(error.value).replace("sig=…", "")

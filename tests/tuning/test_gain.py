@@ -9,7 +9,9 @@ from recsys_ops.tuning.gain import best_gain
 Scores = dict[int, list[NDArray[np.float64]]]
 
 
-def scores(gains: list[float], users: tuple[int, ...] = (600, 400), noise: float = 0.1, seed: int = 0) -> Scores:
+def scores(
+    gains: list[float], users: tuple[int, ...] = (600, 400), noise: float = 0.1, seed: int = 0
+) -> Scores:
     """Trial 0, and one for each gain: every user's own level, the gain, and noise."""
     random = np.random.default_rng(seed)
     found: Scores = {n: [] for n in range(len(gains) + 1)}
@@ -33,13 +35,18 @@ def test_a_clear_gain_is_found_with_an_interval_around_it():
 
 def test_the_days_count_alike_however_many_users_they_have():
     days = [np.zeros(10), np.zeros(1000)]
-    gain = best_gain({0: days, 1: [day + value for day, value in zip(days, (0.4, 0.0), strict=True)]}, seed=1)
+    gain = best_gain(
+        {0: days, 1: [day + value for day, value in zip(days, (0.4, 0.0), strict=True)]}, seed=1
+    )
     assert gain.mean == pytest.approx(0.2)
 
 
 def test_trials_that_are_no_better_are_not_called_better_for_being_many():
     """A plain interval of the best of 20 would be above zero nearly every other time."""
-    false = sum(best_gain(scores([0.0] * 20, users=(300,), seed=seed), seed=1).lower > 0 for seed in range(60))
+    false = sum(
+        best_gain(scores([0.0] * 20, users=(300,), seed=seed), seed=1).lower > 0
+        for seed in range(60)
+    )
     assert false <= 6
 
 

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, SearchRange, TrainingSettings
+from recsys_ops.settings import (
+    ConfidenceSettings,
+    EvaluationSettings,
+    SearchRange,
+    TrainingSettings,
+)
 from recsys_ops.tuning.study import Plan, Study, Trial, applied, ask, current, falls_behind, told
 
 SEARCH = {
@@ -45,7 +50,11 @@ def scored(asked: Study, batch: int) -> Study:
 
 def test_the_first_trial_is_the_settings_as_they_are_and_each_is_named():
     first = ask(study(), 1, 3).trials
-    assert first[0].params == {"training.factors": 64, "training.regularization": 0.1, "confidence.half_life_days": 90}
+    assert first[0].params == {
+        "training.factors": 64,
+        "training.regularization": 0.1,
+        "confidence.half_life_days": 90,
+    }
     assert first[0].title == "0: as they are, half_life_days 90, factors 64, regularization 0.1"
     assert [trial.number for trial in first] == [0, 1, 2]
     assert all(trial.params.keys() == SEARCH.keys() and trial.state == "asked" for trial in first)
@@ -88,17 +97,28 @@ def test_the_search_goes_where_the_trials_before_were_good():
 def test_settings_outside_the_space_are_a_trial_all_the_same(changes: dict[str, Any]):
     given = study(**changes)
     asked = scored_all(ask(given, 1, 3))
-    assert asked.trials[0].params.items() <= current(given.plan.training, given.plan.confidence).items()
+    assert (
+        asked.trials[0].params.items()
+        <= current(given.plan.training, given.plan.confidence).items()
+    )
     assert len(ask(asked, 2, 3).trials) == 6
 
 
 def scored_all(asked: Study) -> Study:
-    return told(asked, {t.number: t.model_copy(update={"state": "complete", "values": (0.1, 0.1)}) for t in asked.trials})
+    return told(
+        asked,
+        {
+            t.number: t.model_copy(update={"state": "complete", "values": (0.1, 0.1)})
+            for t in asked.trials
+        },
+    )
 
 
 def test_a_trials_values_go_into_their_sections():
     training, confidence = applied(
-        TrainingSettings(), ConfidenceSettings(), {"training.factors": 9, "confidence.half_life_days": None}
+        TrainingSettings(),
+        ConfidenceSettings(),
+        {"training.factors": 9, "confidence.half_life_days": None},
     )
     assert (training.factors, training.iterations) == (9, TrainingSettings().iterations)
     assert (confidence.half_life_days, confidence.alpha) == (None, ConfidenceSettings().alpha)
@@ -127,6 +147,8 @@ def test_failed_and_pruned_trials_are_no_hindrance():
         2: {"state": "failed"},
         3: {"state": "asked"},
     }
-    after = told(asked, {n: asked.trials[n].model_copy(update=state) for n, state in states.items()})
+    after = told(
+        asked, {n: asked.trials[n].model_copy(update=state) for n, state in states.items()}
+    )
     assert [trial.number for trial in after.complete()] == [0]
     assert len(ask(after, 2, 2).of_batch(2)) == 2

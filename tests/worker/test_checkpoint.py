@@ -11,18 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.jobs import (
+    DAY,
+    MakeJob,
+    contents,
+    delete_models,
+    history,
+    spec_url,
+    start_worker,
+    without_run,
+)
 
-from recsys_ops import paths
 from recsys_ops.als.factors import Factors, small_random
 from recsys_ops.errors import StorageError
-from recsys_ops.storage import Storage
-from recsys_ops.worker import files, model
+from recsys_ops.models.spec import JobSpec
+from recsys_ops.models.version import load_manifest, verify_version
+from recsys_ops.storage import paths, serialization
+from recsys_ops.storage.objects import Storage
 from recsys_ops.worker.checkpoint import Checkpoints
 from recsys_ops.worker.job import main
-from recsys_ops.worker.spec import JobSpec
-
-from .conftest import DAY, history
-from .test_job import MakeJob, contents, delete_models, spec_url, start_worker, without_run
 
 FIT, REFIT = (paths.job(DAY, f"checkpoint-{phase}.npz") for phase in ("fit", "refit"))
 CPU = {"kind": "cpu", "name": "x86_64", "solver": "cpu"}
@@ -56,16 +63,22 @@ def sweeps(log: list[str]) -> dict[str, list[int]]:
 
 def stored(log: list[str], phase: str) -> int:
     """The last sweep of which a checkpoint was written."""
-    numbers = [int(found[1]) for line in log if (found := re.search(rf"checkpoint phase={phase} sweep=(\d+) ", line))]
+    numbers = [
+        int(found[1])
+        for line in log
+        if (found := re.search(rf"checkpoint phase={phase} sweep=(\d+) ", line))
+    ]
     return max(numbers, default=0)
 
 
 def sweeps_in(storage: Storage, phase: str) -> int:
     path = paths.job(DAY, f"checkpoint-{phase}.npz")
-    return int(files.to_arrays(storage.get(path))["sweeps"]) if storage.exists(path) else 0
+    return int(serialization.to_arrays(storage.get(path))["sweeps"]) if storage.exists(path) else 0
 
 
-def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(storage: Storage, make_job: MakeJob):
+def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(
+    storage: Storage, make_job: MakeJob
+):
     spec = make_job(history(150, 40), factors=8, iterations=150, refit_iterations=150)
     assert main(spec_url(storage)) == 0
     undisturbed = contents(storage, spec.version)
@@ -91,13 +104,17 @@ def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(sto
     assert last.returncode == 0, log
     assert sweeps(log) == {"fit": [], "refit": list(range(done["refit"] + 1, 151))}
     assert without_run(contents(storage, spec.version)) == without_run(undisturbed)
-    assert model.verify(storage, spec.version).run.resumed == done
+    assert verify_version(storage, spec.version).run.resumed == done
     assert not [path for path in storage.list("jobs") if "checkpoint" in path]
 
 
 @pytest.mark.parametrize(("kind", "written"), [("gpu", [1, 2, 3, 4, 5]), ("cpu", [1, 5])])
 def test_each_sweep_of_a_card_gets_a_checkpoint_and_a_cpu_is_not_held_up(
-    storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture, kind: str, written: list[int]
+    storage: Storage,
+    make_job: MakeJob,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    written: list[int],
 ):
     caplog.set_level("INFO")
     checkpoints = Checkpoints(storage, make_job(iterations=5), {"kind": kind})
@@ -127,18 +144,26 @@ def test_a_job_killed_before_its_manifest_has_no_sweep_to_do_again(
     caplog.set_level("INFO")
     assert main(spec_url(storage)) == 0
     assert "sweep 1 of" not in caplog.text
-    assert model.verify(storage, left_over.version).run.resumed == {"fit": 3, "refit": 2}
+    assert verify_version(storage, left_over.version).run.resumed == {"fit": 3, "refit": 2}
     assert before.items() <= contents(storage, left_over.version).items()
     assert (sweeps_in(storage, "fit"), sweeps_in(storage, "refit")) == (0, 0)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: data[:500] + b"?" + data[501:]],
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data[:500] + b"?" + data[501:],
+    ],
     ids=["empty", "half", "cut", "flipped"],
 )
 def test_a_damaged_checkpoint_is_not_used(
-    damage: Callable[[bytes], bytes], storage: Storage, left_over: JobSpec, caplog: pytest.LogCaptureFixture
+    damage: Callable[[bytes], bytes],
+    storage: Storage,
+    left_over: JobSpec,
+    caplog: pytest.LogCaptureFixture,
 ):
     before = contents(storage, left_over.version)
     storage.put(FIT, damage(storage.get(FIT)))
@@ -146,7 +171,7 @@ def test_a_damaged_checkpoint_is_not_used(
     assert main(spec_url(storage)) == 0
     assert f"{FIT} cannot be used" in caplog.text
     assert "sweep 1 of 3" in caplog.text
-    manifest = model.verify(storage, left_over.version)
+    manifest = verify_version(storage, left_over.version)
     assert manifest.run.resumed == {"refit": 2}
     assert before.items() <= contents(storage, left_over.version).items()
 
@@ -168,13 +193,17 @@ def test_a_checkpoint_of_another_release_or_device_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(f"recsys_ops.worker.{'job' if name == 'describe_device' else 'checkpoint'}.{name}", value)
+    monkeypatch.setattr(
+        f"recsys_ops.worker.{'job' if name == 'describe_device' else 'checkpoint'}.{name}", value
+    )
     caplog.set_level("INFO")
     assert main(spec_url(storage)) == 0
     for path in (FIT, REFIT):
         assert f"{path} is of another job, release or device: not used" in caplog.text
-    assert {"sweep 1 of 3", "sweep 1 of 2"} <= {record.getMessage().partition(",")[0] for record in caplog.records}
-    assert model.load_manifest(storage, left_over.version).run.resumed is None
+    assert {"sweep 1 of 3", "sweep 1 of 2"} <= {
+        record.getMessage().partition(",")[0] for record in caplog.records
+    }
+    assert load_manifest(storage, left_over.version).run.resumed is None
 
 
 def test_a_checkpoint_of_another_job_or_phase_is_not_used(storage: Storage, left_over: JobSpec):
@@ -216,7 +245,10 @@ def test_a_slow_storage_costs_checkpoints_and_no_time_but_the_last_one_is_writte
 
 
 def test_storage_that_takes_no_checkpoint_does_not_end_the_job(
-    storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     def refuse(self: Storage, path: str, data: bytes, put: Any = Storage.put) -> None:
         if "checkpoint" in path:
@@ -227,15 +259,20 @@ def test_storage_that_takes_no_checkpoint_does_not_end_the_job(
     monkeypatch.setattr(Storage, "put", refuse)
     assert main(spec_url(storage)) == 0
     assert "no checkpoint after sweep 1 of phase fit: cannot write" in caplog.text
-    model.verify(storage, spec.version)
+    verify_version(storage, spec.version)
 
 
 def test_factors_come_back_as_they_were(storage: Storage, make_job: MakeJob):
     spec = make_job(iterations=1)
-    kept = Factors(np.arange(6, dtype=np.float32).reshape(2, 3), np.full((1, 3), np.nan, np.float32))
+    kept = Factors(
+        np.arange(6, dtype=np.float32).reshape(2, 3), np.full((1, 3), np.nan, np.float32)
+    )
     checkpoints = Checkpoints(storage, spec, CPU)
     checkpoints.write("fit", 7, lambda: kept, last=True)
     checkpoints._thread.shutdown()
     done, found = Checkpoints(storage, spec, CPU).read("fit") or (0, kept)
     assert done == 7
-    assert (found.user.tobytes(), found.item.tobytes()) == (kept.user.tobytes(), kept.item.tobytes())
+    assert (found.user.tobytes(), found.item.tobytes()) == (
+        kept.user.tobytes(),
+        kept.item.tobytes(),
+    )

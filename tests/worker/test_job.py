@@ -5,151 +5,178 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from support.jobs import (
+    DAY,
+    PLUGINS,
+    MakeJob,
+    contents,
+    delete_models,
+    history,
+    result,
+    spec_url,
+    without_run,
+)
 
-from recsys_ops import paths
 from recsys_ops.evaluation.gate import decide
-from recsys_ops.settings import GateSettings, ListsSettings, TogetherSettings
-from recsys_ops.storage import Storage
-from recsys_ops.worker import job, meter, model
-from recsys_ops.worker.detached import NO_RESULT
+from recsys_ops.models import version as version_module
+from recsys_ops.models.spec import read_inputs
+from recsys_ops.models.version import (
+    evaluation_figures,
+    load_manifest,
+    read_evaluation,
+    read_frame,
+    verify_version,
+)
+from recsys_ops.settings import BoughtTogetherSettings, GateSettings, ListsSettings
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+from recsys_ops.worker import EXIT_NO_RESULT, job, usage
 from recsys_ops.worker.job import main
-from recsys_ops.worker.spec import JobSpec, read_inputs
 
-from .conftest import DAY, history
-
-PLUGINS = Path(__file__).parents[2] / "plugins"
-MakeJob = Callable[..., JobSpec]
-LISTS = ("recommendations", "similar", "together", "popular", "categories", "trending")
-
-
-def spec_url(storage: Storage) -> str:
-    return storage.url(paths.job(DAY, "spec.json"))
-
-
-def result(storage: Storage) -> dict:
-    return storage.read_json(paths.job(DAY, "result.json"))
-
-
-def contents(storage: Storage, version: str) -> dict[str, bytes]:
-    return {path: storage.get(path) for path in storage.list(f"models/{version}")}
-
-
-def without_run(found: dict[str, bytes]) -> dict[str, bytes]:
-    """A version's contents without what was measured of the run that made it."""
-
-    def stripped(path: str, data: bytes) -> bytes:
-        return json.dumps(json.loads(data) | {"run": None}).encode() if path.endswith("/manifest.json") else data
-
-    return {path: stripped(path, data) for path, data in found.items()}
-
-
-def delete_models(storage: Storage) -> None:
-    for path in storage.list("models"):
-        storage.delete(path)
-
-
-def start_worker(storage: Storage) -> subprocess.Popen[str]:
-    """The command as a launcher runs it; what it logs comes by its standard error."""
-    command = [sys.executable, "-m", "recsys_ops.worker", spec_url(storage)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})
+LISTS = ("recommendations", "similar", "bought_together", "popular", "categories", "trending")
 
 
 def test_the_defaults_beat_popularity_on_planted_tastes(storage: Storage, make_job: MakeJob):
     spec = make_job()
     assert main(spec_url(storage)) == 0
-    figures = model.measure(storage, spec, draws=500)
-    assert result(storage)["metrics"] == {name: figures[name] for name in ("challenger", "popularity")}
+    figures = evaluation_figures(storage, spec, draws=500)
+    assert result(storage)["metrics"] == {
+        name: figures[name] for name in ("challenger", "popularity")
+    }
     assert figures["challenger"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
     assert decide(figures, GateSettings(allow_first_deployment=True)).blessed
 
 
-def test_a_finished_job_leaves_a_complete_version_and_its_result(storage: Storage, make_job: MakeJob):
+def test_a_finished_job_leaves_a_complete_version_and_its_result(
+    storage: Storage, make_job: MakeJob
+):
     spec = make_job(iterations=2)
     assert main(spec_url(storage)) == 0
-    manifest = model.verify(storage, spec.version)
+    manifest = verify_version(storage, spec.version)
     assert (manifest.day, manifest.history_version, manifest.spec) == (DAY, 7, spec)
-    assert {path.rpartition("/")[2] for path in contents(storage, spec.version)} == {*manifest.files, "manifest.json"}
+    assert {path.rpartition("/")[2] for path in contents(storage, spec.version)} == {
+        *manifest.files,
+        "manifest.json",
+    }
     found = result(storage)
     assert (found["status"], found["version"], found["reason"]) == ("succeeded", spec.version, None)
-    assert found["seconds"].keys() == {"read", "fit", "loss", "evaluate", "refit", "recommend", "write"}
+    assert found["seconds"].keys() == {
+        "read",
+        "fit",
+        "loss",
+        "evaluate",
+        "refit",
+        "recommend",
+        "write",
+    }
     assert (found["device"]["kind"], found["device"]["solver"]) in {("cpu", "cpu"), ("gpu", "gpu")}
     assert found["peak_memory_bytes"] > 10_000_000
     assert found["cost"] is None
 
 
-def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(storage: Storage, make_job: MakeJob):
+def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(
+    storage: Storage, make_job: MakeJob
+):
     spec = make_job(iterations=2)
     main(spec_url(storage))
-    lists = model.read_frame(storage, model.load_manifest(storage, spec.version), "recommendations")
+    lists = read_frame(storage, load_manifest(storage, spec.version), "recommendations")
     pairs = lists.explode("items").select("user_id", item_id="items")
     assert lists.height == 400
     assert lists["items"].list.len().max() == 10
     assert not pairs["item_id"].str.ends_with("5").any()
     assert pairs.join(history(), on=["user_id", "item_id"]).is_empty()
-    popular = model.read_frame(storage, model.load_manifest(storage, spec.version), "popular")
+    popular = read_frame(storage, load_manifest(storage, spec.version), "popular")
     assert not popular["item_id"].str.ends_with("5").any()
     assert popular["score"].is_sorted(descending=True)
 
 
-def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(storage: Storage, make_job: MakeJob):
+def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(
+    storage: Storage, make_job: MakeJob
+):
     lists = ListsSettings(
-        top_n=10, max_per_category=2, pinned_items=("item-21", "a-new-one"), together=TogetherSettings(min_support=2)
+        top_n=10,
+        max_per_category=2,
+        pinned_items=("item-21", "a-new-one"),
+        bought_together=BoughtTogetherSettings(min_support=2),
     )
     spec = make_job(iterations=2, lists=lists)
     assert main(spec_url(storage)) == 0
-    manifest = model.load_manifest(storage, spec.version)
-    found = {name: model.read_frame(storage, manifest, name) for name in LISTS}
+    manifest = load_manifest(storage, spec.version)
+    found = {name: read_frame(storage, manifest, name) for name in LISTS}
     assert all(frame.height for frame in found.values())
     for name, frame in found.items():
         if "items" in frame.columns:
             assert frame["items"].list.len().max() <= 10, name
-            assert not frame["items"].list.eval(pl.element().str.ends_with("5")).list.any().any(), name
+            assert not frame["items"].list.eval(pl.element().str.ends_with("5")).list.any().any(), (
+                name
+            )
             assert (frame["items"].list.n_unique() == frame["items"].list.len()).all(), name
         else:
             assert not frame["item_id"].str.ends_with("5").any(), name
             assert frame["item_id"].is_unique().all(), name
-    for name in ("similar", "together"):
+    for name in ("similar", "bought_together"):
         assert found[name].filter(pl.col("items").list.contains(pl.col("item_id"))).is_empty()
         assert found[name]["item_id"].str.ends_with("5").any()  # its page is still looked at
-        assert all(scores == sorted(scores, reverse=True) for scores in found[name]["scores"].to_list())
-    assert found["recommendations"]["items"].list.head(2).unique().to_list() == [["item-21", "a-new-one"]]
+        assert all(
+            scores == sorted(scores, reverse=True) for scores in found[name]["scores"].to_list()
+        )
+    assert found["recommendations"]["items"].list.head(2).unique().to_list() == [
+        ["item-21", "a-new-one"]
+    ]
     assert found["recommendations"]["items"].list.len().unique().to_list() == [10]
-    ends = found["recommendations"].explode("items").select("user_id", end=pl.col("items").str.tail(1))
+    ends = (
+        found["recommendations"].explode("items").select("user_id", end=pl.col("items").str.tail(1))
+    )
     most = ends.filter(pl.col("end").is_in(["e", "9"]).not_()).group_by("user_id", "end").len()
     assert most["len"].max() == 2
     assert found["popular"]["item_id"].head(2).to_list() == ["item-21", "a-new-one"]
-    assert found["categories"]["category"].to_list() == [digit for digit in "012346789" if digit != "9"]
+    assert found["categories"]["category"].to_list() == [
+        digit for digit in "012346789" if digit != "9"
+    ]
 
 
 def test_an_input_of_another_shop_makes_another_version(make_job: MakeJob):
     lists = ListsSettings(top_n=10)
     others = [
         make_job(lists=lists.model_copy(update=change)).version
-        for change in ({}, {"pinned_items": ("item-1",)}, {"max_per_category": 3}, {"trending_days": 5})
+        for change in (
+            {},
+            {"pinned_items": ("item-1",)},
+            {"max_per_category": 3},
+            {"trending_days": 5},
+        )
     ]
     assert len(set(others)) == 4
 
 
-def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(storage: Storage, make_job: MakeJob):
+def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(
+    storage: Storage, make_job: MakeJob
+):
     late = pl.DataFrame(
-        {"day": [DAY] * 2, "user_id": ["newcomer"] * 2, "item_id": ["item-0", "item-8"], "event_type": ["purchase"] * 2}
+        {
+            "day": [DAY] * 2,
+            "user_id": ["newcomer"] * 2,
+            "item_id": ["item-0", "item-8"],
+            "event_type": ["purchase"] * 2,
+        }
     )
     spec = make_job(pl.concat([history(), late], how="diagonal"), iterations=3)
     main(spec_url(storage))
-    manifest = model.load_manifest(storage, spec.version)
-    users = model.read_frame(storage, manifest, "users")["user_id"]
-    assert "newcomer" in model.read_frame(storage, manifest, "recommendations")["user_id"]
-    assert "newcomer" not in users.gather(model.read_evaluation(storage, manifest).users)
+    manifest = load_manifest(storage, spec.version)
+    users = read_frame(storage, manifest, "users")["user_id"]
+    assert "newcomer" in read_frame(storage, manifest, "recommendations")["user_id"]
+    assert "newcomer" not in users.gather(read_evaluation(storage, manifest).users)
 
 
-def test_the_same_job_gives_the_same_bytes_but_for_what_was_measured(storage: Storage, make_job: MakeJob):
+def test_the_same_job_gives_the_same_bytes_but_for_what_was_measured(
+    storage: Storage, make_job: MakeJob
+):
     spec = make_job(iterations=3)
     main(spec_url(storage))
     first = contents(storage, spec.version)
@@ -161,7 +188,9 @@ def test_the_same_job_gives_the_same_bytes_but_for_what_was_measured(storage: St
     assert without_run(first) == without_run(second)
 
 
-def test_a_finished_job_is_not_done_again(storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture):
+def test_a_finished_job_is_not_done_again(
+    storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture
+):
     spec = make_job(iterations=2)
     main(spec_url(storage))
     first = contents(storage, spec.version)
@@ -176,7 +205,10 @@ def test_a_finished_job_is_not_done_again(storage: Storage, make_job: MakeJob, c
     assert "phase=" not in caplog.text
 
 
-@pytest.mark.parametrize("change", ["a damaged file", "a missing file", "a damaged manifest", "other code", "another package"])
+@pytest.mark.parametrize(
+    "change",
+    ["a damaged file", "a missing file", "a damaged manifest", "other code", "another package"],
+)
 def test_a_version_that_is_not_whole_or_of_another_release_is_made_again(
     change: str, storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ):
@@ -191,9 +223,9 @@ def test_a_version_that_is_not_whole_or_of_another_release_is_made_again(
         case "a damaged manifest":
             storage.put(paths.model(spec.version, "manifest.json"), b"{}")
         case "other code":
-            monkeypatch.setattr(model, "code", lambda: "0" * 64)
+            monkeypatch.setattr(version_module, "code_digest", lambda: "0" * 64)
         case "another package":
-            monkeypatch.setattr(model, "packages", lambda: {"numpy": "3.0"})
+            monkeypatch.setattr(version_module, "package_versions", lambda: {"numpy": "3.0"})
     assert main(spec_url(storage)) == 0
     again = contents(storage, spec.version)
     manifest = paths.model(spec.version, "manifest.json")
@@ -201,16 +233,26 @@ def test_a_version_that_is_not_whole_or_of_another_release_is_made_again(
     assert again == first
 
 
-def test_a_machine_with_another_release_says_so(storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture):
+def test_a_machine_with_another_release_says_so(
+    storage: Storage, make_job: MakeJob, caplog: pytest.LogCaptureFixture
+):
     spec = make_job(iterations=1)
-    storage.write_json(paths.job(DAY, "spec.json"), spec.model_copy(update={"code": "0" * 64}).model_dump(mode="json"))
+    storage.write_json(
+        paths.job(DAY, "spec.json"),
+        spec.model_copy(update={"code": "0" * 64}).model_dump(mode="json"),
+    )
     assert main(spec_url(storage)) == 0
     (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "install the same release here and where Airflow runs" in warning.getMessage()
 
 
 @pytest.mark.parametrize(
-    ("there", "would"), [(2**40, ""), (315 * 2**20, r"; training.factors = \d+ would fit"), (2**20, "; no number of .* fit")]
+    ("there", "would"),
+    [
+        (2**40, ""),
+        (315 * 2**20, r"; training.factors = \d+ would fit"),
+        (2**20, "; no number of .* fit"),
+    ],
 )
 def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what_would_fit(
     storage: Storage,
@@ -225,18 +267,28 @@ def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what
         raise MemoryError("Unable to allocate 9.3 GiB")
 
     (tmp_path / "memory.max").write_text(f"{there}\n")
-    monkeypatch.setattr(meter, "_CONTAINER_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(usage, "_CONTAINER_LIMIT", tmp_path / "memory.max")
     make_job(iterations=1, factors=9_000)
     monkeypatch.setattr(job, "fit", full)
     assert main(spec_url(storage)) == 1
     needs = rf"about [0-9,]{{9,}} bytes for 9000 factors of [0-9,]{{9,}}{would}"
-    assert re.search(rf"memory does not suffice \(Unable to allocate 9.3 GiB; {needs}\): lower", result(storage)["reason"])
+    assert re.search(
+        rf"memory does not suffice \(Unable to allocate 9.3 GiB; {needs}\): lower",
+        result(storage)["reason"],
+    )
     # the kernel kills without a word: who reads the log finds it there
-    told = [record for record in caplog.records if record.levelname == "WARNING" and re.search(needs, record.getMessage())]
+    told = [
+        record
+        for record in caplog.records
+        if record.levelname == "WARNING" and re.search(needs, record.getMessage())
+    ]
     assert bool(told) == bool(would)
     monkeypatch.setattr(job, "read_inputs", full)
     assert main(spec_url(storage)) == 1
-    assert re.search(r"does not suffice \(Unable to allocate 9.3 GiB; [0-9,]{4,} bytes were read of", result(storage)["reason"])
+    assert re.search(
+        r"does not suffice \(Unable to allocate 9.3 GiB; [0-9,]{4,} bytes were read of",
+        result(storage)["reason"],
+    )
 
 
 def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):
@@ -245,11 +297,18 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
     first = make_job(events, day=yesterday)
     assert main(storage.url(paths.job(yesterday, "spec.json"))) == 0
     newcomer = pl.DataFrame(
-        {"day": [yesterday, DAY], "user_id": ["a-newcomer"] * 2, "item_id": ["item-0", "item-8"], "event_type": ["purchase"] * 2}
+        {
+            "day": [yesterday, DAY],
+            "user_id": ["a-newcomer"] * 2,
+            "item_id": ["item-0", "item-8"],
+            "event_type": ["purchase"] * 2,
+        }
     )
-    second = make_job(pl.concat([events, newcomer]), champion=first.version, reference=first.version)
+    second = make_job(
+        pl.concat([events, newcomer]), champion=first.version, reference=first.version
+    )
     assert main(spec_url(storage)) == 0
-    figures = model.measure(storage, second, draws=200)
+    figures = evaluation_figures(storage, second, draws=200)
     assert figures["champion_version"] == first.version
     assert figures["reference"] == figures["champion"]
     assert figures["reference_version"] == first.version
@@ -257,7 +316,7 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
     assert figures["ids_match"] is True
     assert figures["data"]["window_rows"] > figures["champion_data"]["window_rows"] > 0
     assert figures["champion"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
-    lists = model.read_evaluation(storage, model.load_manifest(storage, second.version))
+    lists = read_evaluation(storage, load_manifest(storage, second.version))
     assert lists.champion is not None
     assert lists.users[0] == 0  # a-newcomer comes first by id, and the champion never met them
     assert lists.champion[0].tolist() == lists.popularity[0].tolist()
@@ -276,7 +335,9 @@ INPUTS = ["train.npz", "full.npz", "holdout.npz", "users.parquet", "items.parque
 
 
 @pytest.mark.parametrize("name", [*INPUTS, "pinned.parquet", "baskets.npz", "trending.parquet"])
-def test_a_damaged_input_is_named_and_no_model_is_written(name: str, storage: Storage, make_job: MakeJob):
+def test_a_damaged_input_is_named_and_no_model_is_written(
+    name: str, storage: Storage, make_job: MakeJob
+):
     spec = make_job(iterations=1)
     path = paths.job(DAY, name)
     data = bytearray(storage.get(path))
@@ -309,7 +370,9 @@ def test_a_missing_spec_fails_with_a_result(storage: Storage):
     assert "is not there" in result(storage)["reason"]
 
 
-@pytest.mark.parametrize("url", ["file:///tmp/spec.json", "nonsense", "file:///x/jobs/day=2026-3-1/spec.json"])
+@pytest.mark.parametrize(
+    "url", ["file:///tmp/spec.json", "nonsense", "file:///x/jobs/day=2026-3-1/spec.json"]
+)
 def test_an_address_that_is_no_job_is_an_error(url: str):
     assert main(url) == 1
 
@@ -320,10 +383,14 @@ def test_a_missing_or_damaged_champion_fails_the_job(storage: Storage, make_job:
     assert "no finished model version 20260101-0000000000" in result(storage)["reason"]
 
 
-def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(storage: Storage, make_job: MakeJob):
+def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(
+    storage: Storage, make_job: MakeJob
+):
     spec = make_job(history().filter(pl.col("day") < DAY), iterations=1)
     assert main(spec_url(storage)) == 0
-    verdict = decide(model.measure(storage, spec, draws=100), GateSettings(allow_first_deployment=True))
+    verdict = decide(
+        evaluation_figures(storage, spec, draws=100), GateSettings(allow_first_deployment=True)
+    )
     assert "0 users evaluated" in verdict.summary
 
 
@@ -341,7 +408,10 @@ def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: M
     assert not inputs.eligible[data.items.str.ends_with("5").to_numpy()].any()
     shop = inputs.shop
     assert shop.category.equals(data.items.str.tail(1).replace("9", None))
-    assert (shop.baskets.items.dtype, shop.baskets.items.shape) == (bool, (len(shop.baskets.weights), len(data.items)))
+    assert (shop.baskets.items.dtype, shop.baskets.items.shape) == (
+        bool,
+        (len(shop.baskets.weights), len(data.items)),
+    )
     assert shop.baskets.items.nnz == shop.baskets.items.sum() > 0
     assert shop.trending.schema == {"item_id": pl.String, "score": pl.Float32}
 
@@ -349,9 +419,13 @@ def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: M
 def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):
     make_job(iterations=1)
     script = "import sys; sys.modules['airflow'] = None; from recsys_ops.worker.job import main; sys.exit(main(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", script, spec_url(storage)], check=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)})
+    subprocess.run(
+        [sys.executable, "-c", script, spec_url(storage)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(PLUGINS)},
+    )
 
 
 def test_a_worker_whose_storage_is_away_says_so_by_its_exit_code(tmp_path: Path):
     (tmp_path / "blob").write_text("no folder")
-    assert main(f"file://{tmp_path}/blob/jobs/day={DAY}/spec.json") == NO_RESULT
+    assert main(f"file://{tmp_path}/blob/jobs/day={DAY}/spec.json") == EXIT_NO_RESULT

@@ -12,11 +12,13 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from recsys_ops.als.factors import Callback, Factors, row_regularization
-from recsys_ops.compiled import compiled
+from recsys_ops.jit import jit
 from recsys_ops.settings import TrainingSettings
 
 _STEPS = 3  # of conjugate gradients, as many as `implicit` takes
-_SMALLEST = np.float32(1e-30)  # squared error of a row that is solved; float32 cannot divide much smaller numbers
+_SMALLEST = np.float32(
+    1e-30
+)  # squared error of a row that is solved; float32 cannot divide much smaller numbers
 _CHUNKS = 256  # of the rows of a half-sweep; fixed, so that the bytes do not depend on the number of threads
 _BLOCK = 1 << 15  # rows of factors multiplied at a time
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -62,10 +64,14 @@ def gram(factors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def cell_errors(user_items: sparse.csr_matrix, factors: Factors) -> float:
     """Σ c (1 − x·y)² − (x·y)² over the stored cells: what they add to the loss of the empty ones."""
-    return float(_cell_errors(user_items.indptr, user_items.indices, user_items.data, factors.user, factors.item))
+    return float(
+        _cell_errors(
+            user_items.indptr, user_items.indices, user_items.data, factors.user, factors.item
+        )
+    )
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@jit(fastmath={"reassoc", "contract"})
 def _cell_errors(indptr, columns, confidence, x, y):  # type: ignore[no-untyped-def]
     total = 0.0
     for row in range(len(x)):
@@ -78,7 +84,11 @@ def _cell_errors(indptr, columns, confidence, x, y):  # type: ignore[no-untyped-
 
 
 def _half_sweep(
-    rows: sparse.csr_matrix, x: NDArray[np.float32], y: NDArray[np.float32], regularization: NDArray[np.float32], pool: Executor
+    rows: sparse.csr_matrix,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    regularization: NDArray[np.float32],
+    pool: Executor,
 ) -> None:
     """Improve `x`, (n_rows, factors), in place, given `y`, (n_columns, factors)."""
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(y), _BLOCK)]
@@ -93,7 +103,15 @@ def _half_sweep(
 
     def improve(begin: int, end: int) -> None:
         part = x[begin:end] @ basis
-        solve(rows.indptr[begin : end + 1], rows.indices, rows.data, rotated, spectrum, regularization[begin:end], part)
+        solve(
+            rows.indptr[begin : end + 1],
+            rows.indices,
+            rows.data,
+            rotated,
+            spectrum,
+            regularization[begin:end],
+            part,
+        )
         np.matmul(part, basis.T, out=x[begin:end])
 
     list(pool.map(improve, borders[:-1], borders[1:]))
@@ -103,7 +121,7 @@ def _half_sweep(
 def _kernel(factors: int) -> Callable[..., None]:
     """The compiled solver of a chunk of rows; that the length is a constant lets the inner loops unroll."""
 
-    @compiled(**_FAST)
+    @jit(**_FAST)
     def solve(indptr, columns, confidence, y, spectrum, regularization, x):  # type: ignore[no-untyped-def]
         residual, diagonal = np.empty(factors, np.float32), np.empty(factors, np.float32)
         direction, image = np.empty(factors, np.float32), np.empty(factors, np.float32)
@@ -142,7 +160,7 @@ def _kernel(factors: int) -> Callable[..., None]:
 
 
 # inlined: a call would run the machine code of one optimisation when just compiled, of another when loaded from disk
-@compiled(inline="always", **_FAST)
+@jit(inline="always", **_FAST)
 def _add_cells(out, v, y, columns, confidence, begin, end, preference, factors):  # type: ignore[no-untyped-def]
     """out += Σ (preference · c − (c − 1) · y·v) y over the row's cells, four at a time to load and store `out` less."""
     last = end - 1
@@ -150,7 +168,12 @@ def _add_cells(out, v, y, columns, confidence, begin, end, preference, factors):
         j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
         c0, c1, c2, c3 = confidence[j], confidence[j1], confidence[j2], confidence[j3]
         # unsigned: no test for a negative index
-        i0, i1, i2, i3 = np.uint64(columns[j]), np.uint64(columns[j1]), np.uint64(columns[j2]), np.uint64(columns[j3])
+        i0, i1, i2, i3 = (
+            np.uint64(columns[j]),
+            np.uint64(columns[j1]),
+            np.uint64(columns[j2]),
+            np.uint64(columns[j3]),
+        )
         s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
         for k in range(factors):
             s0 += y[i0, k] * v[k]

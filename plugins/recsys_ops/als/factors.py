@@ -24,7 +24,9 @@ Callback = Callable[[int, Callable[[], Factors]], None]
 
 def small_random(shape: tuple[int, int], factors: int, seed: int) -> Factors:
     """A cold start: uniform in [0, 0.01), the users' and the items' from streams of their own."""
-    users, items = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2))
+    users, items = (
+        np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2)
+    )
     n_users, n_items = shape
     return Factors(
         users.random((n_users, factors), dtype=np.float32) * np.float32(0.01),
@@ -50,7 +52,9 @@ def row_regularization(
     means = [side[side > 0].mean() if side.any() else 0.0 for side in (users, items)]
     scale = settings.regularization * (np.sqrt(means[0] * means[1]) or 1.0)
     user_weights, item_weights = (
-        (scale * ((columns + side) / (columns + mean)) ** settings.regularization_exponent).astype(np.float32)
+        (scale * ((columns + side) / (columns + mean)) ** settings.regularization_exponent).astype(
+            np.float32
+        )
         for side, mean, columns in zip((users, items), means, user_items.shape[::-1], strict=True)
     )
     return user_weights, item_weights

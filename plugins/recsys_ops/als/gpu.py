@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_ops.als import card, equations
-from recsys_ops.als.equations import Array
+from recsys_ops.als import device, normal_equations
 from recsys_ops.als.factors import Callback, Factors, row_regularization
+from recsys_ops.als.normal_equations import Array
 from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
 _GIB = 2**30
-_MOST_NUMBERS = 1 << 28  # in one array of a batch, 1 GiB: more makes nothing faster, and 32-bit indices suffice
+_MOST_NUMBERS = (
+    1 << 28
+)  # in one array of a batch, 1 GiB: more makes nothing faster, and 32-bit indices suffice
 _MOST_ROWS = 65_535  # in a batch: CUDA's limit of a grid's second and third side
 _LANE = 128  # scores of one row that `top_n` keeps one maximum of
 
@@ -63,13 +65,15 @@ def sweeps(
 
     Raises ModelError when there is no card, when its memory does not suffice or when confidences overflow float32.
     """
-    xp = xp or card.cupy()
+    xp = xp or device.cupy()
     try:
         # whether the factors stay finite is looked at in the end; NumPy need not warn of each step on the way
         with np.errstate(all="ignore"):
             return _sweeps(xp, user_items, start, settings, iterations, callback)
     except MemoryError as error:
-        raise card.too_small(xp, str(error), "lower training.max_gpu_memory_gib or training.factors") from error
+        raise device.memory_error(
+            xp, str(error), "lower training.max_gpu_memory_gib or training.factors"
+        ) from error
     except np.linalg.LinAlgError as error:
         raise ModelError(
             f"a row's equations cannot be solved in float32 (largest confidence {user_items.data.max():g}, regularization "
@@ -87,14 +91,14 @@ def top_n(
     max_memory_gib: float | None = None,
     xp: Any = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """`recsys_ops.als.recommend.top_n` on the card: the same arguments, the same lists.
+    """`recsys_ops.als.top_n.top_n` on the card: the same arguments, the same lists.
 
     max_memory_gib : how much of the card's memory may be taken, 80 % of what is free when None; of the scores at most 4 GiB at a
         time, and of them and the items never less than one user's
 
     Raises ModelError when there is no card or its memory does not suffice.
     """
-    xp = xp or card.cupy()
+    xp = xp or device.cupy()
     n_users, n_items = len(user_factors), len(item_factors)
     ids = np.full((n_users, n), -1, dtype=np.int32)
     scores = np.full((n_users, n), -np.inf, dtype=np.float32)
@@ -103,12 +107,12 @@ def top_n(
         return ids, scores
     lanes = -(-n_items // _LANE)
     hidden = np.flatnonzero(np.append(hidden, np.ones(lanes * _LANE - n_items, bool)))
-    allowed = 0.8 * card.free(xp) if max_memory_gib is None else max_memory_gib * _GIB
+    allowed = 0.8 * device.free_memory(xp) if max_memory_gib is None else max_memory_gib * _GIB
     held = 4 * user_factors.shape[1] * lanes * _LANE
     # the scores, a copy of them when their maxima are taken, and the cells that were seen
     budget = int(min(_MOST_NUMBERS, (allowed - held) / 16))
     rows = min(max(1, budget // (lanes * _LANE)), _MOST_ROWS)
-    card.make_room(xp, held + 16 * rows * lanes * _LANE, int(allowed))
+    device.free_memory_for(xp, held + 16 * rows * lanes * _LANE, int(allowed))
     try:
         items = xp.zeros((user_factors.shape[1], lanes * _LANE), dtype=xp.float32)
         items[:, :n_items] = xp.asarray(item_factors).T
@@ -122,9 +126,14 @@ def top_n(
                 row = np.repeat(np.arange(part.shape[0], dtype=np.int32), np.diff(part.indptr))
                 table[xp.asarray(row), xp.asarray(part.indices)] = -np.inf
             best, best_scores = _best(xp, table.reshape(len(table), lanes, _LANE), min(n, n_items))
-            ids[block, : best.shape[1]], scores[block, : best.shape[1]] = card.host(xp, best), card.host(xp, best_scores)
+            ids[block, : best.shape[1]], scores[block, : best.shape[1]] = (
+                device.to_host(xp, best),
+                device.to_host(xp, best_scores),
+            )
     except MemoryError as error:
-        raise card.too_small(xp, str(error), "free some of it, or set training.solver to cpu") from error
+        raise device.memory_error(
+            xp, str(error), "free some of it, or set training.solver to cpu"
+        ) from error
     scores[~user_factors.any(axis=1)] = -np.inf
     ids[scores == -np.inf] = -1
     return ids, scores
@@ -140,7 +149,10 @@ def _sweeps(
 ) -> Factors:
     memory = _memory(xp, user_items, settings)
     cells, weights = (user_items, user_items.T.tocsr()), row_regularization(user_items, settings)
-    users, items = (_side(xp, rows, of_rows, settings, memory) for rows, of_rows in zip(cells, weights, strict=True))
+    users, items = (
+        _side(xp, rows, of_rows, settings, memory)
+        for rows, of_rows in zip(cells, weights, strict=True)
+    )
     user, item = xp.asarray(start.user), xp.asarray(start.item)
     for iteration in range(iterations):
         user = _half_sweep(xp, users, user, item, memory)
@@ -151,12 +163,12 @@ def _sweeps(
 
 
 def _on_host(xp: Any, user: Array, item: Array) -> Factors:
-    return Factors(card.host(xp, user), card.host(xp, item))
+    return Factors(device.to_host(xp, user), device.to_host(xp, item))
 
 
 def _half_sweep(xp: Any, side: _Side, own: Array, other: Array, memory: int) -> Array:
     """The factors of one side, given those of the other. A row without cells gets zeros."""
-    values, basis = xp.linalg.eigh(equations.gram(xp, other))
+    values, basis = xp.linalg.eigh(normal_equations.gram(xp, other))
     spread, basis = xp.maximum(values, 0).astype(xp.float32), basis.astype(xp.float32)
     rotated = other @ basis
     updated = xp.zeros_like(own)
@@ -165,24 +177,30 @@ def _half_sweep(xp: Any, side: _Side, own: Array, other: Array, memory: int) -> 
         scale = 1 / xp.sqrt(spread + side.regularization[batch.rows][:, None])
         parts = _parts(xp, side, batch, rotated, scale)
         if batch.exact:
-            z = equations.exact(xp, parts, batch.width, own.shape[1])
+            z = normal_equations.exact(xp, parts, batch.width, own.shape[1])
         else:
-            z = equations.three_steps(xp, parts, own[batch.rows] @ basis / scale)
+            z = normal_equations.three_steps(xp, parts, own[batch.rows] @ basis / scale)
         updated[batch.rows] = (z * scale) @ basis.T
 
     for batch in side.batches:
-        card.make_room(xp, batch.needs, memory)
-        solve(batch)  # in a function, so that a batch's arrays are free before the next one's are made
+        device.free_memory_for(xp, batch.needs, memory)
+        solve(
+            batch
+        )  # in a function, so that a batch's arrays are free before the next one's are made
     return updated
 
 
-def _parts(xp: Any, side: _Side, batch: _Batch, rotated: Array, scale: Array) -> equations.Parts:
+def _parts(
+    xp: Any, side: _Side, batch: _Batch, rotated: Array, scale: Array
+) -> normal_equations.Parts:
     """A batch's cells, gathered once where they are held whole, else at every call."""
 
     def gathered() -> Iterator[tuple[Array, Array]]:
         for first in range(0, batch.width, batch.run):
             run = range(first, min(first + batch.run, batch.width))
-            yield equations.gather(xp, (side.column, side.confidence), (batch.begin, batch.degree), run, rotated, scale)
+            yield normal_equations.gather(
+                xp, (side.column, side.confidence), (batch.begin, batch.degree), run, rotated, scale
+            )
 
     if batch.run < batch.width:
         return gathered
@@ -191,7 +209,11 @@ def _parts(xp: Any, side: _Side, batch: _Batch, rotated: Array, scale: Array) ->
 
 
 def _side(
-    xp: Any, rows: sparse.csr_matrix, regularization: NDArray[np.float32], settings: TrainingSettings, memory: int
+    xp: Any,
+    rows: sparse.csr_matrix,
+    regularization: NDArray[np.float32],
+    settings: TrainingSettings,
+    memory: int,
 ) -> _Side:
     indptr = rows.indptr.astype(np.int64)
     degree = np.diff(indptr)
@@ -205,7 +227,7 @@ def _side(
         for block in _blocks(len(together), bucket, settings.factors, memory):
             chosen = together[block]
             width = int(degree[chosen[-1]])
-            exact = equations.solved_exactly(bucket, settings.factors)
+            exact = normal_equations.solved_exactly(bucket, settings.factors)
             batches.append(
                 _Batch(
                     rows=xp.asarray(chosen),
@@ -214,7 +236,10 @@ def _side(
                     width=width,
                     exact=exact,
                     run=min(width, _longest(settings.factors, memory)),
-                    needs=min(memory, len(chosen) * equations.batch_bytes(width, settings.factors, exact)),
+                    needs=min(
+                        memory,
+                        len(chosen) * normal_equations.batch_bytes(width, settings.factors, exact),
+                    ),
                 )
             )
     return _Side(
@@ -227,38 +252,44 @@ def _side(
 
 def _blocks(count: int, width: int, factors: int, memory: int) -> Iterator[slice]:
     """`count` rows of at most `width` cells, as many at a time as fit."""
-    row = equations.batch_bytes(width, factors, equations.solved_exactly(width, factors))
+    row = normal_equations.batch_bytes(
+        width, factors, normal_equations.solved_exactly(width, factors)
+    )
     rows = max(1, min(memory // row, _MOST_NUMBERS // (width * factors), _MOST_ROWS))
     return (slice(start, start + rows) for start in range(0, count, rows))
 
 
 def _longest(factors: int, memory: int) -> int:
     """The cells of one row that fit at a time, never fewer than `factors`."""
-    fixed = equations.batch_bytes(0, factors, False) + 16 * factors**2
-    cell = equations.batch_bytes(1, factors, False) - equations.batch_bytes(0, factors, False)
+    fixed = normal_equations.batch_bytes(0, factors, False) + 16 * factors**2
+    cell = normal_equations.batch_bytes(1, factors, False) - normal_equations.batch_bytes(
+        0, factors, False
+    )
     return max(factors, min((memory - fixed) // cell, _MOST_NUMBERS // factors))
 
 
 def _memory(xp: Any, user_items: sparse.csr_matrix, settings: TrainingSettings) -> int:
     """Bytes that a batch may take: what may be used, less what stays there all the time."""
     given = settings.max_gpu_memory_gib
-    allowed = 0.8 * card.free(xp) if given is None else given * _GIB
+    allowed = 0.8 * device.free_memory(xp) if given is None else given * _GIB
     rows: int = sum(user_items.shape)
 
     def resident(factors: int) -> int:
         # the cells by user and by item; factors, their successors and their rotation; the sum for the eigenbasis; indices
-        eigenbasis = 8 * factors * (equations.GRAM_ROWS + 4 * factors)
+        eigenbasis = 8 * factors * (normal_equations.GRAM_ROWS + 4 * factors)
         return int(16 * user_items.nnz) + 8 * rows * factors + eigenbasis + 48 * rows
 
     def least(factors: int) -> int:
-        return resident(factors) + equations.batch_bytes(factors, factors, True)
+        return resident(factors) + normal_equations.batch_bytes(factors, factors, True)
 
     if allowed < least(settings.factors):
         wanted = f"{least(settings.factors):,} bytes for {user_items.nnz:,} cells and {rows:,} rows of {settings.factors} factors"
-        fit = bisect_right(range(1, settings.factors), allowed, key=least)  # the largest number, 0 where none
+        fit = bisect_right(
+            range(1, settings.factors), allowed, key=least
+        )  # the largest number, 0 where none
         lower = f"lower training.factors to {fit}" if fit else "lower confidence.window_days"
         do = lower if given is None else f"raise training.max_gpu_memory_gib, or {lower}"
-        raise card.too_small(xp, f"{wanted} do not fit in {int(allowed):,}", do)
+        raise device.memory_error(xp, f"{wanted} do not fit in {int(allowed):,}", do)
     return int(allowed) - resident(settings.factors)
 
 

@@ -2,12 +2,12 @@
 
 from recsys_ops.cleaning.align import align_schema
 from recsys_ops.cleaning.bots import filter_bots
-from recsys_ops.cleaning.cleaned import Cleaned
 from recsys_ops.cleaning.contract import Contract, load_contract
 from recsys_ops.cleaning.crawlers import filter_crawlers
 from recsys_ops.cleaning.deduplicate import deduplicate
 from recsys_ops.cleaning.drift import drift
-from recsys_ops.cleaning.fix import fix_types
+from recsys_ops.cleaning.fix_types import fix_types
+from recsys_ops.cleaning.result import Cleaned
 from recsys_ops.cleaning.staff import filter_staff
 
 __all__ = [

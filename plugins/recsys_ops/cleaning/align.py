@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import MARKS, Cleaned, among, as_they_came
 from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
-from recsys_ops.cleaning.payload import is_nested, listed, open_payloads
-from recsys_ops.cleaning.values import INTEGER, as_text
+from recsys_ops.cleaning.json_columns import is_nested, listed, open_payloads
+from recsys_ops.cleaning.parsing import INTEGER, as_text
+from recsys_ops.cleaning.result import MARKS, Cleaned, is_member, original_columns
 from recsys_ops.errors import ContractError
 
 # more than any basket or list page: a row must not become a million
 MAX_ITEMS = 1000
 
 
-def align_schema(delivered: pl.LazyFrame, contract: Contract, broken: pl.Series | None = None) -> Cleaned:
+def align_schema(
+    delivered: pl.LazyFrame, contract: Contract, broken: pl.Series | None = None
+) -> Cleaned:
     """Give every column of the contract its canonical name.
 
     delivered : LazyFrame, (n_rows, any), as delivered. Memory grows with the rejected rows' numbers.
@@ -35,10 +37,18 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract, broken: pl.Series 
     Raises ContractError when a required column is absent under all its names, or a column holds no single values.
     """
     dtypes = delivered.collect_schema()
-    if clash := [name for name in dtypes if name == " row" or name in {f"delivered_{own}" for own in ("row", *MARKS)}]:
-        raise ContractError(f"the delivery has the column {', '.join(clash)}, a name of our own: give it another in include/sql")
+    if clash := [
+        name
+        for name in dtypes
+        if name == " row" or name in {f"delivered_{own}" for own in ("row", *MARKS)}
+    ]:
+        raise ContractError(
+            f"the delivery has the column {', '.join(clash)}, a name of our own: give it another in include/sql"
+        )
     sources = {name: _sources(name, rule, dtypes) for name, rule in contract.columns.items()}
-    if absent := [name for name, rule in contract.columns.items() if rule.required and not sources[name]]:
+    if absent := [
+        name for name, rule in contract.columns.items() if rule.required and not sources[name]
+    ]:
         wanted = "; ".join(" or ".join((name, *contract.columns[name].aliases)) for name in absent)
         raise ContractError(
             f"the delivery lacks the required column {wanted}. It has: {', '.join(dtypes)}. "
@@ -47,26 +57,54 @@ def align_schema(delivered: pl.LazyFrame, contract: Contract, broken: pl.Series 
     paths = [source for found in sources.values() for source in found if source not in dtypes]
     opened, no_objects = open_payloads(delivered.with_row_index(" row"), paths)
     types = opened.collect_schema()
-    aligned = {name: _align(name, sources[name], types, rule, paths) for name, rule in contract.columns.items()}
-    faults = [_Fault("not_json", payload, is_none, as_text(payload, dtypes[payload])) for payload, is_none in no_objects.items()]
+    aligned = {
+        name: _align(name, sources[name], types, rule, paths)
+        for name, rule in contract.columns.items()
+    }
+    faults = [
+        _Fault("not_json", payload, is_none, as_text(payload, dtypes[payload]))
+        for payload, is_none in no_objects.items()
+    ]
     faults += [fault for column in aligned.values() for fault in column.faults]
-    read = opened.with_columns(expr.alias(name) for column in aligned.values() for name, expr in column.made.items())
+    read = opened.with_columns(
+        expr.alias(name) for column in aligned.values() for name, expr in column.made.items()
+    )
     if broken is None:
         holds = pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
-        broken = read.select(" row", broken=holds).filter("broken").collect(engine="streaming")[" row"]
-    left_out = among(broken, " row")
-    kept = read.filter(~left_out).select(pl.col(" row").alias("row"), *(c.value.alias(name) for name, c in aligned.items()))
+        broken = (
+            read.select(" row", broken=holds).filter("broken").collect(engine="streaming")[" row"]
+        )
+    left_out = is_member(broken, " row")
+    kept = read.filter(~left_out).select(
+        pl.col(" row").alias("row"), *(c.value.alias(name) for name, c in aligned.items())
+    )
     if several := [name for name, column in aligned.items() if column.split]:
         kept = kept.drop("row").explode(several).with_row_index("row")
     rejected = read.filter(left_out).select(
-        *as_they_came(dtypes.names(), ("row", *MARKS)),
+        *original_columns(dtypes.names(), ("row", *MARKS)),
         row=" row",
-        reason=pl.coalesce(*(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults), pl.lit(None, pl.String)),
-        column=pl.coalesce(*(pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults), pl.lit(None, pl.String)),
-        value=pl.coalesce(*(pl.when(fault.holds).then(fault.value) for fault in faults), pl.lit(None, pl.String)),
+        reason=pl.coalesce(
+            *(pl.when(fault.holds).then(pl.lit(fault.reason)) for fault in faults),
+            pl.lit(None, pl.String),
+        ),
+        column=pl.coalesce(
+            *(pl.when(fault.holds).then(pl.lit(fault.column)) for fault in faults),
+            pl.lit(None, pl.String),
+        ),
+        value=pl.coalesce(
+            *(pl.when(fault.holds).then(fault.value) for fault in faults), pl.lit(None, pl.String)
+        ),
     )
-    known = {source.partition(".")[0] if source in paths else source for found in sources.values() for source in found}
-    return Cleaned(kept, rejected, {"unknown_columns": sorted(set(dtypes) - known), "split": several, **contract.facts})
+    known = {
+        source.partition(".")[0] if source in paths else source
+        for found in sources.values()
+        for source in found
+    }
+    return Cleaned(
+        kept,
+        rejected,
+        {"unknown_columns": sorted(set(dtypes) - known), "split": several, **contract.facts},
+    )
 
 
 @dataclass(frozen=True)
@@ -90,11 +128,15 @@ class _Column:
 def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
     """The names of the column that the delivery has, columns and paths into one."""
     return [
-        source for source in (name, *rule.aliases) if source in dtypes or ("." in source and source.partition(".")[0] in dtypes)
+        source
+        for source in (name, *rule.aliases)
+        if source in dtypes or ("." in source and source.partition(".")[0] in dtypes)
     ]
 
 
-def _align(name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, paths: list[str]) -> _Column:
+def _align(
+    name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, paths: list[str]
+) -> _Column:
     if not found:
         return _Column(pl.lit(None, pl.String))
     texts = {source: as_text(source, dtypes[source]) for source in found}
@@ -107,7 +149,11 @@ def _align(name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, pat
     may_list = pl.String in {dtypes[source] for source in found}
     separator = rule.split if isinstance(rule, TextRule) and may_list else None
     if separator is None:
-        faults += [_Fault("not_a_value", name, is_nested(texts[path]), texts[path]) for path in found if path in paths]
+        faults += [
+            _Fault("not_a_value", name, is_nested(texts[path]), texts[path])
+            for path in found
+            if path in paths
+        ]
     if len(found) == 1 and separator is None:
         return _Column(pl.col(found[0]), faults)
     alike = len({dtypes[source] for source in found}) == 1 and dtypes[found[0]] != pl.String
@@ -118,17 +164,24 @@ def _align(name: str, found: list[str], dtypes: pl.Schema, rule: ColumnRule, pat
     said = [pl.when(text.str.strip_chars() != "").then(text) for text in texts.values()]
     # most rows have the value under one name only, and of those nothing is compared
     several = pl.sum_horizontal(pl.col(found).is_not_null()) > 1
-    made = {f" {source} meant": _plain(pl.when(several).then(text).str.strip_chars(), rule) for source, text in texts.items()}
+    made = {
+        f" {source} meant": _plain(pl.when(several).then(text).str.strip_chars(), rule)
+        for source, text in texts.items()
+    }
     meant = [pl.when(pl.col(source) != "").then(source) for source in made]
     # text only where the types differ: a float must not be taken for the text that an id is
-    return _Column(pl.coalesce(found if alike else said), [*faults, _conflict(name, texts, meant)], made)
+    return _Column(
+        pl.coalesce(found if alike else said), [*faults, _conflict(name, texts, meant)], made
+    )
 
 
 def _items(name: str, texts: dict[str, pl.Expr], separator: str, faults: list[_Fault]) -> _Column:
     lists = {f" {source} items": listed(text, separator) for source, text in texts.items()}
     found = [pl.when(pl.col(items).list.len() > 0).then(items) for items in lists]
     for items, text in zip(found, texts.values(), strict=True):
-        faults.append(_Fault("not_a_value", name, items.is_not_null() & items.list.first().is_null(), text))
+        faults.append(
+            _Fault("not_a_value", name, items.is_not_null() & items.list.first().is_null(), text)
+        )
         faults.append(_Fault("too_many_items", name, items.list.len() > MAX_ITEMS, text))
     return _Column(pl.coalesce(found), [*faults, _conflict(name, texts, found)], lists, split=True)
 
@@ -142,12 +195,19 @@ def _lost(name: str, texts: dict[str, pl.Expr], dtypes: pl.Schema) -> list[_Faul
 def _plain(text: pl.Expr, rule: ColumnRule) -> pl.Expr:
     """What is compared: 19.90 and 19.9 are one price."""
     if isinstance(rule, DecimalRule):
-        return pl.when(text.str.contains(r"\.[0-9]+$")).then(text.str.strip_chars_end("0").str.strip_suffix(".")).otherwise(text)
+        return (
+            pl.when(text.str.contains(r"\.[0-9]+$"))
+            .then(text.str.strip_chars_end("0").str.strip_suffix("."))
+            .otherwise(text)
+        )
     return text
 
 
 def _conflict(name: str, texts: dict[str, pl.Expr], meant: Sequence[pl.Expr]) -> _Fault:
-    said = [pl.format(f"{source}={{}}", pl.when(text.str.strip_chars() != "").then(text)) for source, text in texts.items()]
+    said = [
+        pl.format(f"{source}={{}}", pl.when(text.str.strip_chars() != "").then(text))
+        for source, text in texts.items()
+    ]
     return _Fault(
         "alias_conflict",
         name,

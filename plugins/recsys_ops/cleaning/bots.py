@@ -5,7 +5,7 @@ from typing import get_args
 
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import Cleaned, take_out
+from recsys_ops.cleaning.result import Cleaned, split_rejected
 from recsys_ops.settings import BotSettings, BotSignal
 
 SIGNALS: tuple[str, ...] = get_args(BotSignal)
@@ -36,7 +36,9 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
     """
     day = pl.col("recorded_at").dt.date().alias("day")
     buys = (pl.col("event_type") == "purchase").any()
-    user_days = events.group_by("user_id", day).agg(events=pl.len(), buys=buys).collect(engine="streaming")
+    user_days = (
+        events.group_by("user_id", day).agg(events=pl.len(), buys=buys).collect(engine="streaming")
+    )
     pseudo_users = _pseudo_users(user_days, settings)
     shared = pseudo_users.clear() if "pseudo_user" in settings.shadow else pseudo_users
     suspects = (
@@ -48,7 +50,12 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
     lines = (
         events.select("user_id", day, "item_id", "event_type", "event_time")
         .join(suspects.lazy(), on=KEY)
-        .select("suspect", "event_time", item=pl.col("item_id").hash(), converts=pl.col("event_type").is_in(CONVERSIONS))
+        .select(
+            "suspect",
+            "event_time",
+            item=pl.col("item_id").hash(),
+            converts=pl.col("event_type").is_in(CONVERSIONS),
+        )
         .collect(engine="streaming")
     )
     signs = suspects.join(_signs(lines, settings), on="suspect")
@@ -57,7 +64,9 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
     found = bots.select(
         *KEY,
         reason=pl.lit("bot"),
-        value=pl.concat_str([pl.when(name).then(pl.lit(name)) for name in counted], separator=" ", ignore_nulls=True),
+        value=pl.concat_str(
+            [pl.when(name).then(pl.lit(name)) for name in counted], separator=" ", ignore_nulls=True
+        ),
     )
     marks = (
         events.select("row", "user_id", day)
@@ -68,11 +77,12 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
     notes: dict[str, object] = {
         "user_days_judged": signs.height,
         "bot_days": bots.height,
-        "bot_days_in_shadow": signs.filter(_score(SIGNALS) >= settings.min_signals).height - bots.height,
+        "bot_days_in_shadow": signs.filter(_score(SIGNALS) >= settings.min_signals).height
+        - bots.height,
         "pseudo_user_days": pseudo_users.height,
         "signs": {name: int(signs[name].sum()) for name in SIGNALS},
     }
-    return take_out(events, marks, notes)
+    return split_rejected(events, marks, notes)
 
 
 def _score(signals: tuple[str, ...] | list[str]) -> pl.Expr:
@@ -89,7 +99,11 @@ def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFram
             pl.col("events") >= settings.pseudo_user_events,
             pl.col("users") >= USERS_A_DAY,
         )
-        .select(*KEY, reason=pl.lit("pseudo_user"), value=pl.format("{} % of the day's events", (100 * pl.col("share")).round(1)))
+        .select(
+            *KEY,
+            reason=pl.lit("pseudo_user"),
+            value=pl.format("{} % of the day's events", (100 * pl.col("share")).round(1)),
+        )
     )
 
 
@@ -108,9 +122,19 @@ def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
         .with_columns(visit=pl.col("gap").is_null().cum_sum())
     )
     length = pl.col("event_time").max() - pl.col("event_time").min()
-    visits = acts.group_by("suspect", "visit").agg(length=length).group_by("suspect").agg(pl.col("length").max())
+    visits = (
+        acts.group_by("suspect", "visit")
+        .agg(length=length)
+        .group_by("suspect")
+        .agg(pl.col("length").max())
+    )
     minute = pl.col("event_time").dt.truncate("1m")
-    minutes = acts.group_by("suspect", minute=minute).agg(acts=pl.len()).group_by("suspect").agg(busiest=pl.col("acts").max())
+    minutes = (
+        acts.group_by("suspect", minute=minute)
+        .agg(acts=pl.len())
+        .group_by("suspect")
+        .agg(busiest=pl.col("acts").max())
+    )
     gaps = pl.col("gap")
     paces = acts.group_by("suspect").agg(
         acts=pl.len(),
@@ -118,12 +142,19 @@ def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
         gaps=gaps.count(),
         spread=(gaps.quantile(0.75) - gaps.quantile(0.25)) / gaps.median(),
     )
-    whole = lines.group_by("suspect").agg(items=pl.col("item").n_unique(), converts=pl.col("converts").any())
-    measured = whole.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
-    regular = (pl.col("gaps") >= settings.min_events // 2) & (pl.col("spread") < settings.max_gap_spread)
+    whole = lines.group_by("suspect").agg(
+        items=pl.col("item").n_unique(), converts=pl.col("converts").any()
+    )
+    measured = (
+        whole.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
+    )
+    regular = (pl.col("gaps") >= settings.min_events // 2) & (
+        pl.col("spread") < settings.max_gap_spread
+    )
     return measured.select(
         "suspect",
-        rate=(pl.col("busiest") > settings.max_acts_per_minute) | (pl.col("acts") > settings.max_acts_per_day),
+        rate=(pl.col("busiest") > settings.max_events_per_minute)
+        | (pl.col("acts") > settings.max_events_per_day),
         breadth=pl.col("items") > settings.max_items,
         hours=pl.col("hours") > settings.max_hours_active,
         visit=pl.col("length") > timedelta(hours=settings.max_visit_hours),

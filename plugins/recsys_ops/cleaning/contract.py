@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys_ops.errors import ContractError
 
@@ -42,7 +50,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Rule(_Strict):
+class BaseRule(_Strict):
     """What every column may say about itself."""
 
     required: bool = True
@@ -61,7 +69,7 @@ class Rule(_Strict):
         return aliases
 
 
-class TextRule(Rule):
+class TextRule(BaseRule):
     type: Literal["id", "text"]
     pattern: str | None = None
     case: Literal["upper", "lower"] | None = None
@@ -75,27 +83,31 @@ class TextRule(Rule):
             try:
                 pl.Series([""]).str.contains(pattern)
             except pl.exceptions.ComputeError as error:
-                raise ValueError(f"is not a regular expression of Rust's regex crate: {error}") from error
+                raise ValueError(
+                    f"is not a regular expression of Rust's regex crate: {error}"
+                ) from error
         return pattern
 
 
-class IntegerRule(Rule):
+class IntegerRule(BaseRule):
     type: Literal["integer"]
     min: int = -(2**63)
     max: int = 2**63 - 1
     default: int | None = None
 
 
-class DecimalRule(Rule):
+class DecimalRule(BaseRule):
     type: Literal["decimal"]
     min: Annotated[float, Field(allow_inf_nan=False)] = -1e300
     max: Annotated[float, Field(allow_inf_nan=False)] = 1e300
     default: float | None = None
 
 
-class TimeRule(Rule):
+class TimeRule(BaseRule):
     type: Literal["time"]
-    formats: Annotated[tuple[Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"], ...], Field(min_length=1)] = ("iso8601",)
+    formats: Annotated[
+        tuple[Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"], ...], Field(min_length=1)
+    ] = ("iso8601",)
     timezone: str | None = None
     max_ahead_minutes: Annotated[int, Field(ge=0)] | None = None
     default: None = None
@@ -108,12 +120,14 @@ class TimeRule(Rule):
         return timezone
 
 
-class EventRule(Rule):
+class EventRule(BaseRule):
     type: Literal["event"]
     default: EventType | None = None
 
 
-ColumnRule = Annotated[TextRule | IntegerRule | DecimalRule | TimeRule | EventRule, Field(discriminator="type")]
+ColumnRule = Annotated[
+    TextRule | IntegerRule | DecimalRule | TimeRule | EventRule, Field(discriminator="type")
+]
 
 
 class Contract(_Strict):
@@ -132,26 +146,40 @@ class Contract(_Strict):
     @cached_property
     def event_names(self) -> dict[str, str]:
         """Delivered name, lower case → canonical event type."""
-        return {name.lower(): canonical for canonical, names in self.event_types.items() for name in names}
+        return {
+            name.lower(): canonical
+            for canonical, names in self.event_types.items()
+            for name in names
+        }
 
     @model_validator(mode="after")
     def fits_the_canonical_frame(self) -> "Contract":
         if wrong := sorted(set(self.columns) ^ set(SCHEMA)):
-            raise ValueError(f"columns must be exactly {', '.join(SCHEMA)}; missing or unknown: {', '.join(wrong)}")
+            raise ValueError(
+                f"columns must be exactly {', '.join(SCHEMA)}; missing or unknown: {', '.join(wrong)}"
+            )
         for name, rule in self.columns.items():
             if _dtype(rule) != SCHEMA[name]:
                 raise ValueError(f"columns.{name}.type: {rule.type} does not make {SCHEMA[name]}")
             if rule.nullable and name not in MAY_BE_NULL:
-                raise ValueError(f"columns.{name}.nullable: must be false, later steps need the value")
+                raise ValueError(
+                    f"columns.{name}.nullable: must be false, later steps need the value"
+                )
             if not rule.required and not rule.nullable and rule.default is None:
-                raise ValueError(f"columns.{name}.required: a column that may be absent must be nullable or have a default")
+                raise ValueError(
+                    f"columns.{name}.required: a column that may be absent must be nullable or have a default"
+                )
             if isinstance(rule, TextRule) and rule.split and name != "item_id":
-                raise ValueError(f"columns.{name}.split: only item_id may name several values, each a row of its own")
+                raise ValueError(
+                    f"columns.{name}.split: only item_id may name several values, each a row of its own"
+                )
             if isinstance(rule, IntegerRule | DecimalRule):
                 if rule.min > rule.max:
                     raise ValueError(f"columns.{name}.min: {rule.min} is above max = {rule.max}")
                 if rule.default is not None and not rule.min <= rule.default <= rule.max:
-                    raise ValueError(f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}")
+                    raise ValueError(
+                        f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}"
+                    )
         recorded_at = self.columns["recorded_at"]
         if isinstance(recorded_at, TimeRule) and recorded_at.timezone not in (None, "UTC"):
             raise ValueError(
@@ -159,14 +187,20 @@ class Contract(_Strict):
                 "use a type with a zone, or convert it to UTC in include/sql"
             )
         if isinstance(recorded_at, TimeRule) and recorded_at.max_ahead_minutes is not None:
-            raise ValueError("columns.recorded_at.max_ahead_minutes: must not be set, other times are measured by this one")
+            raise ValueError(
+                "columns.recorded_at.max_ahead_minutes: must not be set, other times are measured by this one"
+            )
         return self
 
     @model_validator(mode="after")
     def says_each_name_once(self) -> "Contract":
-        sources = [source for name, rule in self.columns.items() for source in (name, *rule.aliases)]
+        sources = [
+            source for name, rule in self.columns.items() for source in (name, *rule.aliases)
+        ]
         if twice := sorted({source for source in sources if sources.count(source) > 1}):
-            raise ValueError(f"columns: {', '.join(twice)} named more than once as a column or an alias")
+            raise ValueError(
+                f"columns: {', '.join(twice)} named more than once as a column or an alias"
+            )
         events = [name.lower() for names in self.event_types.values() for name in names]
         if twice := sorted({name for name in events if events.count(name) > 1}):
             raise ValueError(f"event_types: {', '.join(twice)} named more than once")
@@ -182,17 +216,21 @@ def load_contract(path: Path) -> Contract:
         content = path.read_bytes()
         contract = Contract.model_validate(yaml.safe_load(content))
     except FileNotFoundError as error:
-        raise ContractError(f"no data contract at {path}: put it there or change cleaning.contract") from error
+        raise ContractError(
+            f"no data contract at {path}: put it there or change cleaning.contract"
+        ) from error
     except yaml.YAMLError as error:
         raise ContractError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
-        lines = "\n".join(f"  {_key(e['loc'])}{re.sub('^Value error, ', '', e['msg'])}" for e in error.errors())
+        lines = "\n".join(
+            f"  {_key(e['loc'])}{re.sub('^Value error, ', '', e['msg'])}" for e in error.errors()
+        )
         raise ContractError(f"{path} is wrong:\n{lines}") from error
     contract._sha256 = hashlib.sha256(content).hexdigest()
     return contract
 
 
-def _dtype(rule: Rule) -> pl.DataType:
+def _dtype(rule: BaseRule) -> pl.DataType:
     match rule:
         case IntegerRule():
             return pl.Int64()

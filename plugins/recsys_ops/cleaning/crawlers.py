@@ -9,7 +9,7 @@ import is_bot
 import polars as pl
 import re2
 
-from recsys_ops.cleaning.cleaned import Cleaned, take_out
+from recsys_ops.cleaning.result import Cleaned, split_rejected
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import CrawlerSettings
 
@@ -80,9 +80,16 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
     )
     agents = agent_days["user_agent"].unique()
     kinds = [None if _matches(allowed, agent) else _kind(agent) for agent in agents]
-    known = agent_days.join(pl.DataFrame({"user_agent": agents, "reason": pl.Series(kinds, dtype=pl.String)}), on="user_agent")
-    unconfirmed = (pl.col("reason") == "crawler_suspect") & (pl.col("shops") | (pl.col("events") < SUSPECT_EVENTS))
-    robots = known.filter(pl.col("reason").is_not_null() & ~unconfirmed).select("user_agent", "day", "reason")
+    known = agent_days.join(
+        pl.DataFrame({"user_agent": agents, "reason": pl.Series(kinds, dtype=pl.String)}),
+        on="user_agent",
+    )
+    unconfirmed = (pl.col("reason") == "crawler_suspect") & (
+        pl.col("shops") | (pl.col("events") < SUSPECT_EVENTS)
+    )
+    robots = known.filter(pl.col("reason").is_not_null() & ~unconfirmed).select(
+        "user_agent", "day", "reason"
+    )
     marks = (
         events.select("row", "user_agent", day)
         .join(robots.lazy(), on=["user_agent", "day"])
@@ -94,9 +101,11 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
         "is_bot": importlib.metadata.version("is-bot"),
         "is_bot_patterns_outside_re2": len(_broad()[1]),
         "ignored_patterns": sorted(NOT_CRAWLERS),
-        "suspect_user_agents": known.filter(pl.col("reason") == "crawler_suspect")["user_agent"].n_unique(),
+        "suspect_user_agents": known.filter(pl.col("reason") == "crawler_suspect")[
+            "user_agent"
+        ].n_unique(),
     }
-    return take_out(events, marks, notes)
+    return split_rejected(events, marks, notes)
 
 
 def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
@@ -104,7 +113,9 @@ def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
         return None
     allowed, refused = _compile(patterns, case_sensitive=True)
     if refused:
-        raise SettingsError(f"cleaning.crawlers.allow: not RE2 regular expressions: {', '.join(refused)}")
+        raise SettingsError(
+            f"cleaning.crawlers.allow: not RE2 regular expressions: {', '.join(refused)}"
+        )
     return allowed
 
 

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import Cleaned, take_out
 from recsys_ops.cleaning.contract import SCHEMA
+from recsys_ops.cleaning.result import Cleaned, split_rejected
 
 # a basket is several rows with one event id
 KEY = ("event_id", "item_id")
@@ -23,7 +23,9 @@ def deduplicate(events: pl.LazyFrame) -> Cleaned:
     candidates = events.filter(key.is_in(repeated.implode())).collect(engine="streaming")
     # the length first: row ids are mostly numbers, and "10" comes after "9"
     ordered = candidates.sort("recorded_at", pl.col("row_id").str.len_bytes(), "row_id", "row")
-    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).last().over(KEY)) for name in CONTENT)
+    same = pl.all_horizontal(
+        pl.col(name).eq_missing(pl.col(name).last().over(KEY)) for name in CONTENT
+    )
     latest = pl.col("row").last().over(KEY)
     marks = (
         ordered.with_columns(latest=latest, same=same)
@@ -35,4 +37,4 @@ def deduplicate(events: pl.LazyFrame) -> Cleaned:
             value="event_id",
         )
     )
-    return take_out(events, marks, {})
+    return split_rejected(events, marks, {})

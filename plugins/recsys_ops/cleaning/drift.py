@@ -15,5 +15,9 @@ def drift(today: pl.Schema, before: pl.Schema) -> dict[str, object]:
         for name in sorted(set(today) & set(before))
         if today[name] != before[name] and pl.Null not in (today[name], before[name])
     }
-    found = {"new": sorted(set(today) - set(before)), "missing": sorted(set(before) - set(today)), "retyped": retyped}
+    found = {
+        "new": sorted(set(today) - set(before)),
+        "missing": sorted(set(before) - set(today)),
+        "retyped": retyped,
+    }
     return {kind: names for kind, names in found.items() if names}

@@ -6,7 +6,7 @@ from socket import AF_INET6, inet_pton
 import numpy as np
 import polars as pl
 
-from recsys_ops.cleaning.cleaned import Cleaned, take_out
+from recsys_ops.cleaning.result import Cleaned, split_rejected
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import StaffSettings
 
@@ -27,7 +27,9 @@ def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
     small = emails.str.to_lowercase()
     checks = {
         ("staff_account", "user_id"): user_ids.filter(user_ids.is_in(settings.user_ids)),
-        ("staff_role", "role"): roles.filter(roles.str.to_lowercase().is_in([name.lower() for name in settings.roles])),
+        ("staff_role", "role"): roles.filter(
+            roles.str.to_lowercase().is_in([name.lower() for name in settings.roles])
+        ),
         ("staff_email", "email"): emails.filter(
             small.str.extract("@([^@]*)$").is_in([name.lower() for name in settings.email_domains])
         ),
@@ -35,11 +37,18 @@ def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
     }
     if settings.test_account_pattern is not None:
         try:
-            checks["test_account", "email"] = emails.filter(small.str.contains(f"(?i){settings.test_account_pattern}"))
+            checks["test_account", "email"] = emails.filter(
+                small.str.contains(f"(?i){settings.test_account_pattern}")
+            )
         except pl.exceptions.ComputeError as error:
             pattern = settings.test_account_pattern
-            raise SettingsError(f"cleaning.staff.test_account_pattern: {pattern!r}: {error}") from error
-    holds = [(code, name, pl.col(name).is_in(values.implode())) for (code, name), values in checks.items()]
+            raise SettingsError(
+                f"cleaning.staff.test_account_pattern: {pattern!r}: {error}"
+            ) from error
+    holds = [
+        (code, name, pl.col(name).is_in(values.implode()))
+        for (code, name), values in checks.items()
+    ]
     marks = (
         events.filter(pl.any_horizontal(check for *_, check in holds))
         .select(
@@ -50,7 +59,7 @@ def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
         )
         .collect(engine="streaming")
     )
-    return take_out(events, marks, {})
+    return split_rejected(events, marks, {})
 
 
 def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> pl.Series:
@@ -59,7 +68,9 @@ def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> 
     addresses = np.frombuffer(b"".join(packed.values()), ">u8").reshape(-1, 2)
     inside = np.zeros(len(addresses), bool)
     for network in map(_as_ipv6, networks):
-        mask, first = (np.frombuffer(end.packed, ">u8") for end in (network.netmask, network.network_address))
+        mask, first = (
+            np.frombuffer(end.packed, ">u8") for end in (network.netmask, network.network_address)
+        )
         inside |= ((addresses & mask) == first).all(axis=1)
     return pl.Series(list(packed), dtype=pl.String).filter(pl.Series(inside))
 

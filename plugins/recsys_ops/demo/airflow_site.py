@@ -18,7 +18,9 @@ import sqlalchemy as sa
 PROJECT = Path(__file__).parents[3]
 
 
-def environment(home: Path, *, metadata: sa.URL, shop: sa.URL, redis_port: int, port: int) -> dict[str, str]:
+def environment(
+    home: Path, *, metadata: sa.URL, shop: sa.URL, redis_port: int, port: int
+) -> dict[str, str]:
     """The environment of an Airflow in `home` whose databases, connections and storage are the given ones and ``home/blob``.
 
     Not even here does SQLite do for Airflow's metadata: a backfill and the scheduler lock each other out.
@@ -70,7 +72,9 @@ class Airflow:
     @property
     def login(self) -> tuple[str, str]:
         """The user and the password that Airflow made on its first start."""
-        passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
+        passwords = json.loads(
+            (self.home / "simple_auth_manager_passwords.json.generated").read_text()
+        )
         return "admin", passwords["admin"]
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -90,14 +94,24 @@ class Airflow:
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """The runs of a DAG, oldest first."""
-        return list(self.call("GET", f"dags/{dag_id}/dagRuns", params={"order_by": "run_after", "limit": 100})["dag_runs"])
+        return list(
+            self.call(
+                "GET", f"dags/{dag_id}/dagRuns", params={"order_by": "run_after", "limit": 100}
+            )["dag_runs"]
+        )
 
-    def wait_for_runs(self, dag_id: str, run_type: str, count: int, timeout: float = 60) -> list[dict[str, Any]]:
+    def wait_for_runs(
+        self, dag_id: str, run_type: str, count: int, timeout: float = 60
+    ) -> list[dict[str, Any]]:
         """The runs of a type, as soon as there are `count` of them."""
         deadline = time.monotonic() + timeout
-        while len(found := [run for run in self.runs(dag_id) if run["run_type"] == run_type]) < count:
+        while (
+            len(found := [run for run in self.runs(dag_id) if run["run_type"] == run_type]) < count
+        ):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(found)} of {count} {run_type} runs of {dag_id} after {timeout:.0f} s; see {self.home}")
+                raise RuntimeError(
+                    f"{len(found)} of {count} {run_type} runs of {dag_id} after {timeout:.0f} s; see {self.home}"
+                )
             time.sleep(0.3)
         return found
 
@@ -108,21 +122,30 @@ class Airflow:
         except RuntimeError:
             task = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
             tries = self.call("GET", task)["try_number"]
-            return json.dumps(self.call("GET", f"{task}/logs/{tries}", headers={"Accept": "application/json"}))
+            return json.dumps(
+                self.call("GET", f"{task}/logs/{tries}", headers={"Accept": "application/json"})
+            )
         raise RuntimeError(f"{dag_id} {run_id} did not fail")
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, dict[str, Any]]:
         """Wait for a run's end. Returns its task instances by task id; raises RuntimeError unless the run succeeded."""
         deadline = time.monotonic() + timeout
-        while (state := self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]) not in ("success", "failed"):
+        while (state := self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]) not in (
+            "success",
+            "failed",
+        ):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{dag_id} {run_id} is still {state} after {timeout:.0f} s; see {self.home}/airflow.log")
+                raise RuntimeError(
+                    f"{dag_id} {run_id} is still {state} after {timeout:.0f} s; see {self.home}/airflow.log"
+                )
             time.sleep(0.3)
         found = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         tasks = {task["task_id"]: task for task in found}
         if state == "failed":
             failed = [name for name, task in tasks.items() if task["state"] == "failed"]
-            raise RuntimeError(f"{dag_id} {run_id} failed at {', '.join(failed)}; see {self.home}/logs/dag_id={dag_id}")
+            raise RuntimeError(
+                f"{dag_id} {run_id} failed at {', '.join(failed)}; see {self.home}/logs/dag_id={dag_id}"
+            )
         return tasks
 
     def wait_until_ready(self, timeout: float = 120) -> None:
@@ -131,14 +154,18 @@ class Airflow:
         while True:
             try:
                 user, password = self.login
-                token = self._client.post("/auth/token", json={"username": user, "password": password}).json()["access_token"]
+                token = self._client.post(
+                    "/auth/token", json={"username": user, "password": password}
+                ).json()["access_token"]
                 self._client.headers["Authorization"] = f"Bearer {token}"
                 for dag_id in ("recsys_ingest", "recsys_retrain"):
                     self.call("GET", f"dags/{dag_id}/details")
                 return
             except (OSError, httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"Airflow did not start; see {self.home}/airflow.log") from error
+                    raise RuntimeError(
+                        f"Airflow did not start; see {self.home}/airflow.log"
+                    ) from error
                 time.sleep(0.3)
 
 
@@ -149,7 +176,9 @@ def standalone(env: Mapping[str, str]) -> Iterator[Airflow]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "airflow.log").open("ab") as log:
         command = [sys.executable, "-m", "airflow", "standalone"]
-        process = subprocess.Popen(command, env=dict(env), stdout=log, stderr=log, cwd=home, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(
+            command, env=dict(env), stdout=log, stderr=log, cwd=home, start_new_session=True
+        )  # noqa: S603
     try:
         airflow = Airflow(env)
         airflow.wait_until_ready()

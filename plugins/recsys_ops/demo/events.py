@@ -35,8 +35,18 @@ def day_events(shop: Shop, day: date) -> pl.DataFrame:
 
 def _numbered(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """The parts as one table, with event numbers that are unique over all of them."""
-    ends = np.cumsum([part.select(pl.col("event").max().fill_null(-1) + 1).item() for part in parts])
-    return pl.concat([parts[0], *(part.with_columns(pl.col("event") + end) for part, end in zip(parts[1:], ends, strict=False))])
+    ends = np.cumsum(
+        [part.select(pl.col("event").max().fill_null(-1) + 1).item() for part in parts]
+    )
+    return pl.concat(
+        [
+            parts[0],
+            *(
+                part.with_columns(pl.col("event") + end)
+                for part, end in zip(parts[1:], ends, strict=False)
+            ),
+        ]
+    )
 
 
 def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataFrame:
@@ -45,22 +55,34 @@ def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataF
     pick = rng.integers(0, 60, len(lines))
     corruption = rng.integers(0, len(CORRUPTIONS), len(lines))
     fates = ("corrupt", "future", "late", "duplicate")
-    fate = np.searchsorted(np.cumsum([dirt.corrupt, dirt.future, dirt.late, dirt.duplicate]), draw, side="right")
+    fate = np.searchsorted(
+        np.cumsum([dirt.corrupt, dirt.future, dirt.late, dirt.duplicate]), draw, side="right"
+    )
     soiled = lines.with_columns(
         pl.when(label="human").then(pl.Series([*fates, None])[fate]).alias("fate"),
         pl.Series("pick", pick),
         pl.Series("detail", pl.Series(CORRUPTIONS)[corruption]),
         copy=pl.lit(0),
     ).with_columns(
-        pl.when(pl.col("fate").is_in(["corrupt", "future"])).then("fate").otherwise("label").alias("label"),
+        pl.when(pl.col("fate").is_in(["corrupt", "future"]))
+        .then("fate")
+        .otherwise("label")
+        .alias("label"),
         pl.when(fate="corrupt").then("detail").alias("detail"),
-        pl.when(fate="future").then(-86_400 * (2 + pl.col("pick") % 20)).otherwise("delay").alias("delay"),
+        pl.when(fate="future")
+        .then(-86_400 * (2 + pl.col("pick") % 20))
+        .otherwise("delay")
+        .alias("delay"),
         pl.when(fate="late").then(1 + pl.col("pick") % 2).otherwise(0).alias("days_late"),
     )
     # of two deliveries of one line the later is the one to keep
     again = pl.col("pick") % 2
-    copies = soiled.filter(fate="duplicate").with_columns(pl.col("at") + again, pl.col("delay") + again, copy=pl.lit(1))
-    soiled = soiled.with_columns(pl.when(fate="duplicate").then(pl.lit("duplicate")).otherwise("label").alias("label"))
+    copies = soiled.filter(fate="duplicate").with_columns(
+        pl.col("at") + again, pl.col("delay") + again, copy=pl.lit(1)
+    )
+    soiled = soiled.with_columns(
+        pl.when(fate="duplicate").then(pl.lit("duplicate")).otherwise("label").alias("label")
+    )
     return pl.concat([soiled, copies]).sort("at", "event", "copy", maintain_order=True)
 
 
@@ -77,8 +99,14 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         .otherwise("user_id")
     )
     item = pl.when(detail="missing_item").then(_one_of(pick, None, "")).otherwise("item_id")
-    other_user = pl.when(detail="alias_conflict").then(pl.format("c{}", pick)).when(client > 0).then(user)
-    number = pl.when(client == 1).then(pl.format(" {} ", "quantity")).otherwise(pl.col("quantity").cast(pl.String))
+    other_user = (
+        pl.when(detail="alias_conflict").then(pl.format("c{}", pick)).when(client > 0).then(user)
+    )
+    number = (
+        pl.when(client == 1)
+        .then(pl.format(" {} ", "quantity"))
+        .otherwise(pl.col("quantity").cast(pl.String))
+    )
     return lines.select(
         (start + pl.duration(seconds="at")).alias("recorded_at"),
         pl.format("{}-{}", pl.lit(f"{day:%y%m%d}"), pl.col("event")).alias("event_id"),
@@ -103,7 +131,10 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         .then(pl.col("action").replace("cart", "add_to_cart").str.to_uppercase())
         .otherwise("action")
         .alias("action"),
-        pl.when(detail="bad_quantity").then(_one_of(pick, "12.5", "0x10", "1_000", "-3")).otherwise(number).alias("quantity"),
+        pl.when(detail="bad_quantity")
+        .then(_one_of(pick, "12.5", "0x10", "1_000", "-3"))
+        .otherwise(number)
+        .alias("quantity"),
         pl.when(detail="bad_price")
         .then(pl.lit("abc"))
         .when((client < 2) | (pl.col("action") != "view"))
@@ -111,7 +142,9 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         .alias("price"),
         "user_agent",
         "ip",
-        client.replace_strict({0: "3.2.0", 1: "2.0.4", 2: "1.8.1"}, return_dtype=pl.String).alias("app_version"),
+        client.replace_strict({0: "3.2.0", 1: "2.0.4", 2: "1.8.1"}, return_dtype=pl.String).alias(
+            "app_version"
+        ),
         "label",
         "detail",
         (pl.lit(day) + pl.duration(days="days_late")).alias("visible_on"),

@@ -23,7 +23,9 @@ def load_day(engine: sa.Engine, shop: Shop, day: date) -> int:
     products as they stand. A day can be loaded once; load the days in order.
     """
     # a late row comes at most two days late; nothing was recorded before the opening
-    recorded = [day - timedelta(days=late) for late in (2, 1) if day - timedelta(days=late) >= shop.opens] + [day]
+    recorded = [
+        day - timedelta(days=late) for late in (2, 1) if day - timedelta(days=late) >= shop.opens
+    ] + [day]
     rows = pl.concat(day_events(shop, past).filter(visible_on=day) for past in recorded)
     with engine.begin() as connection:
         driver: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]
@@ -52,13 +54,19 @@ CREATE TABLE truth.lines (line_id bigint PRIMARY KEY, label text, detail text, v
 
 
 def _copy(cursor: psycopg.Cursor, table: str, frame: pl.DataFrame) -> None:
-    with cursor.copy(f"COPY {table} ({', '.join(frame.columns)}) FROM STDIN (FORMAT csv, NULL '\\N')") as copy:
+    with cursor.copy(
+        f"COPY {table} ({', '.join(frame.columns)}) FROM STDIN (FORMAT csv, NULL '\\N')"
+    ) as copy:
         copy.write(frame.write_csv(include_header=False, null_value="\\N"))
 
 
 def _upsert(cursor: psycopg.Cursor, table: str, key: str, frame: pl.DataFrame) -> None:
-    changes = ", ".join(f"{column} = excluded.{column}" for column in frame.columns if column != key)
+    changes = ", ".join(
+        f"{column} = excluded.{column}" for column in frame.columns if column != key
+    )
     cursor.execute(f"CREATE TEMPORARY TABLE incoming (LIKE {table}) ON COMMIT DROP")
     _copy(cursor, "incoming", frame)
-    cursor.execute(f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT ({key}) DO UPDATE SET {changes}")  # noqa: S608
+    cursor.execute(
+        f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT ({key}) DO UPDATE SET {changes}"
+    )  # noqa: S608
     cursor.execute("DROP TABLE incoming")

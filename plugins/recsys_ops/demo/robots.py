@@ -50,7 +50,9 @@ def scrapers(shop: Shop, day: date) -> pl.DataFrame:
     robot = np.repeat(np.arange(number), length)
     step = np.arange(len(robot)) - np.repeat(np.cumsum(length) - length, length)
     unevenness = np.where(kind == "office", 0.9, 0.05)[robot]
-    at = start[robot] + (hours * 3600 / length)[robot] * (step + rng.uniform(-1, 1, len(robot)) * unevenness)
+    at = start[robot] + (hours * 3600 / length)[robot] * (
+        step + rng.uniform(-1, 1, len(robot)) * unevenness
+    )
     first_item = rng.integers(0, len(items(shop, day).ids), number)
     return _views(
         shop,

@@ -43,7 +43,9 @@ def main() -> None:
         engine = sa.create_engine(running.database)
         load.create_schema(engine)
         month_ends = opens + timedelta(days=MONTH - 1)
-        say(f"the shop: {fill(engine, demo, opens, month_ends):,} rows of {opens} … {month_ends} in PostgreSQL")
+        say(
+            f"the shop: {fill(engine, demo, opens, month_ends):,} rows of {opens} … {month_ends} in PostgreSQL"
+        )
         # unpausing makes Airflow start the run that was due last night; this run takes its date, and the month its place
         due = (now - timedelta(hours=2)).replace(hour=2, minute=0, second=0, microsecond=0)
         run = site.trigger("recsys_ingest", due, day=str(month_ends), lookback_days=MONTH - 1)
@@ -52,36 +54,60 @@ def main() -> None:
         say(f"recsys_ingest: the month up to {month_ends}")
         for day in (month_ends + timedelta(days=1), month_ends + timedelta(days=2)):
             fill(engine, demo, day, day)
-            tasks[f"recsys_ingest {day}"] = site.wait("recsys_ingest", site.trigger("recsys_ingest", day=str(day)))
+            tasks[f"recsys_ingest {day}"] = site.wait(
+                "recsys_ingest", site.trigger("recsys_ingest", day=str(day))
+            )
             say(f"recsys_ingest: {day}")
         site.pause("recsys_retrain", False)
-        tasks[f"recsys_retrain {day}"] = site.wait("recsys_retrain", site.trigger("recsys_retrain", day=str(day)))
+        tasks[f"recsys_retrain {day}"] = site.wait(
+            "recsys_retrain", site.trigger("recsys_retrain", day=str(day))
+        )
         say(f"recsys_retrain: {day}, the first model is live")
         fill(engine, demo, yesterday, yesterday)
-        tasks[f"recsys_ingest {yesterday}"] = site.wait("recsys_ingest", site.trigger("recsys_ingest"))
+        tasks[f"recsys_ingest {yesterday}"] = site.wait(
+            "recsys_ingest", site.trigger("recsys_ingest")
+        )
         say(f"recsys_ingest: {yesterday}, announced on the asset recsys_history")
         tasks[f"recsys_retrain {yesterday}"] = site.wait(
-            "recsys_retrain", site.wait_for_runs("recsys_retrain", "asset_triggered", 1)[0]["dag_run_id"]
+            "recsys_retrain",
+            site.wait_for_runs("recsys_retrain", "asset_triggered", 1)[0]["dag_run_id"],
         )
-        say(f"recsys_retrain: {yesterday}, started by the asset, the challenger against the live model")
+        say(
+            f"recsys_retrain: {yesterday}, started by the asset, the challenger against the live model"
+        )
         figures = summary.gather(HOME, engine, running.redis_port, tasks)
         figures["seconds_total"] = round(time.monotonic() - started, 1)
     (HOME / "summary.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False))
     (HOME / "report.md").write_text(summary.render(figures))
     print("\n" + summary.render(figures))
-    print(f"The same, written: {HOME / 'report.md'} and {HOME / 'summary.json'}. Next: make demo-ui")
+    print(
+        f"The same, written: {HOME / 'report.md'} and {HOME / 'summary.json'}. Next: make demo-ui"
+    )
 
 
 def ui() -> None:
     """Leave Airflow and the services running on the demo's data until Ctrl-C."""
     if not (HOME / "summary.json").is_file():
         main()
-    with servers() as running, airflow_site.standalone(env := environment(running, services.free_port(UI_PORT))) as site:
-        ours = {name: value for name, value in env.items() if name.startswith(("AIRFLOW", "RECSYS", "PATH", "PYTHONPATH"))}
-        (HOME / "env").write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in ours.items()))
+    with (
+        servers() as running,
+        airflow_site.standalone(env := environment(running, services.free_port(UI_PORT))) as site,
+    ):
+        ours = {
+            name: value
+            for name, value in env.items()
+            if name.startswith(("AIRFLOW", "RECSYS", "PATH", "PYTHONPATH"))
+        }
+        (HOME / "env").write_text(
+            "".join(f"export {name}={shlex.quote(value)}\n" for name, value in ours.items())
+        )
         user, password = site.login
-        print(f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}")
-        print(f"For make task-test, make backfill and python -m recsys_ops in another shell: source {HOME}/env")
+        print(
+            f"Airflow: {site.url}   login: {user} / {password}   Redis: 127.0.0.1:{running.redis_port}"
+        )
+        print(
+            f"For make task-test, make backfill and python -m recsys_ops in another shell: source {HOME}/env"
+        )
         print("Ctrl-C stops it all.", flush=True)
         try:
             while True:
@@ -92,8 +118,15 @@ def ui() -> None:
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    with services.postgres(HOME / "postgres") as server, services.redis_server(HOME / "redis") as redis_port:
-        yield Servers(services.create_database(server, "airflow"), services.create_database(server, "shop"), redis_port)
+    with (
+        services.postgres(HOME / "postgres") as server,
+        services.redis_server(HOME / "redis") as redis_port,
+    ):
+        yield Servers(
+            services.create_database(server, "airflow"),
+            services.create_database(server, "shop"),
+            redis_port,
+        )
 
 
 def environment(running: Servers, port: int | None = None) -> dict[str, str]:
@@ -116,7 +149,10 @@ def environment(running: Servers, port: int | None = None) -> dict[str, str]:
 
 def fill(engine: sa.Engine, demo: shop.Shop, first: date, last: date) -> int:
     """Put the days first … last into the shop's database; returns the number of rows."""
-    return sum(load.load_day(engine, demo, first + timedelta(days=n)) for n in range((last - first).days + 1))
+    return sum(
+        load.load_day(engine, demo, first + timedelta(days=n))
+        for n in range((last - first).days + 1)
+    )
 
 
 def say(line: str) -> None:
@@ -125,5 +161,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.default_int_handler)  # either way the servers are stopped on the way out
+        signal.signal(
+            ending, signal.default_int_handler
+        )  # either way the servers are stopped on the way out
     ui() if sys.argv[1:] == ["ui"] else main()

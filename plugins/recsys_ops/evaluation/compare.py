@@ -14,7 +14,7 @@ LIGHT, HEAVY = 3, 11
 
 
 @dataclass(frozen=True)
-class Served:
+class RefitLists:
     """What the refitted model, the one that is served, says beside the evaluated one.
 
     lists : int32, (n_users, K), as those of `Evaluation`: the same users, items and rules
@@ -48,7 +48,7 @@ class Evaluation:
     relevant: sparse.csr_matrix
     most_popular: NDArray[np.int32]
     information: NDArray[np.float64]
-    served: Served | None = None
+    served: RefitLists | None = None
 
     def scores(self, k: tuple[int, ...]) -> dict[str, Scores]:
         """Every model's lists, judged, by the model's name."""
@@ -59,13 +59,21 @@ class Evaluation:
             "reference": self.reference,
         }
         return {
-            name: score(found, self.relevant, k, most_popular=self.most_popular, information=self.information)
+            name: score(
+                found,
+                self.relevant,
+                k,
+                most_popular=self.most_popular,
+                information=self.information,
+            )
             for name, found in lists.items()
             if found is not None
         }
 
 
-def compare(found: Evaluation, *, k: tuple[int, ...], draws: int, seed: int) -> dict[str, Any]:
+def compare_models(
+    found: Evaluation, *, k: tuple[int, ...], draws: int, seed: int
+) -> dict[str, Any]:
     """The figures the gate decides on, JSON-able: every metric of every model, also of segments of the users, and confidence
     bounds at the last of `k`.
 
@@ -85,10 +93,14 @@ def compare(found: Evaluation, *, k: tuple[int, ...], draws: int, seed: int) -> 
             return None
         differences = scored["challenger"].ndcg[-1] - scored[other].ndcg[-1]
         mean = float(differences.mean()) if len(differences) else 0.0
-        return {"mean": mean, "lower": lower_bound(differences, draws, seed), "upper": -lower_bound(-differences, draws, seed)}
+        return {
+            "mean": mean,
+            "lower": lower_bound(differences, draws, seed),
+            "upper": -lower_bound(-differences, draws, seed),
+        }
 
     return {
-        "k": list(k),
+        "cutoffs": list(k),
         "users": found.relevant.shape[0],
         "items": found.relevant.shape[1],
         **{name: scored[name].metrics() if name in scored else None for name in _MODELS},
@@ -116,7 +128,10 @@ def _parity(found: Evaluation, k: int) -> dict[str, float]:
     listed = max(1, int(np.count_nonzero(ours >= 0)))
     covered = [int(np.count_nonzero(np.bincount(lists[lists >= 0]))) for lists in (ours, theirs)]
     norms = found.served.norms
-    ratios = [float(after / before) if before > 0 else 0.0 for before, after in zip(norms[0], norms[1], strict=True)]
+    ratios = [
+        float(after / before) if before > 0 else 0.0
+        for before, after in zip(norms[0], norms[1], strict=True)
+    ]
     return {
         "overlap": float(np.count_nonzero(both) / listed),
         "coverage": covered[1] / max(1, covered[0]),

@@ -12,7 +12,7 @@ Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Rule:
+class RuleResult:
     """One rule's outcome; value and threshold are None where there was nothing to compare."""
 
     name: str
@@ -28,7 +28,7 @@ class Verdict:
 
     blessed: bool
     summary: str
-    rules: tuple[Rule, ...]
+    rules: tuple[RuleResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON values."""
@@ -40,117 +40,182 @@ def decide(metrics: Metrics, settings: GateSettings) -> Verdict:
     rules = tuple(_judge(name, rule, metrics, settings) for name, rule in RULES.items())
     blessed = all(rule.passed for rule in rules)
     told = rules[:3] if blessed else [rule for rule in rules if not rule.passed]
-    return Verdict(blessed, f"{'blessed' if blessed else 'not blessed'}: {'; '.join(rule.sentence for rule in told)}", rules)
+    return Verdict(
+        blessed,
+        f"{'blessed' if blessed else 'not blessed'}: {'; '.join(rule.sentence for rule in told)}",
+        rules,
+    )
 
 
-def champion(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def champion(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """NDCG at the last cut-off may fall by `max_drop` of the champion's, scored again on the same users, and by more if it may
     well be chance: if the upper 97.5 % bound of the difference is not below zero.
     """
     if metrics["protocol"] != "next_day":
-        return Rule(name, None, -settings.max_drop, True, f"no champion can be judged by the protocol {metrics['protocol']}")
+        return RuleResult(
+            name,
+            None,
+            -settings.max_drop,
+            True,
+            f"no champion can be judged by the protocol {metrics['protocol']}",
+        )
     if metrics["champion_version"] is None and metrics["champion"] is None:
         allowed = settings.allow_first_deployment
-        permission = "allowed" if allowed else "not allowed: set gate.allow_first_deployment for one run"
-        return Rule(name, None, -settings.max_drop, allowed, f"no champion to beat, first deployment {permission}")
+        permission = (
+            "allowed" if allowed else "not allowed: set gate.allow_first_deployment for one run"
+        )
+        return RuleResult(
+            name,
+            None,
+            -settings.max_drop,
+            allowed,
+            f"no champion to beat, first deployment {permission}",
+        )
     return _no_worse(name, metrics, settings.max_drop)
 
 
-def reference(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def reference(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The same against what was live 30 days ago, by `max_drop_reference`: no slow way down in small steps."""
     if metrics["reference_version"] is None and metrics["reference"] is None:
-        return Rule(name, None, -settings.max_drop_reference, True, "no deployment is old enough to be the reference")
+        return RuleResult(
+            name,
+            None,
+            -settings.max_drop_reference,
+            True,
+            "no deployment is old enough to be the reference",
+        )
     return _no_worse(name, metrics, settings.max_drop_reference)
 
 
-def popularity(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def popularity(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The lower 97.5 % bound of the NDCG gained over the popularity list must be above zero."""
-    lower, mean = _number(metrics, "bootstrap", "popularity", "lower"), _number(metrics, "bootstrap", "popularity", "mean")
+    lower, mean = (
+        _number(metrics, "bootstrap", "popularity", "lower"),
+        _number(metrics, "bootstrap", "popularity", "mean"),
+    )
     said = f"{_metric(metrics).upper()} {_signed(mean)} against popularity (at least {_signed(lower)} at 97.5 % confidence)"
-    return Rule(name, lower, 0.0, lower > 0, said)
+    return RuleResult(name, lower, 0.0, lower > 0, said)
 
 
-def enough_users(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def enough_users(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """Fewer users than `min_users` prove nothing."""
     users = _number(metrics, "users")
     said = f"{users:,.0f} users evaluated, at least {settings.min_users:,} needed"
-    return Rule(name, users, settings.min_users, users >= settings.min_users, said)
+    return RuleResult(name, users, settings.min_users, users >= settings.min_users, said)
 
 
-def finite(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def finite(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """Every figure and every factor is a finite number."""
     broken = _not_finite(metrics)
     if metrics["factors_finite"] is not True:
         broken.append("factors")
     said = f"not finite: {', '.join(broken)}" if broken else "all figures and factors finite"
-    return Rule(name, len(broken), 0, not broken, said)
+    return RuleResult(name, len(broken), 0, not broken, said)
 
 
-def ids(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def ids(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The ids beside the factors are those that the matrix was built with, in its order."""
     same = metrics["ids_match"] is True
-    return Rule(name, None, None, same, "ids as in the matrix" if same else "the ids beside the factors are not the matrix'")
+    return RuleResult(
+        name,
+        None,
+        None,
+        same,
+        "ids as in the matrix" if same else "the ids beside the factors are not the matrix'",
+    )
 
 
-def overlap(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def overlap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The refitted model, which is served, lists at least `min_overlap` of what the evaluated one lists."""
     found = _number(metrics, "parity", "overlap")
     said = f"the refit keeps {found:.0%} of the evaluated model's lists, at least {settings.min_overlap:.0%} needed"
-    return Rule(name, found, settings.min_overlap, found >= settings.min_overlap, said)
+    return RuleResult(name, found, settings.min_overlap, found >= settings.min_overlap, said)
 
 
-def parity(measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def parity(
+    measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings
+) -> RuleResult:
     """The refit changes coverage and the factors' lengths by no more than the factor `max_refit_change`."""
     found, most = _number(metrics, "parity", measure), settings.max_refit_change
-    return Rule(name, found, most, 1 / most <= found <= most, f"the refit changes {what} {found:.2f}-fold, at most {most:g}-fold")
+    return RuleResult(
+        name,
+        found,
+        most,
+        1 / most <= found <= most,
+        f"the refit changes {what} {found:.2f}-fold, at most {most:g}-fold",
+    )
 
 
-def usual(measure: str, what: str, limit: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def usual(
+    measure: str, what: str, limit: str, name: str, metrics: Metrics, settings: GateSettings
+) -> RuleResult:
     """A figure of the day may be so many times its median over the 28 days before, or that part of it; of the ratios half as much
     again (of the logarithm) as on the most unusual of those days, where that is more.
     """
-    most = max(float(getattr(settings, limit)), float(metrics["data"].get(f"spread_{measure}") or 1) ** 1.5)
+    most = max(
+        float(getattr(settings, limit)), float(metrics["data"].get(f"spread_{measure}") or 1) ** 1.5
+    )
     if metrics["data"][f"usual_{measure}"] is None:
-        return Rule(name, None, most, True, f"too few days before to say how many {what} are usual")
+        return RuleResult(
+            name, None, most, True, f"too few days before to say how many {what} are usual"
+        )
     found, before = _number(metrics, "data", measure), _number(metrics, "data", f"usual_{measure}")
     times = found / before
     said = f"{found:,.4g} {what} on the day, usual are {before:,.4g}: at most {most:.3g} times as many or as few"
-    return Rule(name, times, most, 1 / most <= times <= most, said)
+    return RuleResult(name, times, most, 1 / most <= times <= most, said)
 
 
-def share(measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def share(
+    measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings
+) -> RuleResult:
     """The share of rejected rows may differ by `max_share_change` from its median over the runs of the 28 days before."""
-    found, before, most = metrics["data"][measure], metrics["data"][f"usual_{measure}"], settings.max_share_change
+    found, before, most = (
+        metrics["data"][measure],
+        metrics["data"][f"usual_{measure}"],
+        settings.max_share_change,
+    )
     if found is None or before is None:
-        return Rule(name, None, most, True, f"too few runs before to say how many {what} are usual")
+        return RuleResult(
+            name, None, most, True, f"too few runs before to say how many {what} are usual"
+        )
     change = _number(metrics, "data", measure) - _number(metrics, "data", f"usual_{measure}")
     said = f"{found:.1%} of the rows were {what}, usual are {before:.1%}: at most {most:.0%} more or less"
-    return Rule(name, change, most, abs(change) <= most, said)
+    return RuleResult(name, change, most, abs(change) <= most, said)
 
 
-def gap(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def gap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The days just before the held-out one are in the history: no longer a gap than any in the four weeks before."""
     if metrics["data"]["usual_gap"] is None:
-        return Rule(name, None, None, True, "too few days before to say how long a gap is usual")
+        return RuleResult(
+            name, None, None, True, "too few days before to say how long a gap is usual"
+        )
     days, longest = _number(metrics, "data", "gap"), _number(metrics, "data", "usual_gap")
     todo = "" if days <= longest else ": run recsys_ingest for the missing days"
     said = f"days from the last one with events to this one: {days:.0f}, at most {longest:.0f} is usual{todo}"
-    return Rule(name, days, longest, days <= longest, said)
+    return RuleResult(name, days, longest, days <= longest, said)
 
 
-def window(name: str, metrics: Metrics, settings: GateSettings) -> Rule:
+def window(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The window has at least `min_window_share` of the rows that the champion's had, day for day."""
     if metrics["champion_data"] is None:
-        return Rule(name, None, settings.min_window_share, True, "no champion whose window could be larger")
+        return RuleResult(
+            name, None, settings.min_window_share, True, "no champion whose window could be larger"
+        )
     ours, theirs = (_number(metrics, data, "window_rows") for data in ("data", "champion_data"))
     if metrics["data"]["window_days"] != metrics["champion_data"]["window_days"]:
-        return Rule(name, None, settings.min_window_share, True, "the champion has learnt from a window of another length")
+        return RuleResult(
+            name,
+            None,
+            settings.min_window_share,
+            True,
+            "the champion has learnt from a window of another length",
+        )
     of = ours / theirs
     said = f"the window has {ours:,.0f} rows, the champion's had {theirs:,.0f}: at least {settings.min_window_share:.0%} needed"
-    return Rule(name, of, settings.min_window_share, of >= settings.min_window_share, said)
+    return RuleResult(name, of, settings.min_window_share, of >= settings.min_window_share, said)
 
 
-RULES: Mapping[str, Callable[[str, Metrics, GateSettings], Rule]] = {
+RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
     # the first three are told of a blessed model
     "champion": champion,
     "popularity": popularity,
@@ -174,15 +239,20 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], Rule]] = {
 }
 
 
-def _judge(name: str, rule: Callable[[str, Metrics, GateSettings], Rule], metrics: Metrics, settings: GateSettings) -> Rule:
+def _judge(
+    name: str,
+    rule: Callable[[str, Metrics, GateSettings], RuleResult],
+    metrics: Metrics,
+    settings: GateSettings,
+) -> RuleResult:
     try:
         return rule(name, metrics, settings)
     except Exception as error:
         said = f"rule {name} cannot be judged ({type(error).__name__}: {error}): look at metrics.json and evaluate again"
-        return Rule(name, None, None, False, said)
+        return RuleResult(name, None, None, False, said)
 
 
-def _no_worse(name: str, metrics: Metrics, most: float) -> Rule:
+def _no_worse(name: str, metrics: Metrics, most: float) -> RuleResult:
     """Raises ValueError where a figure is missing."""
     metric = _metric(metrics)
     ours, theirs = _number(metrics, "challenger", metric), _number(metrics, name, metric)
@@ -192,11 +262,17 @@ def _no_worse(name: str, metrics: Metrics, most: float) -> Rule:
         raise ValueError(f"{metric} of {min(ours, theirs)} is none")
     said = f"{metric.upper()} {_percent(change)} against {name} {metrics[f'{name}_version']}"
     by_chance = change < -most and upper >= 0
-    return Rule(name, change, -most, change >= -most or by_chance, f"{said}, which may be chance" if by_chance else said)
+    return RuleResult(
+        name,
+        change,
+        -most,
+        change >= -most or by_chance,
+        f"{said}, which may be chance" if by_chance else said,
+    )
 
 
 def _metric(metrics: Metrics) -> str:
-    return f"ndcg@{metrics['k'][-1]}"
+    return f"ndcg@{metrics['cutoffs'][-1]}"
 
 
 def _number(metrics: Metrics, *path: str) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_ops.compiled import compiled
+from recsys_ops.jit import jit
 
 _GROUPS = 1024
 _LEAST_ROWS = 4096  # that are worth a thread
@@ -85,7 +85,10 @@ class Scores:
 
         masks : (n_users,) each, by the segment's name
         """
-        return {name: {"users": float((mask & (self.liked > 0)).sum()), **self.metrics(mask)} for name, mask in masks.items()}
+        return {
+            name: {"users": float((mask & (self.liked > 0)).sum()), **self.metrics(mask)}
+            for name, mask in masks.items()
+        }
 
 
 def score(
@@ -120,7 +123,9 @@ def score(
     with ThreadPoolExecutor(n_parts) as pool:
         list(pool.map(judge, borders[:-1], borders[1:]))
     liked = np.diff(relevant.indptr)
-    return Scores(tuple(k), n_items, lists, liked, ndcg, average_precision, hits, most_popular, information)
+    return Scores(
+        tuple(k), n_items, lists, liked, ndcg, average_precision, hits, most_popular, information
+    )
 
 
 def ranking_metrics(
@@ -135,9 +140,13 @@ def ranking_metrics(
     return score(lists, relevant, k, most_popular=most_popular, information=information).metrics()
 
 
-def ndcg_by_user(lists: NDArray[np.int32], relevant: sparse.csr_matrix, k: int) -> NDArray[np.float64]:
+def ndcg_by_user(
+    lists: NDArray[np.int32], relevant: sparse.csr_matrix, k: int
+) -> NDArray[np.float64]:
     """NDCG@k of each user, (n_users,); 0 for one who liked nothing. Shapes as in `score`."""
-    ndcg: NDArray[np.float64] = score(lists, relevant, [k], most_popular=np.zeros(0, dtype=np.int32)).ndcg[0]
+    ndcg: NDArray[np.float64] = score(
+        lists, relevant, [k], most_popular=np.zeros(0, dtype=np.int32)
+    ).ndcg[0]
     return ndcg
 
 
@@ -147,7 +156,9 @@ def self_information(met: sparse.csr_matrix) -> NDArray[np.float64]:
     met : csr_matrix, (n_users, n_items); what is stored counts as met, users without a cell do not count
     """
     n_users = max(1, np.count_nonzero(np.diff(met.indptr)))
-    bits: NDArray[np.float64] = np.log2(n_users / np.maximum(1, np.bincount(met.indices, minlength=met.shape[1])))
+    bits: NDArray[np.float64] = np.log2(
+        n_users / np.maximum(1, np.bincount(met.indices, minlength=met.shape[1]))
+    )
     return bits
 
 
@@ -164,14 +175,18 @@ def lower_bound(differences: NDArray[np.float64], draws: int, seed: int) -> floa
         return 0.0
     values, group = np.unique(differences, return_inverse=True)
     if len(values) > _GROUPS:
-        group = np.round((differences - values[0]) * ((_GROUPS - 1) / (values[-1] - values[0]))).astype(np.int64)
+        group = np.round(
+            (differences - values[0]) * ((_GROUPS - 1) / (values[-1] - values[0]))
+        ).astype(np.int64)
     counts = np.bincount(group)
     values = np.bincount(group, weights=differences) / np.maximum(1, counts)
-    drawn = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), size=draws)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(differences), counts / len(differences), size=draws
+    )
     return float(np.quantile(drawn @ values / len(differences), 0.025))
 
 
-@compiled()
+@jit()
 def _judge(lists, indptr, items, cuts, gains, ideal, liked, ndcg, average_precision, hits):  # type: ignore[no-untyped-def]
     """Fill in a part of the users. `liked`, (n_items,), is all false before and after."""
     for user in range(len(lists)):
@@ -190,12 +205,16 @@ def _judge(lists, indptr, items, cuts, gains, ideal, liked, ndcg, average_precis
                     precision += found / (place + 1)
                 place += 1
             best = min(end - begin, cuts[at])
-            ndcg[at, user], average_precision[at, user], hits[at, user] = gain / ideal[best], precision / best, found
+            ndcg[at, user], average_precision[at, user], hits[at, user] = (
+                gain / ideal[best],
+                precision / best,
+                found,
+            )
         for cell in range(begin, end):
             liked[items[cell]] = False
 
 
-@compiled()
+@jit()
 def _count(lists, chosen, cuts, times):  # type: ignore[no-untyped-def]
     """Add to `times`, (n_cuts, n_items), how often each item stands between one cut-off and the next."""
     for user in range(len(lists)):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from recsys_ops import windows
 from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import is_backfill
 from recsys_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +17,6 @@ class AnnounceDayOperator(DayOperator):
     """Succeed, so that Airflow records an event on the task's `outlets`; skip, and record none, for a backfilled day."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        if windows.is_backfill(context["dag_run"]):
+        if is_backfill(context["dag_run"]):
             raise AirflowSkipException(f"day {day} was backfilled: no retraining is started for it")
         return {"announced": str(day)}

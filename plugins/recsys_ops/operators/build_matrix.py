@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops import paths
-from recsys_ops.operators.adopt import adopted, note_taken_up
-from recsys_ops.operators.base import DayOperator, storage
+from recsys_ops.connections import open_storage
+from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import ConfidenceSettings, ListsSettings, Settings, WindowBotSettings
+from recsys_ops.storage import paths
+from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
 
 if TYPE_CHECKING:
     import polars as pl
     from airflow.sdk import Context
 
-    from recsys_ops.storage import Storage
-    from recsys_ops.worker.spec import Shop
+    from recsys_ops.lists.inputs import ListInputs
+    from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
@@ -24,26 +25,33 @@ class BuildMatrixOperator(DayOperator):
     """Pin the history's version, turn its window into matrices and write the job spec that names the model version."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops import history, matrix
-        from recsys_ops.evaluation.day import day_facts
-        from recsys_ops.serving.deployments import champion, reference
-        from recsys_ops.source import catalogue
-        from recsys_ops.worker.spec import write_job
+        from recsys_ops.history.table import current_version
+        from recsys_ops.interactions.matrix import build_interactions, first_window_day
+        from recsys_ops.interactions.day_profile import profile_day
+        from recsys_ops.models.deployments import champion_deployment, reference_deployment
+        from recsys_ops.models.spec import write_job
+        from recsys_ops.source.catalogue import eligible_items
 
-        store = storage(settings)
-        settings, study = adopted(store, settings, day)
+        store = open_storage(settings)
+        settings, study = with_adopted_proposal(store, settings, day)
         products = store.read_parquet(paths.catalogue(day))
-        eligible = catalogue.eligible(products, settings.lists.exclude_categories)
-        window_start = matrix.window_start(day, settings.confidence)
-        version = history.version(store)
-        window = read_window(store, day, settings.confidence, settings.cleaning.bots.window, version)
+        eligible = eligible_items(products, settings.lists.exclude_categories)
+        window_start = first_window_day(day, settings.confidence)
+        version = current_version(store)
+        window = read_window(
+            store, day, settings.confidence, settings.cleaning.bots.window, version
+        )
         store.write_parquet(paths.quarantine(self.name, day), window.left_out)
         events, people = window.events, window.people
-        interactions = matrix.build(people, day, settings.confidence, settings.evaluation)
+        interactions = build_interactions(people, day, settings.confidence, settings.evaluation)
         shop = _shop(people, products, eligible, interactions.items, day, settings.lists)
         # by the other protocols a model of an earlier run has learnt what is held out
         fair = settings.evaluation.protocol == "next_day"
-        before, older = (champion(store, day), reference(store, day)) if fair else (None, None)
+        before, older = (
+            (champion_deployment(store, day), reference_deployment(store, day))
+            if fair
+            else (None, None)
+        )
         spec = write_job(
             store,
             day,
@@ -57,12 +65,12 @@ class BuildMatrixOperator(DayOperator):
             history_version=version,
             window_start=window_start,
             reference=older["version"] if older and older != before else None,
-            data=day_facts(people, day, window_start, _shares(store, day)),
+            data=profile_day(people, day, window_start, _shares(store, day)),
             gpu_price_per_hour=settings.worker.gpu_price_per_hour,
             shop=shop,
         )
         if study:
-            note_taken_up(store, study, day, spec.version)
+            record_first_use(store, study, day, spec.version)
         return {
             "events": events.height,
             "first_day": str(events["day"].min()),
@@ -93,15 +101,24 @@ class Window:
 
 
 def read_window(
-    store: "Storage", day: date, confidence: ConfidenceSettings, bots: WindowBotSettings, history_version: int
+    store: "Storage",
+    day: date,
+    confidence: ConfidenceSettings,
+    bots: WindowBotSettings,
+    history_version: int,
 ) -> Window:
     """The window that ends with `day`, as of a version of the history."""
-    from recsys_ops import coded, matrix
-    from recsys_ops.cleaning.window_bots import judge_window
+    from recsys_ops.cleaning.slow_bots import find_slow_bots
+    from recsys_ops.history.encoded import read_encoded_events
+    from recsys_ops.interactions.matrix import first_window_day
 
-    events = coded.read(store, matrix.window_start(day, confidence), day, version=history_version)
-    left_out = judge_window(events, bots)
-    people = events.filter(~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode()))
+    events = read_encoded_events(
+        store, first_window_day(day, confidence), day, version=history_version
+    )
+    left_out = find_slow_bots(events, bots)
+    people = events.filter(
+        ~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode())
+    )
     return Window(events, people, left_out)
 
 
@@ -112,36 +129,46 @@ def _shop(
     items: "pl.Series",
     day: date,
     lists: ListsSettings,
-) -> "Shop":
+) -> "ListInputs":
     """What the lists need beside the matrices, for their `items`; a pinned item that is not eligible is named in the log."""
     import polars as pl
 
-    from recsys_ops.worker.spec import Shop
-    from recsys_ops.worker.together import baskets
-    from recsys_ops.worker.trending import trending
+    from recsys_ops.lists.bought_together import build_baskets
+    from recsys_ops.lists.inputs import ListInputs
+    from recsys_ops.lists.trending import trending
 
-    wanted = pl.DataFrame({"item_id": list(dict.fromkeys(lists.pinned_items))}, schema={"item_id": pl.String})
-    pinned = wanted.join(eligible.select("item_id", "category"), on="item_id", maintain_order="left")
+    wanted = pl.DataFrame(
+        {"item_id": list(dict.fromkeys(lists.pinned_items))}, schema={"item_id": pl.String}
+    )
+    pinned = wanted.join(
+        eligible.select("item_id", "category"), on="item_id", maintain_order="left"
+    )
     if missing := [name for name in wanted["item_id"] if name not in pinned["item_id"]]:
         log.warning(
-            "lists.pinned_items: not shown, as the catalogue of %s does not have them for sale: %s", day, ", ".join(missing)
+            "lists.pinned_items: not shown, as the catalogue of %s does not have them for sale: %s",
+            day,
+            ", ".join(missing),
         )
     known = pl.DataFrame({"item_id": items}).join(
         products.select("item_id", "category"), on="item_id", how="left", maintain_order="left"
     )
-    bought = baskets(people, items, day, lists.together)
-    return Shop(known["category"], pinned, bought, trending(people, eligible["item_id"], day, lists))
+    bought = build_baskets(people, items, day, lists.bought_together)
+    return ListInputs(
+        known["category"], pinned, bought, trending(people, eligible["item_id"], day, lists)
+    )
 
 
 def _shares(store: "Storage", day: date) -> dict[date, dict[str, float]]:
     """What the cleaning of `day` and of the four weeks before rejected, by day; a day that was not run itself is missing."""
-    from recsys_ops.evaluation.day import JUDGED, USUAL_DAYS, rejected_shares
+    from recsys_ops.interactions.day_profile import JUDGED, USUAL_DAYS, rejected_shares
 
     found = {}
     for at in (day - timedelta(days=n) for n in range(USUAL_DAYS + 1)):
         written = [paths.report(step, at) for step in JUDGED]
         if all(store.exists(path) for path in written):
-            shares = rejected_shares({step: store.read_json(path) for step, path in zip(JUDGED, written, strict=True)})
+            shares = rejected_shares(
+                {step: store.read_json(path) for step, path in zip(JUDGED, written, strict=True)}
+            )
             if shares is not None:
                 found[at] = shares
     return found

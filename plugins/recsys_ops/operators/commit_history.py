@@ -3,7 +3,8 @@
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops.operators.base import DayOperator, storage
+from recsys_ops.connections import open_storage
+from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,6 +15,6 @@ class CommitHistoryOperator(DayOperator):
     """Replace in the history all days that the run read with what the cleaning steps left of them."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops import ingest
+        from recsys_ops.ingest.commit import commit_run
 
-        return ingest.commit(storage(settings), day, context["dag_run"].run_id)
+        return commit_run(open_storage(settings), day, context["dag_run"].run_id)

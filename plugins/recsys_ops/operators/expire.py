@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from recsys_ops import paths, windows
-from recsys_ops.operators.base import DayOperator, storage
+from recsys_ops.connections import open_storage
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import day_start, is_backfill
 from recsys_ops.settings import Settings
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from recsys_ops.storage import Storage
+    from recsys_ops.storage.objects import Storage
 
 PERSONAL: tuple[Callable[[date], str], ...] = (
     paths.raw,
@@ -35,21 +37,30 @@ class ExpireOperator(DayOperator):
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        if windows.is_backfill(context["dag_run"]):
-            raise AirflowSkipException(f"day {day} was backfilled: the next scheduled run deletes what is too old")
-        from recsys_ops import history, versions
+        if is_backfill(context["dag_run"]):
+            raise AirflowSkipException(
+                f"day {day} was backfilled: the next scheduled run deletes what is too old"
+            )
+        from recsys_ops.history.table import apply_retention
+        from recsys_ops.models.registry import expire_versions
 
-        store = storage(settings)
+        store = open_storage(settings)
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
-        written = windows.midnight(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
+        written = day_start(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
         expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL) | expire(
             store, day - timedelta(days=days), written, (paths.coded,)
         )
-        expired["models"] = versions.expire(store, day, written, settings.models)
-        return {"expired": expired, "leftovers": store.sweep(written), **history.tidy(store, day, settings.history)}
+        expired["models"] = expire_versions(store, day, written, settings.models)
+        return {
+            "expired": expired,
+            "leftovers": store.sweep(written),
+            **apply_retention(store, day, settings.history),
+        }
 
 
-def expire(store: "Storage", oldest: date, written: datetime, kinds: Iterable[Callable[[date], str]]) -> dict[str, int]:
+def expire(
+    store: "Storage", oldest: date, written: datetime, kinds: Iterable[Callable[[date], str]]
+) -> dict[str, int]:
     """Delete the objects of the days before `oldest` that the store got before `written`; returns how many by kind.
 
     kinds : functions that give a path of each kind.
@@ -60,7 +71,9 @@ def expire(store: "Storage", oldest: date, written: datetime, kinds: Iterable[Ca
         kind = prefix.partition("/")[0]
         # ISO dates ascend as text
         objects = {path: at for path, at in store.written(kind).items() if path.startswith(prefix)}
-        expired = [path for path, at in objects.items() if path < f"{prefix}{oldest}" and at < written]
+        expired = [
+            path for path, at in objects.items() if path < f"{prefix}{oldest}" and at < written
+        ]
         for path in expired:
             store.delete(path)
         counts[kind] = len(expired)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops import paths
-from recsys_ops.operators.base import DayOperator, database_url, storage
+from recsys_ops.connections import database_url, open_storage
+from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings, include_dir
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,10 +26,13 @@ class ExtractCatalogueOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.cleaning import load_contract
-        from recsys_ops.source import catalogue, database
+        from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
+        from recsys_ops.source.database import query_frame
 
-        delivered = database.read(database_url(settings), self.sql, {}, timeout_s=settings.source.statement_timeout_s)
+        delivered = query_frame(
+            database_url(settings), self.sql, {}, timeout_s=settings.source.statement_timeout_s
+        )
         rule = load_contract(include_dir() / settings.cleaning.contract).columns["item_id"]
-        products = catalogue.canonical(delivered, getattr(rule, "case", None))
-        storage(settings).write_parquet(paths.catalogue(day), products)
-        return {"items": products.height, "eligible": catalogue.eligible(products).height}
+        products = normalise_catalogue(delivered, getattr(rule, "case", None))
+        open_storage(settings).write_parquet(paths.catalogue(day), products)
+        return {"items": products.height, "eligible": eligible_items(products).height}

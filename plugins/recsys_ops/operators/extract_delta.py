@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops import paths, windows
-from recsys_ops.operators.base import DayOperator, database_url, storage
-from recsys_ops.scratch import scratch
+from recsys_ops.connections import database_url, open_storage
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import day_start
 from recsys_ops.settings import Settings, load_settings
+from recsys_ops.storage import paths
+from recsys_ops.storage.scratch import scratch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,17 +37,23 @@ class ExtractDeltaOperator(DayOperator):
         )
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.source import plans, slices
+        from recsys_ops.source.full_scans import full_scans
+        from recsys_ops.source.slices import extract_slices
 
         database, source = database_url(settings), settings.source
         first = date.fromisoformat(self.first_day)
-        start, end = windows.midnight(first), windows.midnight(day + timedelta(days=1))
+        start, end = day_start(first), day_start(day + timedelta(days=1))
         slice_ = {"start": start, "end": min(end, start + timedelta(hours=source.slice_hours))}
-        scans = plans.full_scans(database, self.sql, slice_, timeout_s=source.statement_timeout_s)
+        scans = full_scans(database, self.sql, slice_, timeout_s=source.statement_timeout_s)
         for scan in scans:
-            log.warning("each slice reads all of %s, about %s rows; %s", scan.table, f"{scan.rows:,}", scan.advice)
+            log.warning(
+                "each slice reads all of %s, about %s rows; %s",
+                scan.table,
+                f"{scan.rows:,}",
+                scan.advice,
+            )
         with scratch() as folder:
-            frame, rows = slices.delivered(
+            frame, rows = extract_slices(
                 database,
                 self.sql,
                 start,
@@ -55,6 +63,11 @@ class ExtractDeltaOperator(DayOperator):
                 timeout_s=source.statement_timeout_s,
                 folder=folder,
             )
-            storage(settings).sink_parquet(paths.raw(day), frame, {"first_day": str(first)})
+            open_storage(settings).sink_parquet(paths.raw(day), frame, {"first_day": str(first)})
             columns = len(frame.collect_schema())
-        return {"rows": rows, "first_day": str(first), "columns": columns, "full_scan": [scan.table for scan in scans]}
+        return {
+            "rows": rows,
+            "first_day": str(first),
+            "columns": columns,
+            "full_scan": [scan.table for scan in scans],
+        }

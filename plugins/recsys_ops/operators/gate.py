@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from recsys_ops import paths
+from recsys_ops.connections import open_storage
 from recsys_ops.errors import NotBlessedError
 from recsys_ops.operators.alerts import alert
-from recsys_ops.operators.base import DayOperator, storage
+from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,22 +30,32 @@ class GateOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.evaluation.gate import decide
-        from recsys_ops.serving.verdicts import write_verdict
+        from recsys_ops.models.verdict import write_verdict
 
-        store = storage(settings)
+        store = open_storage(settings)
         version = store.read_json(paths.job(day, "spec.json"))["version"]
         metrics = store.read_json(paths.model(version, "metrics.json"))
         verdict = decide(metrics, settings.gate)
         forced = None
         if not verdict.blessed and (reason := context["params"].get("force_deploy")):
             forced = {"reason": reason, "by": context["dag_run"].triggering_user_name}
-        drawn = metrics["bootstrap"] if isinstance(metrics, dict) and "bootstrap" in metrics else None
+        drawn = (
+            metrics["bootstrap"] if isinstance(metrics, dict) and "bootstrap" in metrics else None
+        )
         facts = {"bootstrap": drawn, "settings": settings.gate.model_dump()}
         write_verdict(store, version, {**facts, **verdict.to_dict(), "forced": forced})
-        said = f"{verdict.summary}; forced by {forced['by']}: {forced['reason']}" if forced else verdict.summary
+        said = (
+            f"{verdict.summary}; forced by {forced['by']}: {forced['reason']}"
+            if forced
+            else verdict.summary
+        )
         if "ti" in context:
             context["ti"].xcom_push(SUMMARY, said)
-        figures = {"version": version, "verdict": said, "refused_by": [rule.name for rule in verdict.rules if not rule.passed]}
+        figures = {
+            "version": version,
+            "verdict": said,
+            "refused_by": [rule.name for rule in verdict.rules if not rule.passed],
+        }
         if verdict.blessed or forced:
             return figures
         store.write_json(paths.report(self.name, day), figures)

@@ -5,18 +5,19 @@ import time
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops import paths
+from recsys_ops.connections import find_connection, open_storage
 from recsys_ops.errors import TrackingError
 from recsys_ops.operators.alerts import http_url
-from recsys_ops.operators.base import DayOperator, find_connection, storage
+from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from recsys_ops.storage import Storage
+    from recsys_ops.storage.objects import Storage
 
 ALIAS = "champion"
 _VERSION, _URL = "recsys.version", "recsys.url"
@@ -33,23 +34,30 @@ class MirrorOperator(DayOperator):
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.serving.deployments import deployments
-        from recsys_ops.storage import reason
+        from recsys_ops.models.deployments import list_deployments
+        from recsys_ops.storage.objects import error_reason
 
         assert settings.mlflow.conn_id is not None
-        store, name = storage(settings), settings.mlflow.experiment
+        store, name = open_storage(settings), settings.mlflow.experiment
         connection = find_connection(settings.mlflow.conn_id, "http", "mlflow.conn_id")
-        trained, live = _trained(store, day), next((past["version"] for past in reversed(deployments(store))), None)
+        trained, live = (
+            _trained(store, day),
+            next((past["version"] for past in reversed(list_deployments(store))), None),
+        )
         client = _client(connection)
         from mlflow.exceptions import MlflowException
 
         try:
-            numbers = {version: _mirror(client, name, store, version) for version in (trained, live) if version}
+            numbers = {
+                version: _mirror(client, name, store, version)
+                for version in (trained, live)
+                if version
+            }
             if live:
                 client.set_registered_model_alias(name, ALIAS, numbers[live])
         except MlflowException as error:
             raise TrackingError(
-                f"MLflow at {http_url(connection)} did not take it: {reason(error)}; check that it is up, connection "
+                f"MLflow at {http_url(connection)} did not take it: {error_reason(error)}; check that it is up, connection "
                 f"{connection.conn_id} (host, login and password, or a token as password), and what its account may do"
             ) from error
         return {"version": trained, "live": live, ALIAS: live and f"{name} {numbers[live]}"}
@@ -87,14 +95,14 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
     """
     from mlflow.entities import Metric, Param, RunTag
 
-    from recsys_ops import versions
-    from recsys_ops.worker.model import load_manifest
+    from recsys_ops.models.registry import describe_version, flatten
+    from recsys_ops.models.version import load_manifest
 
-    manifest, known = load_manifest(store, version), versions.describe(store, version)
+    manifest, known = load_manifest(store, version), describe_version(store, version)
     url, verdict = store.url(f"models/{version}"), known["verdict"]
     run = _run(client, name, version, manifest.run.seconds)
     spec = manifest.spec.model_dump(mode="json", include=_NAMED_BY)
-    params = {key: str(value) for key, value in versions.flat(spec).items()}
+    params = {key: str(value) for key, value in flatten(spec).items()}
     metrics = _metrics(known["metrics"] or {}, manifest.run.model_dump())
     tags = {
         "recsys.day": manifest.day,
@@ -103,14 +111,22 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
         "recsys.started_from": manifest.started_from,
         "recsys.verdict": verdict and verdict["summary"],
         "recsys.blessed": verdict and verdict["blessed"],
-        "recsys.forced": verdict and verdict["forced"] and f"{verdict['forced']['reason']} ({verdict['forced']['by']})",
+        "recsys.forced": verdict
+        and verdict["forced"]
+        and f"{verdict['forced']['reason']} ({verdict['forced']['by']})",
     }
     now = int(time.time() * 1000)
     client.log_batch(
         run.info.run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items() if run.data.metrics.get(key) != value],
+        metrics=[
+            Metric(key, value, now, 0)
+            for key, value in metrics.items()
+            if run.data.metrics.get(key) != value
+        ],
         params=[Param(key, value) for key, value in params.items() if key not in run.data.params],
-        tags=[RunTag(key, "" if value is None else str(value)) for key, value in tags.items()],  # no tag keeps an old value
+        tags=[
+            RunTag(key, "" if value is None else str(value)) for key, value in tags.items()
+        ],  # no tag keeps an old value
     )
     number = _registered(client, name, run, {_VERSION: version, _URL: url})
     client.update_model_version(name, number, verdict["summary"] if verdict else "not judged")
@@ -123,7 +139,11 @@ def _run(client: "MlflowClient", name: str, version: str, seconds: dict[str, flo
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
     runs = client.search_runs([experiment_id], f"tags.`{_VERSION}` = '{version}'", max_results=1)
     now, lasted = int(time.time() * 1000), int(sum(seconds.values()) * 1000)
-    run = runs[0] if runs else client.create_run(experiment_id, now - lasted, {_VERSION: version}, version)
+    run = (
+        runs[0]
+        if runs
+        else client.create_run(experiment_id, now - lasted, {_VERSION: version}, version)
+    )
     client.set_terminated(run.info.run_id, end_time=run.info.start_time + lasted)
     return run
 
@@ -136,15 +156,33 @@ def _registered(client: "MlflowClient", name: str, run: "Run", tags: dict[str, s
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
-    made = found[0] if found else client.create_model_version(name, run.info.artifact_uri, run.info.run_id, tags)
+    made = (
+        found[0]
+        if found
+        else client.create_model_version(name, run.info.artifact_uri, run.info.run_id, tags)
+    )
     return str(made.version)
 
 
 def _metrics(metrics: dict[str, Any], run: dict[str, Any]) -> dict[str, float]:
     """The figures of an evaluation and of a training as MLflow names them: it knows no ``@``."""
-    from recsys_ops.versions import flat
+    from recsys_ops.models.registry import flatten
 
-    evaluated = ("users", "challenger", "champion", "popularity", "reference", "bootstrap", "parity")
+    evaluated = (
+        "users",
+        "challenger",
+        "champion",
+        "popularity",
+        "reference",
+        "bootstrap",
+        "parity",
+    )
     measured = ("seconds", "cost", "peak_memory_bytes", "gpu_peak_memory_bytes")
-    found = {key: metrics[key] for key in evaluated if key in metrics} | {key: run[key] for key in measured}
-    return {key.replace("@", "_at_"): float(value) for key, value in flat(found).items() if isinstance(value, (int, float))}
+    found = {key: metrics[key] for key in evaluated if key in metrics} | {
+        key: run[key] for key in measured
+    }
+    return {
+        key.replace("@", "_at_"): float(value)
+        for key, value in flatten(found).items()
+        if isinstance(value, (int, float))
+    }

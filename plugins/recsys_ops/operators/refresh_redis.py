@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops import paths, windows
-from recsys_ops.operators.base import DayOperator, redis_client, storage
+from recsys_ops.connections import open_redis, open_storage
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import DagRunLike, is_backfill, is_tasks_test
 from recsys_ops.settings import Settings
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from recsys_ops.serving.deployments import Live
+    from recsys_ops.models.deployments import DeploymentState
 
 
 class RefreshRedisOperator(DayOperator):
@@ -22,30 +24,41 @@ class RefreshRedisOperator(DayOperator):
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.serving.deployments import read_live, record
-        from recsys_ops.serving.live import read_lists
+        from recsys_ops.models.deployments import read_deployment_state, record_deployment
+        from recsys_ops.models.verdict import read_verdict
+        from recsys_ops.models.version import verify_version
         from recsys_ops.serving.publish import publish
-        from recsys_ops.serving.verdicts import read_verdict
-        from recsys_ops.worker.model import verify
+        from recsys_ops.serving.rollback import read_lists
 
-        store = storage(settings)
+        store = open_storage(settings)
         spec = store.read_json(paths.job(day, "spec.json"))
         version = spec["version"]
-        manifest, verdict = verify(store, version), read_verdict(store, version)
+        manifest, verdict = verify_version(store, version), read_verdict(store, version)
         lists = read_lists(store, manifest)
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
-        held = why_not_live(dag_run, spec, day, read_live(store), reason)
+        held = why_not_live(dag_run, spec, day, read_deployment_state(store), reason)
         if held is None:
-            publish(redis_client(settings), settings.serving, version, lists)
+            publish(open_redis(settings), settings.serving, version, lists)
             because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
-            record(store, version, day, because, dag_run.triggering_user_name)
-        return {"version": version, "users": lists.users.height, "live": held is None, "held_back": held}
+            record_deployment(store, version, day, because, dag_run.triggering_user_name)
+        return {
+            "version": version,
+            "users": lists.users.height,
+            "live": held is None,
+            "held_back": held,
+        }
 
 
-def why_not_live(dag_run: windows.Run, spec: Mapping[str, Any], day: date, live: "Live", reason: str | None) -> str | None:
+def why_not_live(
+    dag_run: DagRunLike,
+    spec: Mapping[str, Any],
+    day: date,
+    live: "DeploymentState",
+    reason: str | None,
+) -> str | None:
     """Why a job's version that may go live stays out of Redis all the same, or None."""
-    if windows.is_tasks_test(dag_run):
+    if is_tasks_test(dag_run):
         return "a tasks test publishes nothing"
     new = spec["version"] not in [deployment["version"] for deployment in live["deployments"]]
     # a new one that beat what was rolled back from has beaten nothing
@@ -54,7 +67,7 @@ def why_not_live(dag_run: windows.Run, spec: Mapping[str, Any], day: date, live:
             return f"{blocked} was {live['blocked'][blocked]}; recsys_ops models release {blocked} lets this one go live"
     if reason:
         return None
-    if windows.is_backfill(dag_run):
+    if is_backfill(dag_run):
         return "a backfill publishes nothing"
     last = live["deployments"][-1]["day"] if live["deployments"] else ""
     return f"the live version has seen {last} already" if str(day) < last else None

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Variable
 
-from recsys_ops import windows
+from recsys_ops.connections import open_redis, open_storage
 from recsys_ops.errors import SettingsError
-from recsys_ops.operators.base import DayOperator, redis_client, storage
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import is_tasks_test
 from recsys_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -18,32 +19,42 @@ OFFERED = "recsys_rollback_versions"
 
 
 class RollbackOperator(DayOperator):
-    """Check the form's version, put it live again and keep what is newer from coming back: `recsys_ops.serving.live.roll_back`.
+    """Check the form's version, put it live again and keep what is newer from coming back: `recsys_ops.serving.rollback.roll_back`.
 
     Publishes nothing in `airflow tasks test`.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.serving.live import roll_back
-        from recsys_ops.serving.verdicts import read_verdict
-        from recsys_ops.versions import check_exists
-        from recsys_ops.worker.model import verify
+        from recsys_ops.models.registry import check_exists
+        from recsys_ops.models.verdict import read_verdict
+        from recsys_ops.models.version import verify_version
+        from recsys_ops.serving.rollback import roll_back
 
-        store = storage(settings)
+        store = open_storage(settings)
         version, reason = context["params"]["version"], context["params"]["reason"]
         if not version or not reason:
-            raise SettingsError("version and reason are needed: trigger with both; recsys_ops models list shows the versions")
+            raise SettingsError(
+                "version and reason are needed: trigger with both; recsys_ops models list shows the versions"
+            )
         check_exists(store, version)
-        verify(store, version)
+        verify_version(store, version)
         read_verdict(store, version)
-        if windows.is_tasks_test(context["dag_run"]):
-            return {"version": version, "reason": reason, "live": False, "held_back": "a tasks test publishes nothing"}
+        if is_tasks_test(context["dag_run"]):
+            return {
+                "version": version,
+                "reason": reason,
+                "live": False,
+                "held_back": "a tasks test publishes nothing",
+            }
         by = context["dag_run"].triggering_user_name
-        return {**roll_back(store, redis_client(settings), settings.serving, version, reason, by), "live": True}
+        return {
+            **roll_back(store, open_redis(settings), settings.serving, version, reason, by),
+            "live": True,
+        }
 
 
 def offer_versions(context: "Context") -> None:
     """A task's ``on_success_callback``: the versions that one can roll back to now into the variable of the trigger form."""
-    from recsys_ops.versions import rollback_targets
+    from recsys_ops.models.registry import rollback_targets
 
-    Variable.set(OFFERED, rollback_targets(storage(load_settings())), serialize_json=True)
+    Variable.set(OFFERED, rollback_targets(open_storage(load_settings())), serialize_json=True)

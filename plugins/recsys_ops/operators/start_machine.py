@@ -3,7 +3,7 @@
 from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from recsys_ops.launch import gce
+from recsys_ops.launchers.gce import request_stop, start_machine
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings, load_settings
 
@@ -21,12 +21,12 @@ class StartMachineOperator(DayOperator):
             # a setup that failed has no teardown: the machine would go on and bill
             worker = load_settings().worker
             if worker.gce:
-                gce.ask_to_stop(worker.gce, worker.google_conn_id)
+                request_stop(worker.gce, worker.google_conn_id)
             raise
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         assert settings.worker.gce is not None
-        return gce.start(settings.worker.gce, settings.worker.google_conn_id)
+        return start_machine(settings.worker.gce, settings.worker.google_conn_id)
 
     def on_kill(self) -> NoReturn:
         """Leave `execute`, which asks for the stop; after Airflow's signal handler it would go on."""

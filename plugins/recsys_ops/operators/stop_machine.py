@@ -3,7 +3,7 @@
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from recsys_ops.launch import gce
+from recsys_ops.launchers.gce import request_stop, stop_machine
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings, load_settings
 
@@ -16,7 +16,7 @@ class StopMachineOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         assert settings.worker.gce is not None
-        return gce.stop(settings.worker.gce, settings.worker.google_conn_id)
+        return stop_machine(settings.worker.gce, settings.worker.google_conn_id)
 
 
 def stop_left_on(context: "Context") -> None:
@@ -25,4 +25,4 @@ def stop_left_on(context: "Context") -> None:
     """
     worker = load_settings().worker
     if worker.gce:
-        gce.ask_to_stop(worker.gce, worker.google_conn_id)
+        request_stop(worker.gce, worker.google_conn_id)

@@ -18,9 +18,15 @@ def main(dag_id: str, task_id: str, day: str) -> int:
     """Run the task of `day` (YYYY-MM-DD, the day of the data) and return the exit code."""
     with tempfile.TemporaryDirectory(prefix="recsys-task-test-") as home:
         os.environ.update(_carried_over(), AIRFLOW_HOME=home)
-        for name in [name for name in os.environ if name == "AIRFLOW_CONFIG" or name.startswith("AIRFLOW__DATABASE__")]:
+        for name in [
+            name
+            for name in os.environ
+            if name == "AIRFLOW_CONFIG" or name.startswith("AIRFLOW__DATABASE__")
+        ]:
             del os.environ[name]
-        child = multiprocessing.get_context("spawn").Process(target=_inside, args=(dag_id, task_id, date.fromisoformat(day)))
+        child = multiprocessing.get_context("spawn").Process(
+            target=_inside, args=(dag_id, task_id, date.fromisoformat(day))
+        )
         child.start()
         child.join()
         return child.exitcode or 0
@@ -33,12 +39,20 @@ def _carried_over() -> dict[str, str]:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     settings = load_settings()
-    carried = {f"AIRFLOW__CORE__{key.upper()}": conf.get("core", key) for key in ("dags_folder", "plugins_folder")}
+    carried = {
+        f"AIRFLOW__CORE__{key.upper()}": conf.get("core", key)
+        for key in ("dags_folder", "plugins_folder")
+    }
     blob = None if settings.storage.root.startswith("file:") else settings.storage.conn_id
     worker = (settings.worker.ssh.conn_id, settings.worker.google_conn_id)
-    for conn_id in filter(None, (settings.source.conn_id, blob, settings.serving.conn_id, settings.alerts.conn_id, *worker)):
+    for conn_id in filter(
+        None,
+        (settings.source.conn_id, blob, settings.serving.conn_id, settings.alerts.conn_id, *worker),
+    ):
         try:
-            carried[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(conn_id).as_json()
+            carried[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(
+                conn_id
+            ).as_json()
         except AirflowNotFoundException:
             continue
     return {**carried, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}

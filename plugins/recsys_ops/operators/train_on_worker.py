@@ -1,4 +1,4 @@
-"""Training on the worker: the job of the day, done where `training.worker` says, its log in the task's log."""
+"""Training on the worker: the job of the day, done where `worker.launcher` says, its log in the task's log."""
 
 import logging
 import os
@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink, ResumableJobMixin
 
-from recsys_ops import paths
+from recsys_ops.connections import open_storage, storage_options
 from recsys_ops.errors import ModelError, RecsysError, SettingsError, StorageError, WorkerError
-from recsys_ops.operators.base import DayOperator, storage, storage_options
+from recsys_ops.operators.base import DayOperator
+from recsys_ops.run_day import TASKS_TEST_PREFIX
 from recsys_ops.settings import Settings
-from recsys_ops.windows import TASKS_TEST_PREFIX
+from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
     from airflow.sdk.types import TaskInstanceKey
     from pydantic import JsonValue
 
-    from recsys_ops.launch.base import Launcher
-    from recsys_ops.storage import Storage
-    from recsys_ops.worker.spec import JobSpec
+    from recsys_ops.launchers.base import Launcher
+    from recsys_ops.models.spec import JobSpec
+    from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class JobPage(BaseOperatorLink):
 
 
 class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
-    """Run ``python -m recsys_ops.worker <spec url>`` for the day's job where `training.worker` says, and wait for it.
+    """Run ``python -m recsys_ops.worker <spec url>`` for the day's job where `worker.launcher` says, and wait for it.
 
     A task that was killed finds the job again that it has started, and there is never more than one of a name. Who ends the
     task ends the job.
@@ -53,16 +54,22 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
     _killed = False
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        result = self.work_on(storage(settings), day, settings, context)
+        result = self.work_on(open_storage(settings), day, settings, context)
         told = ("version", "device", "cost", "peak_memory_bytes")
-        return {"worker": settings.training.worker, **{key: result[key] for key in told}, "phases": result["seconds"]}
+        return {
+            "worker": settings.worker.launcher,
+            **{key: result[key] for key in told},
+            "phases": result["seconds"],
+        }
 
-    def work_on(self, store: "Storage", day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+    def work_on(
+        self, store: "Storage", day: date, settings: Settings, context: "Context"
+    ) -> dict[str, Any]:
         """Have the job of a day in `store` done, and return its result. Raises ModelError or StorageError for one that failed."""
-        from recsys_ops.launch.base import Job
-        from recsys_ops.worker import staging
-        from recsys_ops.worker.files import sha256
-        from recsys_ops.worker.spec import LOG, SPEC, read_spec
+        from recsys_ops.launchers.base import Job
+        from recsys_ops.launchers.staging import clear_staged, fetch_results
+        from recsys_ops.models.spec import LOG, SPEC, read_spec
+        from recsys_ops.storage.serialization import sha256
 
         self._store = store
         spec = self._spec = read_spec(store, day)
@@ -73,9 +80,11 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         self._job = Job(
             name=name,
             spec_url=work.url(paths.job(day, SPEC)),
-            timeout_s=settings.training.timeout_s,
+            timeout_s=settings.worker.timeout_s,
             environment=worker_environment(settings),
-            read_log=lambda: work.get(paths.job(day, LOG)) if work.exists(paths.job(day, LOG)) else b"",
+            read_log=lambda: (
+                work.get(paths.job(day, LOG)) if work.exists(paths.job(day, LOG)) else b""
+            ),
         )
         try:
             self.execute_resumable(context)
@@ -83,42 +92,54 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             self._leave(error, context)
             raise
         if work is not store:
-            staging.bring_back(work, store, spec)
+            fetch_results(work, store, spec)
         result = _result(store, spec)
         if result is None:
             shared = work is store and store.root.startswith("file:")
             hint = "; storage.root is a folder: is it the same over there?" if shared else ""
-            raise ModelError(f"the worker left no result in {store.root}; its last lines above say why{hint}")
-        if work is not store and not result["outage"]:  # after an outage the next try goes on with what is there
+            raise ModelError(
+                f"the worker left no result in {store.root}; its last lines above say why{hint}"
+            )
+        if (
+            work is not store and not result["outage"]
+        ):  # after an outage the next try goes on with what is there
             try:
-                staging.clear(work)
+                clear_staged(work)
             except StorageError as error:
                 log.warning("staged files stay: %s", error)
         if result["status"] != "succeeded":
-            raise (StorageError if result["outage"] else ModelError)(f"the worker failed: {result['reason']}")
+            raise (StorageError if result["outage"] else ModelError)(
+                f"the worker failed: {result['reason']}"
+            )
         return result
 
     def submit_job(self, context: "Context") -> "JsonValue":
-        from recsys_ops.worker import staging
-        from recsys_ops.worker.spec import LOG, RESULT
+        from recsys_ops.launchers.staging import stage_job
+        from recsys_ops.models.spec import LOG, RESULT
 
         found = self._launcher.find(self._job)
         if found is None:
             if self._work is not self._store:
-                staging.stage(self._store, self._work, self._spec)
+                stage_job(self._store, self._work, self._spec)
             for place in (self._work, self._store):
                 for left in (RESULT, LOG):  # by an earlier try
                     place.delete(paths.job(self._spec.day, left))
             log.info("starting job %s on %s", self._job.name, self._launcher.place)
         else:
-            log.info("job %s runs already on %s: following it", self._job.name, self._launcher.place)
+            log.info(
+                "job %s runs already on %s: following it", self._job.name, self._launcher.place
+            )
         if self._killed:
             raise WorkerError("the task was ended before its job was started")
         self._started(found or self._launcher.start(self._job), context)
         if self._killed:
             self.on_kill()
             raise WorkerError("the task was ended while its job was started")
-        return {"job": self._job.name, "launcher": type(self._launcher).__name__, "id": str(self._job_id)}
+        return {
+            "job": self._job.name,
+            "launcher": type(self._launcher).__name__,
+            "id": str(self._job_id),
+        }
 
     def get_job_status(self, external_id: Any, context: "Context") -> str:
         if external_id["launcher"] != type(self._launcher).__name__:
@@ -127,7 +148,11 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
             self._launcher.cancel(external_id["id"])
             return "another job"
         status = self._launcher.status(external_id["id"])
-        return "succeeded, but its results are not there" if status == "succeeded" and not self._finished() else status
+        return (
+            "succeeded, but its results are not there"
+            if status == "succeeded" and not self._finished()
+            else status
+        )
 
     def is_job_active(self, status: str) -> bool:
         return status == "running"
@@ -150,18 +175,22 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
                 self._launcher.cancel(self._job_id)
                 log.info("job %s was asked to end", self._job.name)
             except RecsysError as error:
-                log.error("job %s could not be ended, at the latest it ends after training.timeout_s: %s", self._job.name, error)
+                log.error(
+                    "job %s could not be ended, at the latest it ends after worker.timeout_s: %s",
+                    self._job.name,
+                    error,
+                )
 
     def _leave(self, error: BaseException, context: "Context") -> None:
         """End the job unless another try will follow it, and bring back what it had to say."""
-        from recsys_ops.worker import staging
+        from recsys_ops.launchers.staging import fetch_results
 
         passing = isinstance(error, StorageError | WorkerError)
         if not passing or _is_last_try(context):
             self.on_kill()
         if self._work is not self._store:
             try:
-                staging.bring_back(self._work, self._store, self._spec)
+                fetch_results(self._work, self._store, self._spec)
             except RecsysError as also:
                 log.warning("what the job has written stays in %s: %s", self._work.root, also)
 
@@ -174,12 +203,15 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
                     context["ti"].xcom_push(key=JobPage().xcom_key, value=self.page)
 
     def _finished(self) -> bool:
-        from recsys_ops.worker.model import verify
+        from recsys_ops.models.version import verify_version
 
-        for place in (self._work, self._store):  # what was brought back is cleared from where it was made
+        for place in (
+            self._work,
+            self._store,
+        ):  # what was brought back is cleared from where it was made
             try:
                 if self._spec.purpose == "serve":
-                    verify(place, self._spec.version)
+                    verify_version(place, self._spec.version)
                 if _result(place, self._spec) is not None:
                     return True
             except ModelError:
@@ -194,18 +226,18 @@ def _is_last_try(context: "Context") -> bool:
 
 
 def launcher(settings: Settings) -> "Launcher":
-    """The place that `training.worker` names."""
-    match settings.training.worker:
+    """The place that `worker.launcher` names."""
+    match settings.worker.launcher:
         case "local":
-            from recsys_ops.launch.detached import Local
+            from recsys_ops.launchers.supervised import Local
 
             return Local({name: os.environ[name] for name in _LOCAL if name in os.environ})
         case "ssh":
-            from recsys_ops.launch.ssh import Ssh
+            from recsys_ops.launchers.ssh import Ssh
 
             return Ssh(settings.worker)
         case "vertex":
-            from recsys_ops.launch.vertex import Vertex
+            from recsys_ops.launchers.vertex import Vertex
 
             assert settings.worker.vertex is not None
             return Vertex(settings.worker.vertex, settings.worker.google_conn_id)
@@ -217,7 +249,7 @@ _LOCAL = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
 
 def staging_storage(settings: Settings, name: str) -> "Storage | None":
     """Where the files of a job of this name lie for its worker, None when they lie where all the others do."""
-    from recsys_ops.storage import Storage
+    from recsys_ops.storage.objects import Storage
 
     url = settings.worker.staging_url
     return Storage(f"{url.rstrip('/')}/{name}", storage_options(settings, url)) if url else None
@@ -229,7 +261,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     Empty where the connection has no secret, and on Vertex AI, where whoever may see a job may see its environment: the
     machine's own identity is used there.
     """
-    where, url = settings.training.worker, settings.worker.staging_url or settings.storage.root
+    where, url = settings.worker.launcher, settings.worker.staging_url or settings.storage.root
     if where == "vertex":
         return {}
     options = storage_options(settings, url)
@@ -238,13 +270,21 @@ def worker_environment(settings: Settings) -> dict[str, str]:
             f"connection {settings.storage.conn_id} has a workload identity, which is this machine's alone: a worker elsewhere "
             "needs a key, a SAS or a service principal, or worker.staging_url = gs://… and an identity of its own"
         )
-    service, own = ("GOOGLE", ("GOOGLE_",)) if url.startswith("gs:") else ("AZURE_STORAGE", ("AZURE_", "AZURITE_"))
-    ours = {name: value for name, value in os.environ.items() if name.startswith(own)} if where == "local" else {}
+    service, own = (
+        ("GOOGLE", ("GOOGLE_",))
+        if url.startswith("gs:")
+        else ("AZURE_STORAGE", ("AZURE_", "AZURITE_"))
+    )
+    ours = (
+        {name: value for name, value in os.environ.items() if name.startswith(own)}
+        if where == "local"
+        else {}
+    )
     return {**ours, **{f"{service}_{key.upper()}": value for key, value in options.items()}}
 
 
 def _result(store: "Storage", spec: "JobSpec") -> dict[str, Any] | None:
-    from recsys_ops.worker.spec import RESULT
+    from recsys_ops.models.spec import RESULT
 
     path = paths.job(spec.day, RESULT)
     result: dict[str, Any] | None = store.read_json(path) if store.exists(path) else None

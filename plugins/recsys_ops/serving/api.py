@@ -22,12 +22,12 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
 from recsys_ops.errors import ServingError, SettingsError
+from recsys_ops.serving.api_auth import KEY, access_checks
 from recsys_ops.serving.client import connect_async, from_environment
-from recsys_ops.serving.guards import KEY, guards
 from recsys_ops.serving.live_model import LiveModel, LiveModels, Product
 from recsys_ops.serving.store import Answer, AsyncRecommendationStore
 from recsys_ops.settings import ApiSettings, Settings, load_settings
-from recsys_ops.storage import Storage
+from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ _LARGEST_BODY = 1 << 20
 _LARGEST_BASKET = 1000
 _UNKNOWN = Product(None, None, None)
 
-Details = Annotated[Literal["true", "false"], Query(description="Items as objects with title, category and price.")]
+Details = Annotated[
+    Literal["true", "false"], Query(description="Items as objects with title, category and price.")
+]
 
 
 class Item(BaseModel):
@@ -56,7 +58,9 @@ class Recommendations(BaseModel):
     """Best first, all of one version; the items' source is `popular` where the version has no list for what was asked."""
 
     items: list[str] | list[Item]
-    source: Literal["personal", "similar", "together", "category", "trending", "popular", "fold_in"]
+    source: Literal[
+        "personal", "similar", "bought_together", "category", "trending", "popular", "fold_in"
+    ]
     version: str
 
 
@@ -93,12 +97,18 @@ register_url_convertor("text", _Text())
 def application() -> FastAPI:
     """The app as the settings and the environment describe it. Raises SettingsError."""
     settings = load_settings()
-    client = connect_async(from_environment(settings.serving.conn_id), timeout_s=_REDIS_TIMEOUT_S, retries=1)
+    client = connect_async(
+        from_environment(settings.serving.conn_id), timeout_s=_REDIS_TIMEOUT_S, retries=1
+    )
     store = AsyncRecommendationStore(client, settings.serving)
-    return create_app(settings, store, LiveModels(Storage(settings.storage.root)), os.environ.get(KEY))
+    return create_app(
+        settings, store, LiveModels(Storage(settings.storage.root)), os.environ.get(KEY)
+    )
 
 
-def create_app(settings: Settings, store: AsyncRecommendationStore, models: LiveModels, key: str | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, store: AsyncRecommendationStore, models: LiveModels, key: str | None = None
+) -> FastAPI:
     """The app over a store and the live version's files.
 
     key : what `serving.api.require_key` asks for
@@ -122,11 +132,15 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
             async with asyncio.timeout(_PATIENCE_S), turns:
                 return await read(*of)
         except TimeoutError:
-            raise ServingError(f"Redis has not answered within {_PATIENCE_S} s: check the server and its connection") from None
+            raise ServingError(
+                f"Redis has not answered within {_PATIENCE_S} s: check the server and its connection"
+            ) from None
         except (AttributeError, ValueError) as error:
             # what redis-py lets out when a cluster's node goes away, and what decoding raises for damaged fields
             said = f"{type(error).__name__}: {error}"
-            raise ServingError(f"what Redis has cannot be read: check its nodes, or publish again ({said})") from error
+            raise ServingError(
+                f"what Redis has cannot be read: check its nodes, or publish again ({said})"
+            ) from error
 
     def respond(request: Request, answer: Answer, n: int, details: str) -> Response:
         """The answer as JSON. Its tag is the version: one URL has one body a version, except while details are missing."""
@@ -135,9 +149,13 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         if (known := request.headers.get("if-none-match")) and _matches(known, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         model = models.current
-        if details == "true" and (model is None or model.version != answer.version or model.products is None):
+        if details == "true" and (
+            model is None or model.version != answer.version or model.products is None
+        ):
             model, headers = None, {"Cache-Control": "no-store"}
-        return _json(_body(answer.items[:n], answer.source, answer.version, details, model), headers)
+        return _json(
+            _body(answer.items[:n], answer.source, answer.version, details, model), headers
+        )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -153,7 +171,10 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         redirect_slashes=False,
     )
     api = settings.serving.api
-    routes = APIRouter(dependencies=guards(api, key), responses=_refusals(api) | {422: {"model": Problem}, 503: _AWAY})
+    routes = APIRouter(
+        dependencies=access_checks(api, key),
+        responses=_refusals(api) | {422: {"model": Problem}, 503: _AWAY},
+    )
     reads: dict[str, Any] = {"response_model": Recommendations, "responses": {304: _UNCHANGED}}
 
     @routes.get("/users/{user_id:text}/recommendations", **reads)
@@ -164,7 +185,9 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         return respond(request, await ask(store.recommendations, user_id), n, details)
 
     @routes.get("/items/{item_id:text}/similar", **reads)
-    async def similar(request: Request, item_id: str, n: Annotated[int, cut] = top_n, details: Details = "false") -> Response:
+    async def similar(
+        request: Request, item_id: str, n: Annotated[int, cut] = top_n, details: Details = "false"
+    ) -> Response:
         """What is like an item, `similar`; the `popular` items where nothing is known of it."""
         return respond(request, await ask(store.similar, item_id), n, details)
 
@@ -172,27 +195,37 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     async def bought_together(
         request: Request, item_id: str, n: Annotated[int, cut] = top_n, details: Details = "false"
     ) -> Response:
-        """What is bought together with an item, `together`; the `popular` items where nothing is known of it."""
-        return respond(request, await ask(store.together, item_id), n, details)
+        """What is bought together with an item, `bought_together`; the `popular` items where nothing is known of it."""
+        return respond(request, await ask(store.bought_together, item_id), n, details)
 
     @routes.get("/popular", **reads)
     async def popular(
-        request: Request, category: str | None = None, n: Annotated[int, cut] = top_n, details: Details = "false"
+        request: Request,
+        category: str | None = None,
+        n: Annotated[int, cut] = top_n,
+        details: Details = "false",
     ) -> Response:
         """The popular items of a `category`, or of all: also where the category is unknown, then as `popular`."""
         return respond(request, await ask(store.popular, category), n, details)
 
     @routes.get("/trending", **reads)
-    async def trending(request: Request, n: Annotated[int, cut] = top_n, details: Details = "false") -> Response:
+    async def trending(
+        request: Request, n: Annotated[int, cut] = top_n, details: Details = "false"
+    ) -> Response:
         """What stands out most against four weeks ago, `trending`; the `popular` items where nothing does."""
         return respond(request, await ask(store.trending), n, details)
 
-    basket_schema = {"required": True, "content": {"application/json": {"schema": Basket.model_json_schema()}}}
+    basket_schema = {
+        "required": True,
+        "content": {"application/json": {"schema": Basket.model_json_schema()}},
+    }
 
     @routes.post(
         "/recommendations",
         response_model=Recommendations,
-        responses={413: {"model": Problem, "description": f"The body has more than {_LARGEST_BODY} bytes."}},
+        responses={
+            413: {"model": Problem, "description": f"The body has more than {_LARGEST_BODY} bytes."}
+        },
         openapi_extra={"requestBody": basket_schema},
     )
     async def fold_in(request: Request, details: Details = "false") -> Response:
@@ -228,7 +261,10 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
         """Whether there is something to answer; needs no key."""
         live = await ask(store.version)
         models.notice(live)
-        return _json({"version": live, "model": models.current and models.current.version}, {"Cache-Control": "no-store"})
+        return _json(
+            {"version": live, "model": models.current and models.current.version},
+            {"Cache-Control": "no-store"},
+        )
 
     app.include_router(routes)
 
@@ -236,11 +272,16 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     async def away(_: Request, error: ServingError) -> Response:
         log.warning("%s", error)
         headers = {"Retry-After": str(_RETRY_AFTER_S), "Cache-Control": "no-store"}
-        return _json({"detail": "nothing can be read at the moment: try again"}, headers, status=503)
+        return _json(
+            {"detail": "nothing can be read at the moment: try again"}, headers, status=503
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        said = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"[:200] for problem in error.errors()[:5])
+        said = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"[:200]
+            for problem in error.errors()[:5]
+        )
         return _json({"detail": said}, {}, status=422)
 
     @app.exception_handler(ClientDisconnect)
@@ -254,8 +295,18 @@ def create_app(settings: Settings, store: AsyncRecommendationStore, models: Live
     return app
 
 
-_RETRY = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}}
-_AWAY: dict[str, Any] = {"model": Problem, "description": "Redis is away or empty, or no version is loaded.", "headers": _RETRY}
+_RETRY = {
+    "Retry-After": {
+        "description": "Seconds.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_AWAY: dict[str, Any] = {
+    "model": Problem,
+    "description": "Redis is away or empty, or no version is loaded.",
+    "headers": _RETRY,
+}
 _UNCHANGED: dict[str, Any] = {"description": "The version is the one in If-None-Match."}
 
 
@@ -279,16 +330,22 @@ async def _content(request: Request) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > _LARGEST_BODY:
-            raise HTTPException(413, f"the body has more than {_LARGEST_BODY} bytes: send fewer items")
+            raise HTTPException(
+                413, f"the body has more than {_LARGEST_BODY} bytes: send fewer items"
+            )
     return bytes(content)
 
 
 def _matches(known: str, tag: str) -> bool:
     """Whether If-None-Match names the tag; its comparison takes weak tags for strong ones (RFC 9110, 13.1.2)."""
-    return known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(","))
+    return known.strip() == "*" or tag in (
+        each.strip().removeprefix("W/") for each in known.split(",")
+    )
 
 
-def _body(items: Sequence[str], source: str, version: str, details: str, model: LiveModel | None) -> dict[str, Any]:
+def _body(
+    items: Sequence[str], source: str, version: str, details: str, model: LiveModel | None
+) -> dict[str, Any]:
     """model : of this version, None where none is loaded; all details are then null"""
     shown = [_detailed(item, model) for item in items] if details == "true" else items
     return {"items": shown, "source": source, "version": version}
@@ -296,7 +353,12 @@ def _body(items: Sequence[str], source: str, version: str, details: str, model: 
 
 def _detailed(item: str, model: LiveModel | None) -> dict[str, Any]:
     product = ((model and model.products) or {}).get(item, _UNKNOWN)
-    return {"id": item, "title": product.title, "category": product.category, "price": product.price}
+    return {
+        "id": item,
+        "title": product.title,
+        "category": product.category,
+        "price": product.price,
+    }
 
 
 def _json(content: Any, headers: dict[str, str], status: int = 200) -> Response:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.backoff import ExponentialBackoff
 
 from recsys_ops.errors import ServingError, SettingsError
-from recsys_ops.serving.explain import ERRORS, next_step
+from recsys_ops.serving.redis_errors import ERRORS, next_step
 
 Client = redis.Redis | redis.RedisCluster
 AsyncClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
@@ -59,7 +59,9 @@ def address(name: str, fields: Mapping[str, Any]) -> Address:
         extra = json.loads(extra) if isinstance(extra, str) else extra
         given["extra"] = {key: value for key, value in extra.items() if value not in (None, "")}
     except (ValueError, AttributeError):
-        raise SettingsError(f"connection {name} cannot be used: its extra is no JSON object") from None
+        raise SettingsError(
+            f"connection {name} cannot be used: its extra is no JSON object"
+        ) from None
     try:
         found = Address.model_validate(given)
     except ValidationError as error:
@@ -68,7 +70,9 @@ def address(name: str, fields: Mapping[str, Any]) -> Address:
             f"connection {name} cannot be used: {problems}; extra may have {', '.join(Extra.model_fields)}"
         ) from None
     if found.extra.cluster and (found.extra.sentinels or found.extra.db):
-        raise SettingsError(f"connection {name}: a cluster has neither sentinels nor a db; take them out of its extra")
+        raise SettingsError(
+            f"connection {name}: a cluster has neither sentinels nor a db; take them out of its extra"
+        )
     return found
 
 
@@ -78,11 +82,15 @@ def from_environment(conn_id: str) -> Address:
     try:
         fields = json.loads(os.environ[variable])
     except KeyError:
-        raise SettingsError(f'{variable} is not set: give it the connection as JSON, {{"host": "…", "port": 6379}}') from None
+        raise SettingsError(
+            f'{variable} is not set: give it the connection as JSON, {{"host": "…", "port": 6379}}'
+        ) from None
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
-        raise SettingsError(f"{variable} is no JSON object; a URL cannot say all that the JSON form can")
+        raise SettingsError(
+            f"{variable} is no JSON object; a URL cannot say all that the JSON form can"
+        )
     return address(conn_id, fields)
 
 
@@ -94,7 +102,9 @@ def connect(to: Address, *, timeout_s: float = 30, retries: int = 3) -> Client:
     try:
         made: Client = _connect(redis, redis.retry.Retry, to, timeout_s, retries)
     except ERRORS as error:
-        raise ServingError(f"connecting to the cluster at {to.host}:{to.port} failed: {next_step(error)} ({error})") from error
+        raise ServingError(
+            f"connecting to the cluster at {to.host}:{to.port} failed: {next_step(error)} ({error})"
+        ) from error
     return made
 
 
@@ -114,12 +124,21 @@ def _connect(module: Any, retry: Any, to: Address, timeout_s: float, retries: in
         "retry": retry(ExponentialBackoff(cap=2, base=0.1), retries),
     }
     if extra.ssl:
-        common |= {name: value for name, value in extra if name.startswith("ssl") and value is not None}
+        common |= {
+            name: value for name, value in extra if name.startswith("ssl") and value is not None
+        }
     if extra.cluster:
         return module.RedisCluster(host=to.host, port=to.port, **common)
     common["db"] = extra.db
     if extra.sentinels:
-        nodes = [(host, int(port)) for host, _, port in (sentinel.rpartition(":") for sentinel in extra.sentinels)]
-        watch = common | {"db": 0, "password": extra.sentinel_password, "username": to.login if extra.sentinel_password else None}
+        nodes = [
+            (host, int(port))
+            for host, _, port in (sentinel.rpartition(":") for sentinel in extra.sentinels)
+        ]
+        watch = common | {
+            "db": 0,
+            "password": extra.sentinel_password,
+            "username": to.login if extra.sentinel_password else None,
+        }
         return module.sentinel.Sentinel(nodes, sentinel_kwargs=watch, **common).master_for(to.host)
     return module.Redis(host=to.host, port=to.port, **common)

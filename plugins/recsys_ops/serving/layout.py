@@ -6,7 +6,7 @@ live before. A bucket's fields:
 
 - ``<user id>``: the user's items, best first. A user id that begins with ``_`` has one more ``_`` in front, so that no user can
   be taken for another field.
-- ``_similar:<item id>``, ``_together:<item id>``: what is like an item, and what is bought together with it.
+- ``_similar:<item id>``, ``_bought_together:<item id>``: what is like an item, and what is bought together with it.
 - ``_category:<category>``: the popular items of a category.
 - ``_popular``, ``_trending``: the stranger's items, the same in every bucket. Without a trend there is no ``_trending``.
 - ``_version``: the model version, the same in every bucket.
@@ -37,8 +37,13 @@ TRENDING = b"_trending"
 VERSION = b"_version"
 LAYOUT = b"_layout"
 
-Kind = Literal["user", "similar", "together", "category"]
-_PREFIX: dict[Kind, str] = {"user": "", "similar": "_similar:", "together": "_together:", "category": "_category:"}
+Kind = Literal["user", "similar", "bought_together", "category"]
+_PREFIX: dict[Kind, str] = {
+    "user": "",
+    "similar": "_similar:",
+    "bought_together": "_bought_together:",
+    "category": "_category:",
+}
 
 
 def live_key(settings: ServingSettings, bucket: int) -> str:
@@ -79,13 +84,13 @@ def decode_items(layout: bytes, value: bytes) -> list[str]:
 class Lists:
     """All that a version shows, item ids best first.
 
-    users, similar, together, categories : DataFrame, (id String, items List[String]), each id once
+    users, similar, bought_together, categories : DataFrame, (id String, items List[String]), each id once
     popular, trending : item ids
     """
 
     users: pl.DataFrame
     similar: pl.DataFrame
-    together: pl.DataFrame
+    bought_together: pl.DataFrame
     categories: pl.DataFrame
     popular: Sequence[str]
     trending: Sequence[str]
@@ -125,16 +130,21 @@ def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
     Raises ServingError where there is nothing to serve, an id is missing or there twice, or the ids do not fit the encoding.
     """
     if not lists.popular:
-        raise ServingError(f"version {version} has no popular items to give to strangers: check popular.parquet")
+        raise ServingError(
+            f"version {version} has no popular items to give to strangers: check popular.parquet"
+        )
     frames: dict[Kind, pl.DataFrame] = {
-        "user": lists.users, "similar": lists.similar, "together": lists.together, "category": lists.categories
+        "user": lists.users, "similar": lists.similar, "bought_together": lists.bought_together, "category": lists.categories
     }  # fmt: skip
     for kind, frame in frames.items():
         _check(version, kind, frame)
     if not lists.users["items"].list.len().sum():
-        raise ServingError(f"version {version} has recommendations for nobody: check recommendations.parquet")
+        raise ServingError(
+            f"version {version} has recommendations for nobody: check recommendations.parquet"
+        )
     every = pl.concat(
-        frame.filter(pl.col("items").list.len() > 0).select("id", "items", field=_field(kind)) for kind, frame in frames.items()
+        frame.filter(pl.col("items").list.len() > 0).select("id", "items", field=_field(kind))
+        for kind, frame in frames.items()
     )
     placed = pl.DataFrame(
         {
@@ -150,21 +160,31 @@ def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
         common={
             VERSION: version.encode(),
             LAYOUT: layout_of(settings),
-            **{name: _encode(settings, pl.Series([items])).cast(pl.Binary)[0] for name, items in overall.items() if items},
+            **{
+                name: _encode(settings, pl.Series([items])).cast(pl.Binary)[0]
+                for name, items in overall.items()
+                if items
+            },
         },
         fields=_binary(placed["field"]),
         values=_binary(placed["value"]),
-        starts=np.searchsorted(placed["bucket"].to_numpy(), np.arange(settings.buckets + 1)).tolist(),
+        starts=np.searchsorted(
+            placed["bucket"].to_numpy(), np.arange(settings.buckets + 1)
+        ).tolist(),
     )
 
 
 def _check(version: str, kind: Kind, frame: pl.DataFrame) -> None:
     ids, flat = frame["id"], frame["items"].explode(empty_as_null=False)
     if ids.has_nulls() or flat.has_nulls() or flat.str.len_bytes().min() == 0:
-        raise ServingError(f"the {kind} lists of version {version} have an empty id: train it again")
+        raise ServingError(
+            f"the {kind} lists of version {version} have an empty id: train it again"
+        )
     if ids.n_unique() < len(ids):
         twice = ids.filter(ids.is_duplicated())[0]
-        raise ServingError(f"the {kind} lists of version {version} have {twice!r} twice: train it again")
+        raise ServingError(
+            f"the {kind} lists of version {version} have {twice!r} twice: train it again"
+        )
 
 
 def _field(kind: Kind) -> pl.Expr:
@@ -191,7 +211,11 @@ def _encode(settings: ServingSettings, items: pl.Series) -> pl.Series:
         joined.str.contains("%", literal=True).any()
         or (joined.str.count_matches(",", literal=True) + 1 != items.list.len()).any()
     ):
-        quoted = pl.element().str.replace_all("%", "%25", literal=True).str.replace_all(",", "%2C", literal=True)
+        quoted = (
+            pl.element()
+            .str.replace_all("%", "%25", literal=True)
+            .str.replace_all(",", "%2C", literal=True)
+        )
         joined = items.list.eval(quoted).list.join(",")
     return joined
 
@@ -206,7 +230,9 @@ def _whole_numbers(ids: pl.Series) -> NDArray[np.int32]:
         if numbers.min() >= 0 and ids.str.len_bytes().sum() == digits:
             return numbers
     other = ids.filter(~packed.cast(pl.String).eq_missing(ids) | (packed < 0))
-    raise ServingError(f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text")
+    raise ServingError(
+        f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text"
+    )
 
 
 def _binary(texts: pl.Series) -> pa.LargeBinaryArray:
@@ -215,7 +241,9 @@ def _binary(texts: pl.Series) -> pa.LargeBinaryArray:
 
 
 def _data_bytes(array: pa.LargeBinaryArray) -> int:
-    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[
+        array.offset : array.offset + len(array) + 1
+    ]
     return int(offsets[-1] - offsets[0])
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_ops import paths
 from recsys_ops.errors import RecsysError
-from recsys_ops.serving.fold_in import FoldIn
-from recsys_ops.storage import Storage
-from recsys_ops.worker.model import load_manifest, read_factors, read_frame
-from recsys_ops.worker.rules import cap
+from recsys_ops.lists.category_cap import category_cap
+from recsys_ops.lists.fold_in import FoldIn
+from recsys_ops.models.version import load_manifest, read_factors, read_frame
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,27 @@ class LiveModel:
     products: dict[str, Product] | None
 
 
-def load(storage: Storage, version: str) -> LiveModel:
+def load_live_model(storage: Storage, version: str) -> LiveModel:
     """Read a version's files; seconds for a large shop. Raises ModelError and StorageError."""
     manifest = load_manifest(storage, version)
     spec, path = manifest.spec, paths.catalogue(manifest.day)
     catalogue = storage.read_parquet(path) if storage.exists(path) else None
-    items, popular = read_frame(storage, manifest, "items"), read_frame(storage, manifest, "popular")
+    items, popular = (
+        read_frame(storage, manifest, "items"),
+        read_frame(storage, manifest, "popular"),
+    )
     pinned = popular.filter(pl.col("score").is_null())["item_id"]
     limit = None
     if catalogue is not None and spec.lists.max_per_category:
-        limit = cap(_categories(catalogue, items["item_id"]), _categories(catalogue, pinned), spec.lists.max_per_category)
+        limit = category_cap(
+            _categories(catalogue, items["item_id"]),
+            _categories(catalogue, pinned),
+            spec.lists.max_per_category,
+        )
     factors = read_factors(storage, manifest)
-    fold_in = FoldIn(factors, items, spec.confidence, spec.training, pinned=pinned.to_list(), cap=limit)
+    fold_in = FoldIn(
+        factors, items, spec.confidence, spec.training, pinned=pinned.to_list(), cap=limit
+    )
     return LiveModel(version, fold_in, None if catalogue is None else _products(catalogue))
 
 
@@ -73,7 +82,7 @@ class LiveModels:
     async def _load(self, version: str) -> None:
         began = time.monotonic()
         try:
-            self.current = await asyncio.to_thread(load, self._storage, version)
+            self.current = await asyncio.to_thread(load_live_model, self._storage, version)
             missing = (
                 ""
                 if self.current.products is not None
@@ -82,14 +91,22 @@ class LiveModels:
             log.info("loaded version %s in %.1f s%s", version, time.monotonic() - began, missing)
         except Exception as error:
             unknown = not isinstance(error, RecsysError)
-            log.error("version %s cannot be loaded, next attempt in %d s: %s", version, _AGAIN_AFTER_S, error, exc_info=unknown)
+            log.error(
+                "version %s cannot be loaded, next attempt in %d s: %s",
+                version,
+                _AGAIN_AFTER_S,
+                error,
+                exc_info=unknown,
+            )
         finally:
             self._not_before[version] = time.monotonic() + _AGAIN_AFTER_S
             self._loading = None
 
 
 def _categories(catalogue: pl.DataFrame, ids: pl.Series) -> pl.Series:
-    return ids.to_frame("item_id").join(catalogue, on="item_id", how="left", maintain_order="left")["category"]
+    return ids.to_frame("item_id").join(catalogue, on="item_id", how="left", maintain_order="left")[
+        "category"
+    ]
 
 
 def _products(catalogue: pl.DataFrame) -> dict[str, Product]:

@@ -18,10 +18,19 @@ from redis.exceptions import OutOfMemoryError
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.client import Client
-from recsys_ops.serving.explain import explained
-from recsys_ops.serving.layout import LAYOUT, VERSION, Content, Lists, encode, live_key, next_key, previous_key
-from recsys_ops.serving.shards import Key, shards
-from recsys_ops.serving.wire import converse, hmget_commands, hset_commands
+from recsys_ops.serving.layout import (
+    LAYOUT,
+    VERSION,
+    Content,
+    Lists,
+    encode,
+    live_key,
+    next_key,
+    previous_key,
+)
+from recsys_ops.serving.nodes import Key, find_nodes
+from recsys_ops.serving.redis_errors import explained_errors
+from recsys_ops.serving.resp import converse, hmget_commands, hset_commands
 from recsys_ops.settings import ServingSettings
 
 log = logging.getLogger(__name__)
@@ -84,10 +93,10 @@ def publish(client: Client, settings: ServingSettings, version: str, lists: List
     started = staged = verified = swapped = time.perf_counter()
     check_layout(client, settings)
     if not _is_live(client, settings, content):
-        make_room(client, settings, content)
-        stage(client, settings, content)
+        free_memory(client, settings, content)
+        stage_version(client, settings, content)
         staged = time.perf_counter()
-        verify(client, settings, content)
+        verify_buckets(client, settings, content)
         verified = time.perf_counter()
         swap(client, settings, version)
         swapped = time.perf_counter()
@@ -125,22 +134,25 @@ def check_layout(client: Client, settings: ServingSettings) -> None:
             )
 
 
-def make_room(client: Client, settings: ServingSettings, content: Content) -> None:
+def free_memory(client: Client, settings: ServingSettings, content: Content) -> None:
     """Drop what an earlier attempt staged and, where `maxmemory` would not hold three versions, the previous one.
 
     Then Redis cannot swap back until the next publish. Raises ServingError where two do not fit either and the server would
     throw live lists away rather than refuse.
     """
     lists = np.diff(content.starts) + len(content.common)
-    with explained(client, "making room"):
-        for shard in shards(client, settings):
+    with explained_errors(client, "making room"):
+        for shard in find_nodes(client, settings):
             shard.unlink(settings, next_key)
             memory = shard.client.info("memory")
             there, evicts = memory["maxmemory"], memory["maxmemory_policy"].startswith("allkeys")
             if not there:
                 continue
             if evicts:
-                log.warning("%s throws lists away when it is full: set its maxmemory-policy to noeviction", shard.name)
+                log.warning(
+                    "%s throws lists away when it is full: set its maxmemory-policy to noeviction",
+                    shard.name,
+                )
             share = len(shard.buckets) / settings.buckets
             staged = int(content.size * share + _FIELD_OVERHEAD * lists[shard.buckets].sum())
             if memory["used_memory"] + staged > there:
@@ -160,10 +172,10 @@ def make_room(client: Client, settings: ServingSettings, content: Content) -> No
                     )
 
 
-def stage(client: Client, settings: ServingSettings, content: Content) -> None:
+def stage_version(client: Client, settings: ServingSettings, content: Content) -> None:
     """Write every bucket to its ``:next`` key, in place of what an earlier attempt left there. Raises ServingError."""
-    with explained(client, f"staging version {content.version}"):
-        every = shards(client, settings)
+    with explained_errors(client, f"staging version {content.version}"):
+        every = find_nodes(client, settings)
         try:
             for batch in content.batches(_BATCH_LISTS):
                 commands = list(hset_commands(content, batch, partial(next_key, settings)))
@@ -177,37 +189,49 @@ def stage(client: Client, settings: ServingSettings, content: Content) -> None:
             raise
 
 
-def verify(client: Client, settings: ServingSettings, content: Content, key: Key = next_key) -> None:
+def verify_buckets(
+    client: Client, settings: ServingSettings, content: Content, key: Key = next_key
+) -> None:
     """Read every staged bucket back and compare all of it. Raises ServingError naming the first bucket that differs.
 
     key : `live_key` compares what is live
     """
     if differs := _difference(client, settings, content, key):
-        raise ServingError(f"bucket {differs}: see who else writes to this Redis, then publish {content.version} again")
+        raise ServingError(
+            f"bucket {differs}: see who else writes to this Redis, then publish {content.version} again"
+        )
 
 
 def _is_live(client: Client, settings: ServingSettings, content: Content) -> bool:
-    live = versions(client, settings, live_key)
-    return set(live) == {content.version} and _difference(client, settings, content, live_key) is None
+    live = bucket_versions(client, settings, live_key)
+    return (
+        set(live) == {content.version} and _difference(client, settings, content, live_key) is None
+    )
 
 
-def _difference(client: Client, settings: ServingSettings, content: Content, key: Key) -> str | None:
+def _difference(
+    client: Client, settings: ServingSettings, content: Content, key: Key
+) -> str | None:
     """The first bucket that is not as it should be, and how."""
     common = list(content.common.values())
-    with explained(client, f"verifying version {content.version}"):
-        every = shards(client, settings)
+    with explained_errors(client, f"verifying version {content.version}"):
+        every = find_nodes(client, settings)
         for batch in content.batches(_BATCH_LISTS):
             commands = list(hmget_commands(content, batch, partial(key, settings)))
             first, last = content.starts[batch.start], content.starts[batch.stop]
             values = content.values.slice(first, last - first).to_pylist()
             for shard in every:
                 own = shard.among(batch)
-                replies = converse(shard.client, [commands[bucket - batch.start] for bucket in own], 2 * len(own))
+                replies = converse(
+                    shard.client, [commands[bucket - batch.start] for bucket in own], 2 * len(own)
+                )
                 for bucket, count, found in zip(own, replies[::2], replies[1::2], strict=True):
                     start, stop = content.starts[bucket], content.starts[bucket + 1]
                     expected = common + values[start - first : stop - first]
                     if count != len(expected) or found != expected:
-                        differing = sum(one != other for one, other in zip(found, expected, strict=True))
+                        differing = sum(
+                            one != other for one, other in zip(found, expected, strict=True)
+                        )
                         return (
                             f"{key(settings, bucket)} is not what version {content.version} holds: {count} fields for "
                             f"{len(expected)}, {differing} missing or different"
@@ -233,28 +257,34 @@ def swap_back(client: Client, settings: ServingSettings, version: str) -> None:
 
 def live_version(client: Client, settings: ServingSettings) -> str | None:
     """The version readers get, None before the first publish. Raises ServingError if a swap was cut short."""
-    found = versions(client, settings, live_key)
+    found = bucket_versions(client, settings, live_key)
     if len(found) > 1:
-        share = ", ".join(f"{name or 'no version'} in {count} buckets" for name, count in found.most_common())
-        raise ServingError(f"Redis is half swapped ({share} of {settings.buckets}): publish the wanted version again")
+        share = ", ".join(
+            f"{name or 'no version'} in {count} buckets" for name, count in found.most_common()
+        )
+        raise ServingError(
+            f"Redis is half swapped ({share} of {settings.buckets}): publish the wanted version again"
+        )
     return next(iter(found))
 
 
 def previous_version(client: Client, settings: ServingSettings) -> str | None:
     """The version `swap_back` can restore; None where there is none, or not the same one in every bucket."""
-    found = versions(client, settings, previous_key)
+    found = bucket_versions(client, settings, previous_key)
     return next(iter(found)) if len(found) == 1 else None
 
 
-def versions(client: Client, settings: ServingSettings, key: Key) -> Counter[str | None]:
+def bucket_versions(client: Client, settings: ServingSettings, key: Key) -> Counter[str | None]:
     """How many buckets have which version; None: how many have none."""
     return _common(client, settings, key, VERSION)
 
 
-def _common(client: Client, settings: ServingSettings, key: Key, field: bytes) -> Counter[str | None]:
+def _common(
+    client: Client, settings: ServingSettings, key: Key, field: bytes
+) -> Counter[str | None]:
     found: Counter[str | None] = Counter()
-    with explained(client, f"reading {field.decode()} of every bucket"):
-        for shard in shards(client, settings):
+    with explained_errors(client, f"reading {field.decode()} of every bucket"):
+        for shard in find_nodes(client, settings):
             pipe = shard.client.pipeline(transaction=False)
             for bucket in shard.buckets:
                 pipe.hget(key(settings, bucket), field.decode())
@@ -262,11 +292,13 @@ def _common(client: Client, settings: ServingSettings, key: Key, field: bytes) -
     return found
 
 
-def _exchange(client: Client, settings: ServingSettings, version: str, source: Key, sink: Key) -> None:
+def _exchange(
+    client: Client, settings: ServingSettings, version: str, source: Key, sink: Key
+) -> None:
     refused: list[int] = []
     count = 0
-    with explained(client, f"swapping to version {version}"):
-        for shard in shards(client, settings):
+    with explained_errors(client, f"swapping to version {version}"):
+        for shard in find_nodes(client, settings):
             # a script's keys must be of one slot, unless there are no slots
             groups = [shard.buckets] if shard.alone else [[bucket] for bucket in shard.buckets]
             pipe = shard.client.pipeline(transaction=False)
@@ -274,7 +306,11 @@ def _exchange(client: Client, settings: ServingSettings, version: str, source: K
                 keys = [
                     key
                     for bucket in group
-                    for key in (live_key(settings, bucket), source(settings, bucket), sink(settings, bucket))
+                    for key in (
+                        live_key(settings, bucket),
+                        source(settings, bucket),
+                        sink(settings, bucket),
+                    )
                 ]
                 # EVAL, not EVALSHA: there is no script cache to lose
                 pipe.eval(_SWAP, len(keys), *keys, version)

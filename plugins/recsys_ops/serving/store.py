@@ -7,7 +7,6 @@ from typing import Literal, cast
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.client import AsyncClient, Client
-from recsys_ops.serving.explain import explained
 from recsys_ops.serving.layout import (
     LAYOUT,
     POPULAR,
@@ -19,10 +18,16 @@ from recsys_ops.serving.layout import (
     field_of,
     live_key,
 )
+from recsys_ops.serving.redis_errors import explained_errors
 from recsys_ops.settings import ServingSettings
 
-Source = Literal["personal", "similar", "together", "category", "trending", "popular"]
-_SOURCE: dict[Kind, Source] = {"user": "personal", "similar": "similar", "together": "together", "category": "category"}
+Source = Literal["personal", "similar", "bought_together", "category", "trending", "popular"]
+_SOURCE: dict[Kind, Source] = {
+    "user": "personal",
+    "similar": "similar",
+    "bought_together": "bought_together",
+    "category": "category",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class _Question:
     def answer(self, settings: ServingSettings, found: Sequence[bytes | None]) -> Answer:
         own, popular, version, layout = found
         if popular is None or version is None or layout is None:
-            raise ServingError(f"nothing is published at {self.key}: run recsys_retrain, or check serving.prefix")
+            raise ServingError(
+                f"nothing is published at {self.key}: run recsys_retrain, or check serving.prefix"
+            )
         if not layout.endswith(b"/%d" % settings.buckets):
             raise ServingError(
                 f"{self.key} was published with layout {layout.decode()}: read it with the publisher's serving.buckets"
@@ -62,7 +69,9 @@ class _Question:
 
 
 def _about(settings: ServingSettings, kind: Kind, name: str) -> _Question:
-    return _Question(live_key(settings, bucket_of(settings, name)), field_of(kind, name), _SOURCE[kind])
+    return _Question(
+        live_key(settings, bucket_of(settings, name)), field_of(kind, name), _SOURCE[kind]
+    )
 
 
 def _overall(settings: ServingSettings, field: bytes, source: Source) -> _Question:
@@ -89,9 +98,9 @@ class RecommendationStore:
         """What is like the item."""
         return self._ask(_about(self._settings, "similar", item_id))
 
-    def together(self, item_id: str) -> Answer:
+    def bought_together(self, item_id: str) -> Answer:
         """What is bought together with the item."""
-        return self._ask(_about(self._settings, "together", item_id))
+        return self._ask(_about(self._settings, "bought_together", item_id))
 
     def popular(self, category: str | None = None) -> Answer:
         """The popular items, of a category or overall."""
@@ -107,7 +116,7 @@ class RecommendationStore:
         return self.popular().version
 
     def _ask(self, question: _Question) -> Answer:
-        with explained(self._client, f"reading {question.key}"):
+        with explained_errors(self._client, f"reading {question.key}"):
             found = cast("list[bytes | None]", self._client.hmget(question.key, question.fields))
         return question.answer(self._settings, found)
 
@@ -127,9 +136,9 @@ class AsyncRecommendationStore:
         """What is like the item."""
         return await self._ask(_about(self._settings, "similar", item_id))
 
-    async def together(self, item_id: str) -> Answer:
+    async def bought_together(self, item_id: str) -> Answer:
         """What is bought together with the item."""
-        return await self._ask(_about(self._settings, "together", item_id))
+        return await self._ask(_about(self._settings, "bought_together", item_id))
 
     async def popular(self, category: str | None = None) -> Answer:
         """The popular items, of a category or overall."""
@@ -145,6 +154,8 @@ class AsyncRecommendationStore:
         return (await self.popular()).version
 
     async def _ask(self, question: _Question) -> Answer:
-        with explained(self._client, f"reading {question.key}"):
-            found = cast("list[bytes | None]", await self._client.hmget(question.key, question.fields))
+        with explained_errors(self._client, f"reading {question.key}"):
+            found = cast(
+                "list[bytes | None]", await self._client.hmget(question.key, question.fields)
+            )
         return question.answer(self._settings, found)

@@ -17,28 +17,36 @@ SCHEMA = {
 }
 
 
-def canonical(delivered: pl.DataFrame, case: Literal["upper", "lower"] | None = None) -> pl.DataFrame:
+def normalise_catalogue(
+    delivered: pl.DataFrame, case: Literal["upper", "lower"] | None = None
+) -> pl.DataFrame:
     """The catalogue frame of what the query delivered: one row an item, sorted by id, ids trimmed and cased as the events' are.
 
     Raises DataError when a column is missing, does not fit its type, or an item stands there twice.
     """
     missing = [name for name in SCHEMA if name not in delivered.columns]
     if missing:
-        raise DataError(f"the catalogue query delivers no {', '.join(missing)}; mend include/sql/extract_catalogue.sql")
+        raise DataError(
+            f"the catalogue query delivers no {', '.join(missing)}; mend include/sql/extract_catalogue.sql"
+        )
     try:
         frame = delivered.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"the catalogue does not fit its types: {error}; mend include/sql/extract_catalogue.sql") from error
+        raise DataError(
+            f"the catalogue does not fit its types: {error}; mend include/sql/extract_catalogue.sql"
+        ) from error
     item = pl.col("item_id").str.strip_chars()
     cased = {"upper": item.str.to_uppercase(), "lower": item.str.to_lowercase(), None: item}[case]
     frame = frame.with_columns(item_id=cased).sort("item_id")
     twice = frame.filter(pl.col("item_id").is_duplicated() | pl.col("item_id").is_null())
     if twice.height:
-        raise DataError(f"{twice.height} catalogue rows share an item_id or lack one, e.g. {twice['item_id'][0]!r}")
+        raise DataError(
+            f"{twice.height} catalogue rows share an item_id or lack one, e.g. {twice['item_id'][0]!r}"
+        )
     return frame
 
 
-def eligible(catalogue: pl.DataFrame, exclude_categories: Sequence[str] = ()) -> pl.DataFrame:
+def eligible_items(catalogue: pl.DataFrame, exclude_categories: Sequence[str] = ()) -> pl.DataFrame:
     """The items that may be recommended: published, in stock, of no excluded category. Raises DataError when there is none."""
     excluded = pl.col("category").is_in(exclude_categories).fill_null(False)
     found = catalogue.filter((pl.col("status") == "published") & (pl.col("stock") > 0), ~excluded)

@@ -40,25 +40,54 @@ _DRIVERS = {
 _ROWS_AT_ONCE = 20_000
 _NOTHING: Mapping[str, None] = defaultdict(lambda: None)
 # a server that vanishes without a word is given up after two minutes, not after the kernel's two hours
-_LIBPQ = {"connect_timeout": 10, "keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+}
 # bool, int8, int2, int4, text, float8, char(n), varchar, date, timestamp, timestamptz
 _EXACT = {16, 20, 21, 23, 25, 701, 1042, 1043, 1082, 1114, 1184}
 # how the others become text; a cast alone would add /32 to an address and digits to a float4
 _AS_TEXT = {700: "CAST(CAST({} AS text) AS float8)", 869: "textin(inet_out({}))"}
 # PyMySQL leaves as text what has no reader here: decimals, dates and times, of which '0000-00-00' is one
-_KEPT = {FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG, FIELD_TYPE.YEAR}
-_MYSQL = {kind: reader for kind, reader in conversions.items() if not isinstance(kind, int) or kind in _KEPT} | {
+_KEPT = {
+    FIELD_TYPE.TINY,
+    FIELD_TYPE.SHORT,
+    FIELD_TYPE.INT24,
+    FIELD_TYPE.LONG,
+    FIELD_TYPE.LONGLONG,
+    FIELD_TYPE.YEAR,
+}
+_MYSQL = {
+    kind: reader
+    for kind, reader in conversions.items()
+    if not isinstance(kind, int) or kind in _KEPT
+} | {
     FIELD_TYPE.FLOAT: float,
     FIELD_TYPE.DOUBLE: float,
     FIELD_TYPE.TIMESTAMP: "{}+00:00".format,
 }
 # what a try later can mend: server, disk or memory full, login, shut down, network, locks, a replica's lag, killed, out of time
-_POSTGRESQL_PASSING = {"08", "28", "3D", "40", "53", "55", "57", "58", "HV", "XX"}  # classes of SQLSTATE
+_POSTGRESQL_PASSING = {
+    "08",
+    "28",
+    "3D",
+    "40",
+    "53",
+    "55",
+    "57",
+    "58",
+    "HV",
+    "XX",
+}  # classes of SQLSTATE
 _MYSQL_PASSING = {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1053, 1135, *range(1152, 1162)}
 _MYSQL_PASSING |= {1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024}
 
 
-def url(conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any) -> sa.URL:
+def sqlalchemy_url(
+    conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any
+) -> sa.URL:
     """The SQLAlchemy URL of an Airflow connection's parts: username, password, host, port, database.
 
     extra : options of the driver, e.g. ``{"sslmode": "verify-full"}`` of PostgreSQL, ``{"ssl_ca": "…"}`` of MySQL.
@@ -70,16 +99,18 @@ def url(conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any)
     return sa.URL.create(_DRIVERS.get(conn_type, conn_type), **parts, query=options)
 
 
-def read(database: sa.URL, sql: str, parameters: Mapping[str, datetime], *, timeout_s: int) -> pl.DataFrame:
+def query_frame(
+    database: sa.URL, sql: str, parameters: Mapping[str, datetime], *, timeout_s: int
+) -> pl.DataFrame:
     """Run one query and return its rows as delivered, in its order; memory grows with the frame. Raises as `opened` does."""
-    with opened(database, sql, timeout_s=timeout_s) as query:
+    with open_query(database, sql, timeout_s=timeout_s) as query:
         frames = [pl.DataFrame(table) for table in query(parameters)]
     common = common_schema(frame.schema for frame in frames)
     return pl.concat(frame.select(as_common(frame.schema, common)) for frame in frames)
 
 
 @contextmanager
-def opened(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]:
+def open_query(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]:
     """Connect, and yield what runs the query: a function of its parameters that yields the rows in tables of some thousands.
 
     The parameters are the instants that the query names, as ``:start``, with a time zone. The first table may be empty, but has
@@ -91,7 +122,9 @@ def opened(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]:
     """
     with ExitStack() as stack:
         with _translated(database):
-            run = (_arrow if database.get_backend_name() == "postgresql" else _rows)(stack, database, sql, timeout_s)
+            run = (_arrow if database.get_backend_name() == "postgresql" else _rows)(
+                stack, database, sql, timeout_s
+            )
 
         def query(parameters: Mapping[str, datetime]) -> Iterator[pa.Table]:
             with _translated(database):
@@ -101,30 +134,46 @@ def opened(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]:
 
 
 @contextmanager
-def session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection]:
+def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection]:
     """A connection that can only read, in UTC, once `begin` has been called for the transaction."""
     kind = database.get_backend_name()
     arguments: dict[str, Any] = {}
     match kind:
         case "postgresql":
-            arguments = {name: value for name, value in _LIBPQ.items() if name not in database.query}
+            arguments = {
+                name: value for name, value in _LIBPQ.items() if name not in database.query
+            }
         case "mysql" | "mariadb":
             secret = (database.password or "").encode()  # PyMySQL would take text for latin1
-            arguments = {"charset": "utf8mb4", "conv": _MYSQL, "read_timeout": timeout_s + 30, "password": secret}
+            arguments = {
+                "charset": "utf8mb4",
+                "conv": _MYSQL,
+                "read_timeout": timeout_s + 30,
+                "password": secret,
+            }
         case "sqlite":
-            database = database.set(database=f"file:{quote(database.database or '')}", query={"mode": "ro", "uri": "true"})
+            database = database.set(
+                database=f"file:{quote(database.database or '')}",
+                query={"mode": "ro", "uri": "true"},
+            )
             arguments = {"check_same_thread": False}
-    engine = sa.create_engine(database, hide_parameters=True, poolclass=sa.NullPool, connect_args=arguments)
+    engine = sa.create_engine(
+        database, hide_parameters=True, poolclass=sa.NullPool, connect_args=arguments
+    )
     with engine.connect() as connection:
         if kind in ("mysql", "mariadb"):
-            limit = f"max_statement_time = {timeout_s}" if _is_mariadb(engine) else f"max_execution_time = {timeout_s * 1000}"
+            limit = (
+                f"max_statement_time = {timeout_s}"
+                if _is_mariadb(engine)
+                else f"max_execution_time = {timeout_s * 1000}"
+            )
             for statement in ("time_zone = '+00:00'", limit, "TRANSACTION READ ONLY"):
                 connection.exec_driver_sql(f"SET SESSION {statement}")
             connection.rollback()
         yield connection
 
 
-def begin(connection: sa.Connection, timeout_s: int) -> None:
+def begin_read_only(connection: sa.Connection, timeout_s: int) -> None:
     """What must be said anew in each transaction."""
     match connection.dialect.name:
         case "postgresql":
@@ -136,11 +185,13 @@ def begin(connection: sa.Connection, timeout_s: int) -> None:
             driver.set_progress_handler(lambda: time.monotonic() > end, 100_000)
 
 
-def bound(database: sa.URL, parameters: Mapping[str, datetime]) -> dict[str, Any]:
+def bind_times(database: sa.URL, parameters: Mapping[str, datetime]) -> dict[str, Any]:
     """The instants as the database compares them: MySQL and SQLite know no offset and get UTC's wall clock."""
     if database.get_backend_name() == "postgresql":
         return dict(parameters)
-    return {name: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for name, moment in parameters.items()}
+    return {
+        name: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for name, moment in parameters.items()
+    }
 
 
 def common_schema(schemas: Iterable[Mapping[str, pl.DataType]]) -> dict[str, pl.DataType]:
@@ -150,19 +201,28 @@ def common_schema(schemas: Iterable[Mapping[str, pl.DataType]]) -> dict[str, pl.
         for name, kind in schema.items():
             kinds.setdefault(name, set()).add(kind)
     found = {name: of_column - {pl.Null()} for name, of_column in kinds.items()}
-    return {name: next(iter(kind)) if len(kind) == 1 else pl.String() for name, kind in found.items()}
+    return {
+        name: next(iter(kind)) if len(kind) == 1 else pl.String() for name, kind in found.items()
+    }
 
 
-def as_common(schema: Mapping[str, pl.DataType], common: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+def as_common(
+    schema: Mapping[str, pl.DataType], common: Mapping[str, pl.DataType]
+) -> list[pl.Expr]:
     """The expressions that give a frame of one schema the common one."""
-    return [(pl.col(name) if name in schema else pl.lit(None)).cast(kind).alias(name) for name, kind in common.items()]
+    return [
+        (pl.col(name) if name in schema else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in common.items()
+    ]
 
 
 def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query:
-    with session(database, timeout_s) as connection:
-        begin(connection, timeout_s)
+    with database_session(database, timeout_s) as connection:
+        begin_read_only(connection, timeout_s)
         driver: Any = connection.connection.driver_connection
-        described = driver.execute(f"SELECT * FROM (\n{rendered(sql, _NOTHING)}\n) AS delivered LIMIT 0").description  # noqa: S608
+        described = driver.execute(
+            f"SELECT * FROM (\n{render_sql(sql, _NOTHING)}\n) AS delivered LIMIT 0"
+        ).description  # noqa: S608
         password = {"password": driver.info.password} if driver.info.password else {}
         conninfo = psycopg.conninfo.make_conninfo(**driver.info.get_parameters(), **password)
     columns = _columns(described)
@@ -172,7 +232,9 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
         with arrow.cursor() as cursor:
             for statement in _limits(timeout_s):
                 cursor.execute(statement)
-            cursor.execute(f"SELECT {columns} FROM (\n{rendered(sql, parameters)}\n) AS delivered")  # noqa: S608
+            cursor.execute(
+                f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"
+            )  # noqa: S608
             reader = cursor._results.reader  # the public one's errors lack the SQLSTATE
             yield reader.schema.empty_table()
             for batch in reader:
@@ -184,13 +246,18 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
     return run
 
 
-def rendered(sql: str, parameters: Mapping[str, datetime | None]) -> str:
+def render_sql(sql: str, parameters: Mapping[str, datetime | None]) -> str:
     """The query for PostgreSQL with its parameters in it: neither COPY nor a description takes any."""
     compiled = sa.text(_bare(sql)).compile(dialect=postgresql.dialect(paramstyle="pyformat"))  # type: ignore[no-untyped-call]
     try:
-        instants = {name: f"CAST({psycopg.sql.Literal(parameters[name]).as_string()} AS timestamptz)" for name in compiled.params}
+        instants = {
+            name: f"CAST({psycopg.sql.Literal(parameters[name]).as_string()} AS timestamptz)"
+            for name in compiled.params
+        }
     except KeyError as error:
-        raise DataError(f"the query names :{error.args[0]}, which is not bound; write \\: for a colon in include/sql") from None
+        raise DataError(
+            f"the query names :{error.args[0]}, which is not bound; write \\: for a colon in include/sql"
+        ) from None
     return str(compiled) % instants
 
 
@@ -200,7 +267,9 @@ def _columns(described: Iterable[psycopg.Column]) -> str:
     _check_names([column.name for column in described])
     quoted = {name: '"' + name.replace('"', '""') + '"' for name in columns}
     return ", ".join(
-        quoted[name] if kind in _EXACT else f"{_AS_TEXT.get(kind, 'CAST({} AS text)').format(quoted[name])} AS {quoted[name]}"
+        quoted[name]
+        if kind in _EXACT
+        else f"{_AS_TEXT.get(kind, 'CAST({} AS text)').format(quoted[name])} AS {quoted[name]}"
         for name, kind in columns.items()
     )
 
@@ -219,18 +288,24 @@ def _check_calendar(table: pa.Table) -> None:
     """Raises DataError for PostgreSQL's infinity and for years that no calendar of Polars has."""
     times = [field.name for field in table.schema if pa.types.is_temporal(field.type)]
     bounds = pl.all().cast(pl.Date).is_between(date(1, 1, 1), date(9999, 12, 31))
-    for name, good in pl.DataFrame(table.select(times)).select(bounds.all()).to_dicts()[0].items() if times else ():
+    for name, good in (
+        pl.DataFrame(table.select(times)).select(bounds.all()).to_dicts()[0].items()
+        if times
+        else ()
+    ):
         if not good:
-            raise DataError(f"column {name} holds an infinite time or a year outside 1 … 9999: cast it to text in include/sql")
+            raise DataError(
+                f"column {name} holds an infinite time or a year outside 1 … 9999: cast it to text in include/sql"
+            )
 
 
 def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query:
-    connection = stack.enter_context(session(database, timeout_s))
+    connection = stack.enter_context(database_session(database, timeout_s))
 
     def run(parameters: Mapping[str, datetime]) -> Iterator[pa.Table]:
-        begin(connection, timeout_s)
+        begin_read_only(connection, timeout_s)
         statement = sa.text(_bare(sql)).execution_options(stream_results=True)
-        result = connection.execute(statement, bound(database, parameters))
+        result = connection.execute(statement, bind_times(database, parameters))
         unread = result.cursor
         try:
             names = list(result.keys())
@@ -258,7 +333,9 @@ def _column(name: str, values: tuple[Any, ...]) -> pl.Series:
     """The values in the type that they share; as text where they mix or are integers beyond 64 bits; bytes in hexadecimal."""
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) > 1 and bytes in kinds:
-        raise DataError(f"column {name} mixes bytes with other values: cast it to text in include/sql")
+        raise DataError(
+            f"column {name} mixes bytes with other values: cast it to text in include/sql"
+        )
     if len(kinds) > 1:
         return pl.Series(name, values, dtype=pl.String, strict=False)
     series = pl.Series(name, values)
@@ -274,7 +351,9 @@ def _bare(sql: str) -> str:
 def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"the query delivers two columns named {', '.join(twice)}: give one another name in include/sql")
+        raise DataError(
+            f"the query delivers two columns named {', '.join(twice)}: give one another name in include/sql"
+        )
 
 
 def _is_mariadb(engine: sa.Engine) -> bool:
@@ -291,13 +370,25 @@ def _translated(database: sa.URL) -> Iterator[None]:
     where = f"{database.get_backend_name()} database {name!r} on {database.host or 'this machine'}"
     try:
         yield
-    except (sa.exc.StatementError, psycopg.Error, adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
+    except (
+        sa.exc.StatementError,
+        psycopg.Error,
+        adbc_driver_manager.Error,
+        pa.ArrowException,
+        OSError,
+    ) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
         if _refused(cause):
-            raise DataError(f"{where} refused the query: {_said(cause)}; check include/sql and the account's rights") from None
-        raise SourceError(f"{where} is away or gave up: {_said(cause)}; check connection, load and time limit") from None
+            raise DataError(
+                f"{where} refused the query: {_said(cause)}; check include/sql and the account's rights"
+            ) from None
+        raise SourceError(
+            f"{where} is away or gave up: {_said(cause)}; check connection, load and time limit"
+        ) from None
     except (sa.exc.ArgumentError, ImportError) as error:
-        raise DataError(f"{where} needs a driver that is not installed: {error}; check the connection's type") from error
+        raise DataError(
+            f"{where} needs a driver that is not installed: {error}; check the connection's type"
+        ) from error
 
 
 def _refused(error: Any) -> bool:
@@ -305,15 +396,27 @@ def _refused(error: Any) -> bool:
     if isinstance(error, psycopg.ProgrammingError | sa.exc.InvalidRequestError | pa.ArrowInvalid):
         return True
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
+        return getattr(error, "sqlite_errorcode", None) in (
+            None,
+            sqlite3.SQLITE_ERROR,
+            sqlite3.SQLITE_READONLY,
+        )
     if isinstance(error, psycopg.Error | adbc_driver_manager.Error):
         return error.sqlstate is not None and error.sqlstate[:2] not in _POSTGRESQL_PASSING
     code = error.args[0] if error.args else None
-    return isinstance(code, int) and not isinstance(error, OSError) and not (2000 <= code < 3000 or code in _MYSQL_PASSING)
+    return (
+        isinstance(code, int)
+        and not isinstance(error, OSError)
+        and not (2000 <= code < 3000 or code in _MYSQL_PASSING)
+    )
 
 
 def _said(error: Any) -> str:
     """The first line of the driver's words, without the value of a row that some databases quote."""
     line = str(error).strip().partition("\n")[0]
-    line = re.sub(r"^.*?(ERROR|FATAL): +", "", line) if "[libpq]" in line or line.startswith("NOT_FOUND") else line
+    line = (
+        re.sub(r"^.*?(ERROR|FATAL): +", "", line)
+        if "[libpq]" in line or line.startswith("NOT_FOUND")
+        else line
+    )
     return re.sub(r"""(: |value |with text )["'].*""", r"\1…", line)

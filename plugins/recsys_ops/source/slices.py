@@ -14,13 +14,21 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, StorageError
-from recsys_ops.source import database
+from recsys_ops.source.database import Query, as_common, common_schema, open_query
 
 log = logging.getLogger(__name__)
 
 
-def delivered(
-    url: sa.URL, sql: str, start: datetime, end: datetime, *, hours: int, connections: int, timeout_s: int, folder: Path
+def extract_slices(
+    url: sa.URL,
+    sql: str,
+    start: datetime,
+    end: datetime,
+    *,
+    hours: int,
+    connections: int,
+    timeout_s: int,
+    folder: Path,
 ) -> tuple[pl.LazyFrame, int]:
     """Run the query for each slice of `hours` from `start` up to, not including, `end`, `connections` slices at a time.
 
@@ -39,27 +47,32 @@ def delivered(
     schemas: list[pl.Schema] = []
     rows = 0
     with ExitStack() as stack:
-        free: SimpleQueue[database.Query] = SimpleQueue()
+        free: SimpleQueue[Query] = SimpleQueue()
         for _ in range(connections):
-            free.put(stack.enter_context(database.opened(url, sql, timeout_s=timeout_s)))
+            free.put(stack.enter_context(open_query(url, sql, timeout_s=timeout_s)))
         pool = stack.enter_context(ThreadPoolExecutor(connections))
         windows = list(cut(start, end, hours))
-        for (_, last), kept in zip(windows, pool.map(partial(_keep, free, folder), windows), strict=True):
+        for (_, last), kept in zip(
+            windows, pool.map(partial(_keep, free, folder), windows), strict=True
+        ):
             files += [(file, schema) for file, schema, height in kept if height]
             schemas += [schema for _, schema, _ in kept if schema not in schemas]
             rows += sum(height for _, _, height in kept)
             if last == end or last.hour < hours:
                 log.info("read to %s, rows=%s", f"{last:%Y-%m-%d %H:%M}", f"{rows:,}")
-    common = pl.Schema(database.common_schema(schemas))
+    common = pl.Schema(common_schema(schemas))
     for file, schema in files:
         if schema != common:
             with _room(folder):
-                _write(file, pl.read_ipc(file.read_bytes()).select(database.as_common(schema, common)).to_arrow())
+                _write(
+                    file,
+                    pl.read_ipc(file.read_bytes()).select(as_common(schema, common)).to_arrow(),
+                )
     return pl.scan_ipc([file for file, _ in files]) if files else pl.LazyFrame(schema=common), rows
 
 
 def _keep(
-    free: "SimpleQueue[database.Query]", folder: Path, window: tuple[datetime, datetime]
+    free: "SimpleQueue[Query]", folder: Path, window: tuple[datetime, datetime]
 ) -> list[tuple[Path, pl.Schema, int]]:
     """Read a slice over a free connection; returns the file, the schema and the rows of each batch."""
     kept = []
@@ -67,7 +80,9 @@ def _keep(
     try:
         for number, table in enumerate(query(dict(zip(("start", "end"), window, strict=True)))):
             if "recorded_at" not in table.column_names:
-                raise DataError("the events query delivers no column recorded_at, by which days are cut; name one in its SQL")
+                raise DataError(
+                    "the events query delivers no column recorded_at, by which days are cut; name one in its SQL"
+                )
             file = folder / f"{window[0]:%Y%m%dT%H}-{number}.arrow"
             kept.append((file, pl.Schema(table.schema), table.num_rows))
             if table.num_rows:
@@ -79,7 +94,9 @@ def _keep(
 
 
 def _write(file: Path, table: pa.Table) -> None:
-    with pa.ipc.new_file(file, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_file(
+        file, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+    ) as writer:
         writer.write_table(table)
 
 
@@ -88,7 +105,9 @@ def _room(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR") from error
+        raise StorageError(
+            f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR"
+        ) from error
 
 
 def cut(start: datetime, end: datetime, hours: int) -> Iterator[tuple[datetime, datetime]]:

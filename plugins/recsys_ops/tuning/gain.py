@@ -30,7 +30,14 @@ def best_gain(scores: Mapping[int, Sequence[NDArray[np.float64]]], seed: int) ->
     scores : by trial number, trial 0's among them, for each day (n_users of that day,): each user's NDCG
     """
     numbers = sorted(scores.keys() - {0})
-    days = [np.stack([scores[n][d] - base for n in numbers], axis=1) for d, base in enumerate(scores[0])] if numbers else []
+    days = (
+        [
+            np.stack([scores[n][d] - base for n in numbers], axis=1)
+            for d, base in enumerate(scores[0])
+        ]
+        if numbers
+        else []
+    )
     days = [differences for differences in days if len(differences)]
     if not days:
         return Gain(0, 0.0, 0.0, 0.0)
@@ -39,23 +46,33 @@ def best_gain(scores: Mapping[int, Sequence[NDArray[np.float64]]], seed: int) ->
     if gains[best] <= 0:
         return Gain(0, 0.0, 0.0, 0.0)
     random = np.random.default_rng(seed)
-    deviations = np.sum([_resampled_means(differences, random) for differences in days], axis=0) / len(scores[0]) - gains
+    deviations = (
+        np.sum([_resampled_means(differences, random) for differences in days], axis=0)
+        / len(scores[0])
+        - gains
+    )
     spread = deviations.std(axis=0)
     studentised = deviations[:, spread > 0] / spread[spread > 0]
     if not studentised.size:
         return Gain(numbers[best], float(gains[best]), float(gains[best]), float(gains[best]))
-    above, below = np.quantile(studentised.max(axis=1), 0.975), np.quantile(studentised.min(axis=1), 0.025)
+    above, below = (
+        np.quantile(studentised.max(axis=1), 0.975),
+        np.quantile(studentised.min(axis=1), 0.025),
+    )
     lower, upper = gains[best] - above * spread[best], gains[best] - below * spread[best]
     return Gain(numbers[best], float(gains[best]), float(lower), float(upper))
 
 
-def _resampled_means(differences: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+def _resampled_means(
+    differences: NDArray[np.float64], random: np.random.Generator
+) -> NDArray[np.float64]:
     """(_DRAWS, n_trials): the means over users drawn with replacement."""
     n_users = len(differences)
     at_once = max(1, _AT_ONCE // n_users)
     share = np.full(n_users, 1 / n_users)
     drawn = [
-        random.multinomial(n_users, share, size=min(at_once, _DRAWS - start)) @ differences for start in range(0, _DRAWS, at_once)
+        random.multinomial(n_users, share, size=min(at_once, _DRAWS - start)) @ differences
+        for start in range(0, _DRAWS, at_once)
     ]
     means: NDArray[np.float64] = np.concatenate(drawn) / n_users
     return means

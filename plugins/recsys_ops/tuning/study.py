@@ -6,11 +6,22 @@ from typing import Literal, get_args
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, SearchedName, SearchRange, TrainingSettings
+from recsys_ops.settings import (
+    ConfidenceSettings,
+    EvaluationSettings,
+    SearchedName,
+    SearchRange,
+    TrainingSettings,
+)
 
 # by name such as training.factors
 Params = dict[str, int | float | None]
@@ -40,7 +51,9 @@ class Trial(BaseModel):
     @property
     def title(self) -> str:
         """The trial in words: ``7: factors 96, alpha 11.3``."""
-        values = (f"{name.partition('.')[2]} {_short(value)}" for name, value in self.params.items())
+        values = (
+            f"{name.partition('.')[2]} {_short(value)}" for name, value in self.params.items()
+        )
         return f"{self.number}: {'as they are, ' if self.number == 0 else ''}{', '.join(values)}"
 
 
@@ -82,18 +95,29 @@ class Study(BaseModel):
 def current(training: TrainingSettings, confidence: ConfidenceSettings) -> Params:
     """Everything that may be searched, as it is set."""
     sections = {"training": training, "confidence": confidence}
-    return {name: getattr(sections[name.partition(".")[0]], name.partition(".")[2]) for name in get_args(SearchedName)}
+    return {
+        name: getattr(sections[name.partition(".")[0]], name.partition(".")[2])
+        for name in get_args(SearchedName)
+    }
 
 
 def applied(
-    training: TrainingSettings, confidence: ConfidenceSettings, params: Mapping[str, int | float | None]
+    training: TrainingSettings,
+    confidence: ConfidenceSettings,
+    params: Mapping[str, int | float | None],
 ) -> tuple[TrainingSettings, ConfidenceSettings]:
     """The sections with a trial's values in place of theirs."""
 
     def of(section: str) -> dict[str, int | float | None]:
-        return {name.partition(".")[2]: value for name, value in params.items() if name.startswith(f"{section}.")}
+        return {
+            name.partition(".")[2]: value
+            for name, value in params.items()
+            if name.startswith(f"{section}.")
+        }
 
-    return training.model_copy(update=of("training")), confidence.model_copy(update=of("confidence"))
+    return training.model_copy(update=of("training")), confidence.model_copy(
+        update=of("confidence")
+    )
 
 
 def ask(study: Study, batch: int, size: int) -> Study:
@@ -109,10 +133,14 @@ def ask(study: Study, batch: int, size: int) -> Study:
     plan = study.plan
     known = current(plan.training, plan.confidence)
     space: dict[str, BaseDistribution] = {
-        name: _distribution(name, searched, known[name]) for name, searched in sorted(plan.search.items())
+        name: _distribution(name, searched, known[name])
+        for name, searched in sorted(plan.search.items())
     }
     sampler = optuna.samplers.TPESampler(
-        seed=plan.seed + len(study.trials), n_startup_trials=_AT_RANDOM, multivariate=True, constant_liar=True
+        seed=plan.seed + len(study.trials),
+        n_startup_trials=_AT_RANDOM,
+        multivariate=True,
+        constant_liar=True,
     )
     found = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in study.trials:
@@ -134,16 +162,24 @@ def falls_behind(study: Study, trial: Trial, values: tuple[float, ...]) -> bool:
     So it is when their mean is below the median of what the complete trials of the batches before had there (Golovin et al.
     2017), provided there are enough of them.
     """
-    others = [np.mean(other.values[: len(values)]) for other in study.complete() if other.batch < trial.batch]
+    others = [
+        np.mean(other.values[: len(values)])
+        for other in study.complete()
+        if other.batch < trial.batch
+    ]
     return len(others) >= _AT_RANDOM and bool(np.mean(values) < np.median(others))
 
 
 def told(study: Study, outcomes: Mapping[int, Trial]) -> Study:
     """The study with what came of some of its trials."""
-    return study.model_copy(update={"trials": tuple(outcomes.get(trial.number, trial) for trial in study.trials)})
+    return study.model_copy(
+        update={"trials": tuple(outcomes.get(trial.number, trial) for trial in study.trials)}
+    )
 
 
-def _distribution(name: SearchedName, searched: SearchRange, value: int | float | None) -> BaseDistribution:
+def _distribution(
+    name: SearchedName, searched: SearchRange, value: int | float | None
+) -> BaseDistribution:
     """The space of one setting, and its value as it is, which may lie outside."""
     if searched.choices:
         return CategoricalDistribution([*searched.choices, *({value} - {*searched.choices})])

@@ -7,7 +7,7 @@ import time
 if __name__ == "__main__":
     started = time.monotonic()  # before imports that take seconds, which are paid for as well
     from recsys_ops.worker.job import main
-    from recsys_ops.worker.stored_log import formatter
+    from recsys_ops.worker.job_log import formatter
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())

@@ -8,13 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from recsys_ops import paths
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import StorageError
-from recsys_ops.scratch import scratch
-from recsys_ops.storage import Storage
-from recsys_ops.worker import files
-from recsys_ops.worker.spec import JobSpec, code, packages
+from recsys_ops.models.spec import JobSpec, code_digest, package_versions
+from recsys_ops.storage import paths, serialization
+from recsys_ops.storage.objects import Storage
+from recsys_ops.storage.scratch import scratch
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,12 @@ class Checkpoints:
     def __init__(self, storage: Storage, spec: JobSpec, device: Mapping[str, str]) -> None:
         self.resumed: dict[str, int] = {}
         self._storage, self._day = storage, spec.day
-        self._origin = {"version": spec.version, "code": code(), "packages": packages(), "device": dict(device)}
+        self._origin = {
+            "version": spec.version,
+            "code": code_digest(),
+            "packages": package_versions(),
+            "device": dict(device),
+        }
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._pause = _CPU_PAUSE if device["kind"] == "cpu" else 0
@@ -47,7 +51,7 @@ class Checkpoints:
         try:
             if not self._storage.exists(path):
                 return None
-            found = files.to_arrays(self._storage.get(path))
+            found = serialization.to_arrays(self._storage.get(path))
             if str(found["origin"]) != self._name(phase):
                 log.warning("%s is of another job, release or device: not used", path)
                 return None
@@ -62,7 +66,9 @@ class Checkpoints:
     def write(self, phase: str, sweeps: int, sofar: Callable[[], Factors], *, last: bool) -> None:
         """Begin to write the factors after so many sweeps; the last ones of a phase always, even if that means to wait."""
         if self._writing is not None:
-            if not last and (not self._writing.done() or time.monotonic() < self._not_before[phase]):
+            if not last and (
+                not self._writing.done() or time.monotonic() < self._not_before[phase]
+            ):
                 return
             wait([self._writing])
         self._writing = self._thread.submit(self._write, phase, sweeps, sofar())
@@ -82,12 +88,24 @@ class Checkpoints:
             with scratch() as folder:
                 file = folder / "checkpoint.npz"
                 origin = np.array(self._name(phase))
-                np.savez(file, allow_pickle=False, user=factors.user, item=factors.item, sweeps=np.int64(sweeps), origin=origin)
+                np.savez(
+                    file,
+                    allow_pickle=False,
+                    user=factors.user,
+                    item=factors.item,
+                    sweeps=np.int64(sweeps),
+                    origin=origin,
+                )
                 self._storage.put(self._path(phase), file)
         except Exception as error:  # the disk may be full, the storage away
             log.warning("no checkpoint after sweep %d of phase %s: %s", sweeps, phase, error)
         else:
-            log.info("checkpoint phase=%s sweep=%d seconds=%.2f", phase, sweeps, time.monotonic() - started)
+            log.info(
+                "checkpoint phase=%s sweep=%d seconds=%.2f",
+                phase,
+                sweeps,
+                time.monotonic() - started,
+            )
         now = time.monotonic()
         self._not_before[phase] = now + self._pause * (now - started)
 

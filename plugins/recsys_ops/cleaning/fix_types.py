@@ -1,0 +1,81 @@
+"""Values: aligned columns to the canonical event frame."""
+
+from datetime import timedelta
+
+import polars as pl
+
+from recsys_ops.cleaning.contract import SCHEMA, Contract, TimeRule
+from recsys_ops.cleaning.parsing import as_text, read_column
+from recsys_ops.cleaning.result import Cleaned, original_columns
+
+
+def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
+    """Read every value strictly.
+
+    aligned : LazyFrame, (n_rows, ``row`` and the contract's columns), text or already typed, as `align_schema` leaves it.
+    Keeps ``row`` and the canonical event frame (`contract.SCHEMA`). The first column of the contract that a row breaks names its
+    reason: missing, bad_id, pattern, not_an_integer, not_a_decimal, not_a_time, naive_time, out_of_bounds, unknown_event,
+    future (more than `max_ahead_minutes` after the row was recorded).
+    """
+    dtypes = aligned.collect_schema()
+    readings = {
+        name: read_column(name, dtypes[name], rule, contract.event_names)
+        for name, rule in contract.columns.items()
+    }
+    refused = {
+        name: reading.refusals | _future(name, contract) for name, reading in readings.items()
+    }
+    texts = [f"{name} text" for name in readings]
+    read = (
+        aligned.with_columns(
+            reading.text.alias(f"{name} text") for name, reading in readings.items()
+        )
+        .with_columns(pl.when(pl.col(text) != "").then(text).alias(text) for text in texts)
+        .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
+        .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
+    )
+    conditions = [condition for found in refused.values() for condition in found.values()]
+    marked = read.with_columns(
+        broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions)
+    )
+    kept = marked.filter(~pl.col("broken")).select(
+        "row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA)
+    )
+    return Cleaned(
+        kept, _with_reasons(marked.filter("broken"), refused, dtypes), dict(contract.facts)
+    )
+
+
+def _future(name: str, contract: Contract) -> dict[str, pl.Expr]:
+    rule = contract.columns[name]
+    if not isinstance(rule, TimeRule) or rule.max_ahead_minutes is None:
+        return {}
+    return {
+        "future": pl.col(f"{name} value")
+        > pl.col("recorded_at value") + timedelta(minutes=rule.max_ahead_minutes)
+    }
+
+
+def _with_reasons(
+    broken: pl.LazyFrame, refused: dict[str, dict[str, pl.Expr]], dtypes: pl.Schema
+) -> pl.LazyFrame:
+    """The broken rows as they came, with the first broken column, its first reason and its original text."""
+    reasons = {
+        name: pl.coalesce(
+            pl.when(condition).then(pl.lit(reason)) for reason, condition in found.items()
+        )
+        for name, found in refused.items()
+        if found
+    }
+    column = pl.coalesce(
+        pl.when(reason.is_not_null()).then(pl.lit(name)) for name, reason in reasons.items()
+    )
+    value = pl.coalesce(
+        pl.when(column == name).then(as_text(name, dtypes[name])) for name in reasons
+    )
+    return broken.select(
+        *original_columns(dtypes.names()),
+        reason=pl.coalesce(reasons.values()),
+        column=column,
+        value=value,
+    )

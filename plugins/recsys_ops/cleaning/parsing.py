@@ -1,0 +1,227 @@
+"""Values: one column at a time from what was delivered to what the contract means, strictly or not at all."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from recsys_ops.cleaning.contract import (
+    TIME,
+    ColumnRule,
+    DecimalRule,
+    EventRule,
+    IntegerRule,
+    TextRule,
+    TimeRule,
+)
+from recsys_ops.errors import ContractError
+
+MAX_ID_LENGTH = 200
+# words that stand for nothing, characters that nobody sees, and what is left of one that could not be decoded
+NOT_AN_ID = r"^(?i:nan|none|null|nil|nat|undefined|<na>|n/a|#n/a|\(null\)|\\n|\[object object\])$|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]"
+INTEGER = r"^(0|-?[1-9][0-9]*)$"
+DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+NAIVE = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0{0,3})?"
+)
+OFFSET = r"(Z|[+-]((0[0-9]|1[0-3])(:?[0-5][0-9])?|14(:?00)?))$"
+FIRST, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
+EXACT_FLOAT = 2.0**53
+
+# conditions under which a value is refused, by reason, the first that holds counts
+Refusals = dict[str, pl.Expr]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a column is read: `text` from the delivered column, then, with blank text made null, `part` from the column
+    ``<name> text``, `value` from both, and the conditions on all three under which a row is refused. Each is a column of its
+    own because Polars would compute anew whatever stands in an expression twice."""
+
+    text: pl.Expr
+    part: pl.Expr
+    value: pl.Expr
+    refusals: Refusals
+
+
+def read_column(
+    name: str, dtype: pl.DataType, rule: ColumnRule, event_names: dict[str, str]
+) -> Reading:
+    """How a delivered column of a type is read as its rule says.
+
+    event_names : delivered event name, lower case → canonical event type.
+    Text is trimmed; blank text is absent, and absent is `default`, null, or the reason ``missing``. What is accepted reads back
+    as it was written: a decimal is the double nearest to its text, an integer and a time are exact.
+
+    Raises ContractError for a column of a type that holds no single value (lists, structs, bytes).
+    """
+    delivered, text, part, read = (
+        pl.col(name),
+        pl.col(f"{name} text"),
+        pl.col(f"{name} part"),
+        pl.col(f"{name} value"),
+    )
+    made = pl.lit(None)
+    match rule:
+        case TextRule():
+            value, refusals = _text(text, read, rule, dtype)
+        case IntegerRule():
+            value, refusals = _integer(text, read, rule)
+        case DecimalRule():
+            value, refusals = _decimal(delivered, text, read, rule, dtype)
+        case TimeRule() if isinstance(dtype, pl.Datetime):
+            value, refusals = _typed_time(delivered, read, rule, dtype)
+        case TimeRule():
+            made = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
+            value, refusals = _written_time(text, part, read, rule)
+        case EventRule():
+            made = text.str.to_lowercase().cast(pl.Enum(list(event_names)), strict=False)
+            value = _named(part, event_names)
+            refusals = {"unknown_event": read.is_null()}
+    absent = delivered.is_null() if isinstance(dtype, pl.Datetime) else text.is_null()
+    refusals = {reason: ~absent & condition for reason, condition in refusals.items()}
+    if rule.default is not None:
+        value = pl.when(absent).then(pl.lit(rule.default)).otherwise(value)
+    elif not rule.nullable:
+        refusals = {"missing": absent, **refusals}
+    written = as_text(name, dtype)
+    return Reading(
+        written.str.strip_chars() if dtype == pl.String else written, made, value, refusals
+    )
+
+
+def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column's values as a person would write them: whole floats and decimals without a fraction, everything else in full.
+
+    Raises ContractError for a column of a type that holds no single value.
+    """
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Unknown):
+        raise ContractError(
+            f"the delivered column {name} holds {dtype}: deliver text, numbers or times"
+        )
+    value = pl.col(name)
+    if dtype.is_float():
+        whole = (value == value.floor()) & (value.abs() < EXACT_FLOAT)
+        return (
+            pl.when(whole)
+            .then(value)
+            .cast(pl.Int64)
+            .cast(pl.String)
+            .fill_null(value.cast(pl.String))
+        )
+    if dtype.is_decimal():
+        return value.cast(pl.String).str.replace(r"\.0+$", "")
+    return value.cast(pl.String)
+
+
+def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
+    """The canonical event type of a name, null for an unknown one; `replace_strict` would hold all rows in memory."""
+    return pl.coalesce(
+        pl.when(text.is_in([name for name, type_ in names.items() if type_ == canonical])).then(
+            pl.lit(canonical)
+        )
+        for canonical in dict.fromkeys(names.values())
+    )
+
+
+def _text(
+    text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType
+) -> tuple[pl.Expr, Refusals]:
+    cased = {"upper": text.str.to_uppercase(), "lower": text.str.to_lowercase(), None: text}[
+        rule.case
+    ]
+    refusals: Refusals = {}
+    if rule.type == "id":
+        unfit = text.str.contains(NOT_AN_ID) | (text.str.len_chars() > MAX_ID_LENGTH)
+        # a float that is not an exact whole number has lost the id it was
+        refusals["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
+    if rule.pattern is not None:
+        refusals["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
+    return cased, refusals
+
+
+def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, Refusals]:
+    # an integer that does not fit 64 bits is null
+    return text.cast(pl.Int64, strict=False), {
+        "not_an_integer": ~text.str.contains(INTEGER),
+        "out_of_bounds": ~read.is_between(rule.min, rule.max).fill_null(False),
+    }
+
+
+def _decimal(
+    delivered: pl.Expr, text: pl.Expr, read: pl.Expr, rule: DecimalRule, dtype: pl.DataType
+) -> tuple[pl.Expr, Refusals]:
+    if dtype.is_float():
+        value, written = delivered.cast(pl.Float64), delivered.is_finite()
+    else:
+        value, written = text.cast(pl.Float64, strict=False), text.str.contains(DECIMAL)
+    return value, {"not_a_decimal": ~written, "out_of_bounds": ~read.is_between(rule.min, rule.max)}
+
+
+def _written_time(
+    text: pl.Expr, number: pl.Expr, read: pl.Expr, rule: TimeRule
+) -> tuple[pl.Expr, Refusals]:
+    readings: list[pl.Expr] = []
+    refusals: Refusals = {}
+    if "iso8601" in rule.formats:
+        zoned = (
+            pl.when(text.str.contains(NAIVE + OFFSET))
+            .then(text)
+            .str.replace(" ", "T", literal=True)
+        )
+        readings = [
+            zoned.str.to_datetime(
+                "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False
+            )
+        ]
+        if rule.timezone is None:
+            refusals["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
+        else:
+            readings.append(_in_utc(_naive(text), rule.timezone))
+    # plausible seconds, milli- and microseconds have different numbers of digits: a number is at most one of them
+    for name in rule.formats:
+        if name in EPOCHS:
+            scale = EPOCHS[name]
+            plausible = number.is_between(
+                int(FIRST.timestamp()) * scale, int(END.timestamp()) * scale, closed="left"
+            )
+            readings.append(
+                pl.when(plausible)
+                .then(number * (10**6 // scale))
+                .cast(pl.Datetime("us"))
+                .dt.replace_time_zone("UTC")
+            )
+    return pl.coalesce(readings), refusals | _time_refusals(read)
+
+
+def _naive(text: pl.Expr) -> pl.Expr:
+    """The wall clock of a time that names no zone."""
+    written = pl.when(text.str.contains(NAIVE + "$")).then(text).str.replace(" ", "T", literal=True)
+    return written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+
+
+def _typed_time(
+    delivered: pl.Expr, read: pl.Expr, rule: TimeRule, dtype: pl.Datetime
+) -> tuple[pl.Expr, Refusals]:
+    exact = delivered.cast(pl.Datetime("us", dtype.time_zone))
+    moment = pl.when(exact.cast(dtype) == delivered).then(exact)
+    if dtype.time_zone is not None:
+        return moment.dt.convert_time_zone("UTC"), _time_refusals(read)
+    if rule.timezone is None:
+        return pl.lit(None, TIME), {"naive_time": moment.is_not_null(), **_time_refusals(read)}
+    return _in_utc(moment, rule.timezone), _time_refusals(read)
+
+
+def _time_refusals(read: pl.Expr) -> Refusals:
+    return {
+        "not_a_time": read.is_null(),
+        "out_of_bounds": ~read.is_between(FIRST, END, closed="left"),
+    }
+
+
+def _in_utc(moment: pl.Expr, timezone: str) -> pl.Expr:
+    """A naive time in its zone: the earlier of an hour that came twice, null for one that never was."""
+    return moment.dt.replace_time_zone(
+        timezone, ambiguous="earliest", non_existent="null"
+    ).dt.convert_time_zone("UTC")

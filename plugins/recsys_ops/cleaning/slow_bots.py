@@ -1,0 +1,75 @@
+"""Robots and shared ids that no single day gives away: users who over weeks behave as no person does."""
+
+import polars as pl
+
+from recsys_ops.cleaning.bots import CONVERSIONS
+from recsys_ops.settings import WindowBotSettings
+
+SIGNALS = ("breadth", "every_day", "steady")
+# fewer users in the window, and a large share of it says nothing
+USERS = 50
+
+
+def find_slow_bots(events: pl.DataFrame, settings: WindowBotSettings) -> pl.DataFrame:
+    """The users to leave out of a window of the history.
+
+    events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``), the ids as String or as Enum. Memory
+    grows with the users and their days, and with the rows of the few who are judged as robots.
+    Judged are users with events on at least `min_days` days. ``slow_bot``: never put anything into a cart, checked out or bought,
+    has at least `min_events` events, and shows at least `min_signals` of three signs, listed in ``value``: ``breadth`` (distinct
+    items), ``every_day`` (share of the days from the first to the last with events), ``steady`` (standard deviation over mean of
+    the events a day). ``pseudo_user``: a share of all events that no person has, whatever it buys.
+
+    Returns a DataFrame, (n_left_out, 4), ``user_id``, ``reason``, ``column`` (null), ``value``, each user once.
+    """
+    day, per_day = pl.col("day"), pl.col("events")
+    daily = (
+        events.lazy()
+        .group_by("user_id", "day")
+        .agg(events=pl.len(), converts=pl.col("event_type").is_in(CONVERSIONS).any())
+        .group_by("user_id")
+        .agg(
+            events=per_day.sum(),
+            converts=pl.col("converts").any(),
+            days=pl.len(),
+            active=pl.len() / ((day.max() - day.min()).dt.total_days() + 1),
+            variation=per_day.std() / per_day.mean(),
+        )
+        .with_columns(share=per_day / per_day.sum(), users=pl.len())
+        .filter(pl.col("days") >= settings.min_days)
+        .collect(engine="streaming")
+    )
+    shared = (pl.col("share") >= settings.pseudo_user_share) & (pl.col("users") >= USERS)
+    pseudo_users = daily.filter(shared).select(
+        "user_id",
+        reason=pl.lit("pseudo_user"),
+        column=pl.lit(None, pl.String),
+        value=pl.format("{} % of the window's events", (100 * pl.col("share")).round(1)),
+    )
+    suspects = daily.filter(~shared, ~pl.col("converts"), per_day >= settings.min_events)
+    items = (
+        events.lazy()
+        .filter(pl.col("user_id").is_in(suspects["user_id"].implode()))
+        .group_by("user_id")
+        .agg(items=pl.col("item_id").n_unique())
+        .collect(engine="streaming")
+    )
+    signs = suspects.join(items, on="user_id").select(
+        "user_id",
+        breadth=pl.col("items") > settings.max_items,
+        every_day=pl.col("active") > settings.max_active_share,
+        steady=pl.col("variation") < settings.min_daily_variation,
+    )
+    bots = signs.filter(pl.sum_horizontal(SIGNALS) >= settings.min_signals).select(
+        "user_id",
+        reason=pl.lit("slow_bot"),
+        column=pl.lit(None, pl.String),
+        value=pl.concat_str(
+            [pl.when(name).then(pl.lit(name)) for name in SIGNALS], separator=" ", ignore_nulls=True
+        ),
+    )
+    return (
+        pl.concat([pseudo_users, bots])
+        .with_columns(pl.col("user_id").cast(pl.String))
+        .sort("user_id")
+    )

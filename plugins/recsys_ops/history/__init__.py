@@ -1,0 +1,1 @@
+"""The history: a Delta table of clean events, and its encoded copy."""

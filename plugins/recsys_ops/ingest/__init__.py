@@ -1,0 +1,1 @@
+"""One day through the cleaning steps into the history."""

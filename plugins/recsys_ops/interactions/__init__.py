@@ -1,0 +1,1 @@
+"""From history events to confidence-weighted user × item matrices."""

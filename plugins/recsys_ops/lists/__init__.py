@@ -1,0 +1,1 @@
+"""Recommendation lists: what goes into them and how they are built."""

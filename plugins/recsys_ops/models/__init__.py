@@ -1,0 +1,1 @@
+"""Model versions: job spec, files and manifest, registry, deployments, verdict."""

@@ -1,0 +1,1 @@
+"""Objects in blob storage, their paths, and temporary folders."""

@@ -1,0 +1,126 @@
+"""Days into the history, and cleaned anew from raw after the contract or a list was mended."""
+
+import time
+from datetime import date, datetime, timedelta
+
+import polars as pl
+import pytest
+from support.delivery import DAY, GOOD, SETTINGS
+
+from recsys_ops.errors import DataError
+from recsys_ops.history.table import current_version, read_events
+from recsys_ops.ingest.clean_day import STEPS, run_step
+from recsys_ops.ingest.commit import commit_run, replay_days
+from recsys_ops.ingest.quarantine import quarantine_summary, rejected_rows
+from recsys_ops.settings import CleaningSettings
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+
+STRICT = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_quarantine_share": 1})
+BEFORE = DAY - timedelta(days=1)
+
+
+def ingested(
+    storage: Storage,
+    run: date,
+    events: dict[str, date],
+    *,
+    lookback: int,
+    settings: CleaningSettings = STRICT,
+) -> None:
+    """The run of a day, which reads events (event id: the day on which it was recorded) through all steps into the history."""
+    good = GOOD | {"event_time": "2026-02-01T11:59:58Z"}
+    rows = [
+        {"row_id": event, "event_id": event}
+        | good
+        | {"recorded_at": datetime.combine(day, GOOD["recorded_at"].timetz())}
+        for event, day in events.items()
+    ]
+    storage.write_parquet(
+        paths.raw(run), pl.DataFrame(rows), {"first_day": str(run - timedelta(days=lookback))}
+    )
+    for step in STEPS:
+        run_step(storage, step, run, settings)
+    commit_run(storage, run, "scheduled")
+
+
+def held(storage: Storage) -> dict[date, list[str]]:
+    rows = read_events(storage, date.min, date.max, version=current_version(storage))
+    return {
+        day[0]: sorted(found["event_id"])
+        for day, found in rows.partition_by("day", as_dict=True).items()
+    }
+
+
+def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the_other_days(
+    storage: Storage,
+) -> None:
+    ingested(storage, BEFORE, {"a": BEFORE}, lookback=0)
+    ingested(storage, DAY, {"a": BEFORE, "late": BEFORE, "b": DAY}, lookback=1)
+    assert held(storage) == {}
+    replayed = replay_days(storage, BEFORE, BEFORE, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "late"]}
+    assert replayed["rows"] == {BEFORE: 2}
+    assert {
+        run: figures["filter_staff"]["rejected"] for run, figures in replayed["runs"].items()
+    } == {DAY: 0}
+    replay_days(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
+
+
+def test_a_replay_takes_a_backfill_that_read_the_day_later_than_the_next_nights(
+    storage: Storage,
+) -> None:
+    ingested(storage, DAY, {"a": BEFORE, "erased": BEFORE, "b": DAY}, lookback=1, settings=SETTINGS)
+    time.sleep(1.1 if storage.root.startswith("abfs") else 0.01)  # Azure's times are whole seconds
+    ingested(storage, BEFORE, {"a": BEFORE, "very late": BEFORE}, lookback=0, settings=SETTINGS)
+    replay_days(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {BEFORE: ["a", "very late"], DAY: ["b"]}
+
+
+def test_a_late_commit_leaves_the_days_that_a_later_run_has_read_since(storage: Storage) -> None:
+    ingested(
+        storage,
+        BEFORE,
+        {"x": BEFORE - timedelta(days=1), "a": BEFORE},
+        lookback=1,
+        settings=SETTINGS,
+    )
+    time.sleep(1.1 if storage.root.startswith("abfs") else 0.01)
+    ingested(storage, DAY, {"a": BEFORE, "late": BEFORE, "b": DAY}, lookback=1, settings=SETTINGS)
+    assert commit_run(storage, BEFORE, "cleared")["days"] == 1
+    assert held(storage) == {BEFORE - timedelta(days=1): ["x"], BEFORE: ["a", "late"], DAY: ["b"]}
+
+
+def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(
+    storage: Storage,
+) -> None:
+    days = [DAY - timedelta(days=ago) for ago in range(15)]
+    lines = {f"{day}-{n}": day for day in days for n in range(3)}
+    for run, first in ((days[3], days[14]), (days[0], days[11])):
+        delivered = {line: day for line, day in lines.items() if first <= day <= run}
+        ingested(storage, run, delivered, lookback=(run - first).days, settings=SETTINGS)
+    assert held(storage) == {day: [f"{day}-{n}" for n in range(3)] for day in days}
+
+
+def test_a_day_whose_raw_rows_are_gone_is_named_and_nothing_is_changed(storage: Storage) -> None:
+    ingested(storage, DAY, {"b": DAY}, lookback=0)
+    with pytest.raises(
+        DataError, match=f"no raw object holds {BEFORE}: .* run recsys_ingest for it instead"
+    ):
+        replay_days(storage, BEFORE, DAY, SETTINGS)
+    assert held(storage) == {}
+
+
+def test_the_summary_of_a_quarantine_counts_reasons_and_shows_a_row_of_each(
+    storage: Storage,
+) -> None:
+    ingested(storage, DAY, {"a": DAY, "b": DAY, "c": DAY}, lookback=0)
+    assert quarantine_summary(storage, DAY).rows() == [
+        ("filter_staff", "staff_account", "user_id", 3, "a", "u1")
+    ]
+    assert rejected_rows(storage, "filter_staff", DAY, "staff_account", 2)["row_id"].to_list() == [
+        "a",
+        "b",
+    ]
+    assert rejected_rows(storage, "filter_staff", DAY, "staff_role", 2).is_empty()

@@ -1,0 +1,312 @@
+"""Training on a machine that is reached by SSH, whatever happens to the connection, the machine and the task."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.compute_server import INSTANCE, PROJECT, ZONE, compute_server
+from support.google_identity import connection
+from support.jobs import DAY
+from support.ssh_machine import Machine
+from support.train_task import Task, Train
+
+from recsys_ops.errors import ModelError, SettingsError, WorkerError
+from recsys_ops.launchers.base import Job
+from recsys_ops.launchers.ssh import Ssh
+from recsys_ops.models.version import verify_version
+from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
+from recsys_ops.settings import load_settings
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+
+SWEEPS = 400
+LONG = {"iterations": SWEEPS, "factors": 4}  # several seconds
+ENDLESS = {"iterations": 10**6, "factors": 4}
+
+
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def sweeps_told(text: str) -> list[int]:
+    return [
+        int(line.split("sweep ")[1].split()[0]) for line in text.splitlines() if " sweep " in line
+    ]
+
+
+def test_a_job_is_done_over_there_and_its_log_comes_back(
+    there: Machine, storage: Storage, make_job, train: Train, caplog
+) -> None:
+    spec = make_job(iterations=5)
+    figures = train()
+    assert figures["worker"] == "ssh"
+    assert figures["version"] == spec.version
+    verify_version(storage, spec.version)
+    assert sweeps_told(caplog.text)[:5] == [1, 2, 3, 4, 5]
+    assert there.workers() == []
+    assert "PRIVATE KEY" not in caplog.text
+
+
+def test_a_log_is_told_once_and_whole_when_the_connection_breaks(
+    there: Machine, make_job, start_task: Callable[[], Task]
+) -> None:
+    make_job(**LONG)
+    task = start_task()
+    until(lambda: len(sweeps_told(task.log)) > 20)
+    there.hang_up()
+    until(lambda: "trying again" in task.log)
+    task.figures()
+    assert sweeps_told(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
+
+
+def test_a_silent_line_is_noticed_and_the_job_goes_on_meanwhile(
+    there: Machine, make_job, start_task, monkeypatch
+) -> None:
+    monkeypatch.setenv("RECSYS_WORKER__SSH__LOST_AFTER_S", "60")
+    make_job(**LONG)
+    task = start_task()
+    until(lambda: len(sweeps_told(task.log)) > 10)
+    there.cut()
+    until(lambda: "does not answer" in task.log)
+    there.mend()
+    task.figures()
+    assert sweeps_told(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
+
+
+def test_a_machine_that_went_down_loses_the_job_and_the_next_try_goes_on_where_it_was(
+    there: Machine, storage: Storage, make_job, start_task, train: Train, caplog
+) -> None:
+    spec = make_job(**LONG)
+    task = start_task()
+    until(lambda: re.search(r"checkpoint phase=fit sweep=\d\d", task.log))
+    there.power_off()
+    task.process.wait(60)
+    assert "WorkerError" in task.log
+    assert "does not answer" in task.log
+    with pytest.raises(WorkerError, match=r"does not answer.* for \d+ s now"):
+        train()
+    there.power_on()
+    train()
+    assert sweeps_told(caplog.text)[0] > 10
+    verify_version(storage, spec.version)
+
+
+def test_a_machine_that_was_restarted_has_lost_the_job(
+    there: Machine, make_job, start_task
+) -> None:
+    make_job(**ENDLESS)
+    task = start_task()
+    until(lambda: len(sweeps_told(task.log)) > 10)
+    there.power_off()
+    there.power_on()
+    task.process.wait(60)
+    assert "has lost the job" in task.log
+
+
+def test_a_killed_task_finds_its_job_again_and_there_is_only_one(
+    there: Machine, make_job, start_task
+) -> None:
+    make_job(**ENDLESS)
+    first = start_task()
+    until(lambda: len(sweeps_told(first.log)) > 10)
+    worker = there.workers()
+    first.process.kill()
+    second = start_task()
+    until(lambda: len(sweeps_told(second.log)) > 10)
+    assert there.workers() == worker
+    assert "runs already on" in second.log
+    second.process.terminate()
+    until(lambda: there.workers() == [])
+
+
+def test_a_job_that_ended_while_nobody_looked_is_not_done_again(
+    there: Machine, storage: Storage, make_job, start_task
+) -> None:
+    spec = make_job(**LONG)
+    first = start_task()
+    until(lambda: len(sweeps_told(first.log)) > 10)
+    first.process.kill()
+    until(lambda: there.workers() == [])
+    second = start_task()
+    assert second.figures()["version"] == spec.version
+    assert sweeps_told(second.log) == []
+    verify_version(storage, spec.version)
+
+
+def test_a_job_whose_matrix_was_built_anew_is_ended_before_the_new_one_starts(
+    there: Machine, storage: Storage, make_job, start_task
+) -> None:
+    make_job(**ENDLESS)
+    first = start_task()
+    until(lambda: len(sweeps_told(first.log)) > 10)
+    old = there.workers()
+    first.process.kill()
+    name = re.search(r"starting job (\S+) on", first.log)[1]
+    spec = make_job(iterations=2)
+
+    class Remembered(dict):
+        """What Airflow keeps of a task between its tries."""
+
+        set = dict.__setitem__
+
+    remembered = Remembered(training_job={"job": name, "launcher": "Ssh", "id": name})
+    figures = TrainOnWorkerOperator(task_id="train").run(
+        DAY, load_settings(), {"task_state_store": remembered}
+    )
+    assert figures["version"] == spec.version
+    assert spec.version in remembered["training_job"]["id"]
+    assert not {*old} & {*there.workers()}
+
+
+def test_a_machine_on_compute_engine_that_was_taken_away_is_started_again(
+    there: Machine, storage: Storage, make_job, train: Train, monkeypatch
+) -> None:
+    spec = make_job(iterations=2)
+    with compute_server() as compute:
+        described = {
+            "project": PROJECT,
+            "zone": ZONE,
+            "instance": INSTANCE,
+            "endpoint": compute.endpoint,
+        }
+        monkeypatch.setenv("RECSYS_WORKER__GCE", json.dumps(described))
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(compute.port))
+        assert train()["version"] == spec.version
+        assert (compute.asked, compute.state) == (["start"], "RUNNING")
+
+
+def test_two_tasks_at_once_share_one_job(there: Machine, make_job, start_task) -> None:
+    make_job(**LONG)
+    tasks = [start_task(), start_task()]
+    for task in tasks:
+        until(lambda task=task: len(sweeps_told(task.log)) > 10)
+    assert len(there.workers()) == 1
+    assert tasks[0].figures() == tasks[1].figures()
+
+
+def test_who_ends_the_task_ends_the_job(there: Machine, make_job, start_task) -> None:
+    make_job(**ENDLESS)
+    task = start_task()
+    until(lambda: len(sweeps_told(task.log)) > 10)
+    task.process.terminate()
+    until(lambda: there.workers() == [], 5)
+    task.process.wait(30)
+    assert "ended by signal 15" in task.log
+
+
+def test_a_worker_killed_over_there_is_reported(there: Machine, make_job, start_task) -> None:
+    make_job(**ENDLESS)
+    task = start_task()
+    until(lambda: len(sweeps_told(task.log)) > 10)
+    os.kill(there.workers()[0], signal.SIGKILL)
+    task.process.wait(30)
+    assert "ended by signal 9, most likely because memory ran out" in task.log
+
+
+def test_a_job_that_takes_too_long_is_ended_over_there(
+    there: Machine, make_job, train: Train, monkeypatch
+) -> None:
+    monkeypatch.setenv("RECSYS_WORKER__TIMEOUT_S", "3")
+    make_job(**ENDLESS)
+    with pytest.raises(ModelError, match="timeout_s = 3"):
+        train()
+    assert there.workers() == []
+
+
+def test_the_workers_own_words_say_why_it_failed(
+    there: Machine, storage: Storage, make_job, train: Train
+) -> None:
+    make_job(iterations=1)
+    storage.put(paths.job(DAY, "train.npz"), b"rubbish")
+    with pytest.raises(ModelError, match=r"train\.npz.*run build_matrix again"):
+        train()
+
+
+def test_a_machine_that_is_another_is_refused(
+    there: Machine, make_job, train: Train, monkeypatch
+) -> None:
+    make_job(iterations=1)
+    other = (there.folder / "key.pub").read_text()
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(host_key=other))
+    with pytest.raises(SettingsError, match="shows another host key"):
+        train()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"no_host_key_check": True}],
+    ids=["by default", "also where the check is switched off"],
+)
+def test_a_machine_whose_key_is_not_known_is_refused(
+    extra, there: Machine, make_job, train: Train, monkeypatch
+) -> None:
+    make_job(iterations=1)
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(host_key=None, **extra))
+    with pytest.raises(SettingsError, match=r"host key of .* is not known"):
+        train()
+
+
+def test_a_key_that_the_machine_does_not_know_is_refused(
+    there: Machine, make_job, train: Train, monkeypatch
+) -> None:
+    make_job(iterations=1)
+    wrong = (there.folder / "host_key").read_text()
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(private_key=wrong))
+    with pytest.raises(
+        SettingsError, match=r"refuses user .*private_key of connection recsys_worker"
+    ) as error:
+        train()
+    assert wrong.splitlines()[1] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [("/usr/bin/python3", "No module named"), ("/nowhere/python", "/nowhere/python")],
+)
+def test_a_machine_without_the_package_says_so(
+    python, why, there: Machine, make_job, train: Train, monkeypatch
+) -> None:
+    make_job(iterations=1)
+    config = there.folder / "sshd_config"
+    config.write_text(config.read_text().replace("PYTHONPATH", "NOT_PYTHONPATH"))
+    there.power_off()
+    there.power_on()
+    monkeypatch.setenv("RECSYS_WORKER__SSH__PYTHON", python)
+    with pytest.raises(SettingsError, match=f"cannot run the worker.*{why}"):
+        train()
+
+
+def test_credentials_reach_the_worker_and_lie_nowhere_else(
+    there: Machine, storage: Storage, make_job
+) -> None:
+    make_job(**ENDLESS)
+    launcher = Ssh(load_settings().worker)
+    job = Job(
+        "recsys-secret",
+        storage.url(paths.job(DAY, "spec.json")),
+        60,
+        {"AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"},
+        lambda: b"",
+    )
+    launcher.start(job)
+    until(there.workers)
+    assert (
+        b"AZURE_STORAGE_ACCOUNT_KEY=c2VjcmV0"
+        in Path(f"/proc/{there.workers()[0]}/environ").read_bytes()
+    )
+    assert there.pids("c2VjcmV0") == []
+    assert not [
+        file
+        for file in there.folder.rglob("*")
+        if file.is_file() and b"c2VjcmV0" in file.read_bytes()
+    ]
+    launcher.cancel(job.name)
+    until(lambda: launcher.status(job.name) == "failed")

@@ -1,0 +1,75 @@
+"""What ``models/live.json`` says after deployments, rollbacks and pins."""
+
+from datetime import date, timedelta
+
+from recsys_ops.models.deployments import (
+    block_versions,
+    champion_deployment,
+    pin_version,
+    read_deployment_state,
+    record_deployment,
+    reference_deployment,
+    release_version,
+    unpin_version,
+)
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+
+DAY = date(2026, 6, 30)
+
+
+def deploy(storage: Storage, *days_ago: int) -> list[str]:
+    """Put a version of each day live, in this order; returns them."""
+    versions = [f"{DAY - timedelta(days=ago):%Y%m%d}-0000000000" for ago in days_ago]
+    for version, ago in zip(versions, days_ago, strict=True):
+        storage.put(paths.model(version, "manifest.json"), b"{}")
+        record_deployment(storage, version, DAY - timedelta(days=ago), "blessed")
+    return versions
+
+
+def test_deployments_blocks_and_pins_leave_each_other_alone(storage: Storage) -> None:
+    assert read_deployment_state(storage) == {"deployments": [], "blocked": {}, "pinned": []}
+    first, second = deploy(storage, 2, 1)
+    pin_version(storage, second)
+    pin_version(storage, first)
+    pin_version(storage, first)
+    block_versions(storage, [second], "rolled back")
+    block_versions(storage, [second], "another reason")
+    record_deployment(storage, first, DAY - timedelta(days=2), "robots", "ann")
+    record_deployment(storage, first, DAY - timedelta(days=2), "again", "bob")
+    live = read_deployment_state(storage)
+    assert [(d["version"], d["reason"], d["by"]) for d in live["deployments"]] == [
+        (first, "blessed", None),
+        (second, "blessed", None),
+        (first, "robots", "ann"),
+    ]
+    assert (live["blocked"], live["pinned"]) == ({second: "rolled back"}, [first, second])
+
+    release_version(storage, second)
+    release_version(storage, second)
+    unpin_version(storage, first)
+    after = read_deployment_state(storage)
+    assert after == {"deployments": live["deployments"], "blocked": {}, "pinned": [second]}
+
+
+def test_after_a_rollback_the_next_day_is_measured_against_what_is_live(storage: Storage) -> None:
+    older, newer = deploy(storage, 2, 1)
+    assert champion_deployment(storage, DAY)["version"] == newer
+    block_versions(storage, [newer], "rolled back")
+    deploy(storage, 2)
+    assert champion_deployment(storage, DAY)["version"] == older
+    assert champion_deployment(storage, DAY - timedelta(days=2)) is None
+
+
+def test_the_reference_is_the_last_that_is_old_enough_still_there_and_was_not_rolled_back_from(
+    storage: Storage,
+) -> None:
+    oldest, old, _ = deploy(storage, 40, 31, 29)
+    assert reference_deployment(storage, DAY)["version"] == old
+    block_versions(storage, [old], "rolled back")
+    assert reference_deployment(storage, DAY)["version"] == oldest
+    storage.delete(paths.model(oldest, "manifest.json"))
+    assert reference_deployment(storage, DAY) is None
+    release_version(storage, old)
+    assert reference_deployment(storage, DAY - timedelta(days=1))["version"] == old
+    assert reference_deployment(storage, DAY - timedelta(days=2)) is None

@@ -1,0 +1,289 @@
+"""The model versions in storage: what is told of them, and which are deleted at the end of a night."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+from support.jobs import DAY, history
+
+from recsys_ops import cli
+from recsys_ops.errors import ModelError
+from recsys_ops.models.deployments import (
+    block_versions,
+    pin_version,
+    read_deployment_state,
+    record_deployment,
+    reference_deployment,
+)
+from recsys_ops.models.registry import (
+    compare_versions,
+    describe_version,
+    existing_versions,
+    expire_versions,
+    list_overlap,
+    load_manifest,
+    read_frame,
+    rollback_targets,
+    version_day,
+)
+from recsys_ops.models.spec import JobSpec
+from recsys_ops.models.verdict import write_verdict
+from recsys_ops.models.version import evaluation_figures
+from recsys_ops.settings import ModelsSettings, load_settings
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+from recsys_ops.worker.job import main
+
+NOW = date(2026, 6, 30)
+EVER = datetime.max.replace(tzinfo=UTC)
+LIMITS = ModelsSettings(keep=2, max_age_days=90)
+
+
+def put(
+    storage: Storage,
+    ago: int,
+    number: int = 0,
+    names: tuple[str, ...] = ("manifest.json", "verdict.json"),
+) -> str:
+    """A version of a day so many days ago, as far as files go."""
+    version = f"{NOW - timedelta(days=ago):%Y%m%d}-{number:010x}"
+    for name in (*names, "factors.npz", "metrics.json"):
+        storage.put(paths.model(version, name), b"{}")
+    return version
+
+
+def deploy(storage: Storage, version: str) -> None:
+    record_deployment(storage, version, version_day(version), "blessed")
+
+
+def test_what_is_both_old_and_not_among_the_newest_goes_and_its_verdict_stays(
+    storage: Storage,
+) -> None:
+    newest, second, gone = put(storage, 91), put(storage, 94), put(storage, 95)
+    unfinished, young = put(storage, 92, names=()), put(storage, 90, names=())
+    assert list(existing_versions(storage)) == [young, newest, unfinished, second, gone]
+    assert expire_versions(storage, NOW - timedelta(days=10), EVER, LIMITS) == 0
+    assert expire_versions(storage, NOW, min(storage.written("models").values()), LIMITS) == 0
+    assert expire_versions(storage, NOW, EVER, LIMITS) == 2
+    assert list(existing_versions(storage)) == [young, newest, second]
+    explained = [
+        paths.model(gone, "metrics.json"),
+        paths.model(gone, "verdict.json"),
+        paths.model(unfinished, "metrics.json"),
+    ]
+    assert {path for path in storage.list("models") if gone in path or unfinished in path} == {
+        *explained
+    }
+    assert expire_versions(storage, NOW, EVER, LIMITS) == 0
+    assert describe_version(storage, gone)["state"] == "expired"
+
+
+def test_what_somebody_may_still_ask_for_never_expires(storage: Storage) -> None:
+    oldest, old, previous, live = (put(storage, ago) for ago in (200, 150, 140, 130))
+    for version in (oldest, old, previous, live):
+        deploy(storage, version)
+    block_versions(storage, [oldest, previous], "rolled back")
+    pinned, champion, reference, learnt = (put(storage, ago) for ago in (190, 189, 188, 187))
+    pin_version(storage, pinned)
+    second, newest = put(storage, 2), put(storage, 1)
+    for day, version, names in (
+        (NOW, "20260630-ffffffffff", {"champion": champion, "reference": reference}),
+        (NOW - timedelta(days=2), second, {"champion": learnt, "reference": None}),
+    ):
+        storage.write_json(paths.job(day, "spec.json"), {"version": version, **names})
+        storage.put(paths.job(day, "train.npz"), b"1")
+    assert expire_versions(storage, NOW, EVER, LIMITS) == 3
+    kept = {newest, second, live, previous, pinned, champion, reference}
+    assert set(existing_versions(storage)) == kept
+
+    deploy(storage, second)
+    deploy(storage, newest)
+    assert reference_deployment(storage, NOW)["version"] == live
+    assert expire_versions(storage, NOW, EVER, LIMITS) == 1
+    assert set(existing_versions(storage)) == kept - {previous}
+
+
+def test_with_a_short_age_the_references_of_the_days_to_come_stay(storage: Storage) -> None:
+    old, reference, coming, _, live = (put(storage, ago) for ago in (50, 40, 20, 19, 0))
+    for version in (old, reference, coming, live):
+        deploy(storage, version)
+    assert expire_versions(storage, NOW, EVER, ModelsSettings(keep=1, max_age_days=5)) == 2
+    assert set(existing_versions(storage)) == {reference, coming, live}
+
+
+def test_a_killed_deletion_leaves_an_unfinished_version_that_goes_the_next_time(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(storage, 1), put(storage, 2)
+    old = put(storage, 100)
+    delete, deleted = storage.delete, []
+
+    def killed(path: str) -> None:
+        if deleted:
+            raise KeyboardInterrupt
+        deleted.append(path)
+        delete(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            expire_versions(storage, NOW, EVER, LIMITS)
+    assert deleted == [paths.model(old, "manifest.json")]
+    assert describe_version(storage, old)["state"] == "unfinished"
+    assert expire_versions(storage, NOW, EVER, LIMITS) == 1
+    assert old not in existing_versions(storage)
+
+
+def test_overlap_is_the_share_of_the_longer_list_by_user() -> None:
+    one = pl.DataFrame({"user_id": ["ann", "bob", "cleo"], "items": [["a", "b"], ["a"], ["x"]]})
+    other = pl.DataFrame(
+        {"user_id": ["bob", "ann", "dave"], "items": [["b", "c", "a", "d"], ["b", "a"], ["x"]]}
+    )
+    assert list_overlap(one, other).sort().to_list() == [0.25, 1.0]
+    assert len(list_overlap(one, other.clear())) == 0
+
+
+@pytest.fixture
+def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]:
+    """A version that was live and the one after it, which is blessed and live."""
+    made, champion = [], None
+    for ago, factors in ((1, 8), (0, 16)):
+        day = DAY - timedelta(days=ago)
+        spec = make_job(history(last=day), day, champion, iterations=2, factors=factors)
+        assert main(storage.url(paths.job(day, "spec.json"))) == 0
+        storage.write_json(
+            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec, 10)
+        )
+        rule = {
+            "name": "champion",
+            "value": 0.01,
+            "threshold": -0.05,
+            "passed": True,
+            "sentence": "NDCG@20 +1.0 %",
+        }
+        verdict = {
+            "blessed": True,
+            "summary": "blessed: NDCG@20 +1.0 %",
+            "rules": [rule],
+            "forced": None,
+        }
+        write_verdict(storage, spec.version, verdict)
+        record_deployment(storage, spec.version, day, "blessed: NDCG@20 +1.0 %")
+        made.append(champion := spec.version)
+    return made[0], made[1]
+
+
+@pytest.fixture
+def models(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """``recsys_ops models …``: what it prints, or its error."""
+    monkeypatch.setattr(cli, "_storage", lambda settings: storage)
+    load_settings.cache_clear()
+
+    def call(*words: str) -> str:
+        code = cli.main(["models", *words])
+        out, err = capsys.readouterr()
+        assert (code == 0) == (err == "")
+        return out or err
+
+    return call
+
+
+def test_a_person_sees_what_is_live_what_a_version_is_and_what_differs(
+    storage: Storage, two: tuple[str, str], models: Callable[..., str]
+) -> None:
+    old, new = two
+    storage.put(paths.model("20260311-ffffffffff", "factors.npz"), b"half")
+    models("pin", old)
+    lines = models("list").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["20260311-ffffffffff", new, old]
+    assert ["blessed" in line for line in lines[1:]] == [False, True, True]
+    assert "unfinished" in lines[1]
+    assert lines[2].endswith("live")
+    assert lines[3].endswith("previous, pinned")
+    rows = json.loads(models("list", "--json", "--last", "2"))[1:]
+    metrics = storage.read_json(paths.model(new, "metrics.json"))
+    assert [(row["version"], row["started_from"], row["is"]) for row in rows] == [
+        (new, None, ["live"])
+    ]
+    assert (rows[0]["ndcg"], rows[0]["champion_ndcg"]) == (
+        metrics["challenger"]["ndcg@20"],
+        metrics["champion"]["ndcg@20"],
+    )
+    assert rows[0]["bytes"] > 1000
+
+    shown = models("show", new)
+    assert shown.startswith(
+        f"{new}: finished, live\nlearnt from 2026-02-09 … 2026-03-10, history version 7: 400 users, 160 items"
+    )
+    assert f"champion {old}, started from nothing" in shown
+    assert "NDCG@20 +1.0 %" in shown
+    assert "live by a night: blessed" in shown
+    header = next(line for line in shown.splitlines() if line.startswith("metric"))
+    assert header.split() == ["metric", "challenger", "champion", "popularity"]
+    assert json.loads(models("show", new, "--json"))["manifest"]["spec"]["champion"] == old
+
+    diff = models("diff", old, new)
+    told = {line.split()[0]: line.split()[1:] for line in diff.splitlines()[1:] if line}
+    assert told["training.factors"] == ["8", "16"]
+    assert told["day"] == ["2026-03-09", "2026-03-10"]
+    assert "training.regularization" not in told
+    assert "ndcg@20" in told
+    lists = [
+        read_frame(storage, load_manifest(storage, version), "recommendations") for version in two
+    ]
+    theirs = dict(lists[1].select("user_id", "items").iter_rows())
+    shares = [len({*items} & {*theirs[user]}) / max(len(items), len(theirs[user])) for user, items in
+              lists[0].select("user_id", "items").iter_rows() if user in theirs]  # fmt: skip
+    assert diff.splitlines()[-1].startswith(
+        f"{len(shares):,} users have a list in both, who share {sum(shares) / len(shares):.1%}"
+    )
+
+
+def test_a_wrong_version_is_told_what_there_is(
+    storage: Storage, two: tuple[str, str], models: Callable[..., str]
+) -> None:
+    old, new = two
+    for words in (("show", "v9"), ("diff", old, "v9"), ("pin", "v9")):
+        assert (
+            models(*words) == f"ModelError: there is no model version v9; there are {new}, {old}\n"
+        )
+    assert models("unpin", old) == f"ModelError: {old} is not pinned; pinned are none\n"
+    block_versions(storage, [new], f"rolled back to {old}: robots")
+    assert models("release", old) == f"ModelError: {old} is not blocked; blocked are {new}\n"
+    assert f"blocked: rolled back to {old}: robots" in models("show", new)
+    assert models("release", new).startswith(f"{new} may go live again")
+    assert read_deployment_state(storage)["blocked"] == {}
+    models("pin", old)
+    assert read_deployment_state(storage)["pinned"] == [old]
+    models("unpin", old)
+    assert read_deployment_state(storage)["pinned"] == []
+
+
+def test_a_version_can_be_rolled_back_to_when_it_is_finished_and_blessed_or_forced(
+    storage: Storage, two: tuple[str, str]
+) -> None:
+    old, new = two
+    assert rollback_targets(storage) == [old]
+    record_deployment(storage, old, DAY - timedelta(days=1), "rolled back")
+    verdict = storage.read_json(paths.model(new, "verdict.json"))
+    for blessed, forced, offered in (
+        (False, None, []),
+        (False, {"by": "ann", "reason": "sale"}, [new]),
+        (True, None, [new]),
+    ):
+        write_verdict(storage, new, verdict | {"blessed": blessed, "forced": forced})
+        assert rollback_targets(storage) == offered
+    storage.delete(paths.model(new, "manifest.json"))
+    assert rollback_targets(storage) == []
+
+
+def test_two_versions_are_compared_only_when_both_are_whole(
+    storage: Storage, two: tuple[str, str]
+) -> None:
+    storage.delete(paths.model(two[0], "manifest.json"))
+    with pytest.raises(ModelError, match="no finished model version"):
+        compare_versions(storage, *two)

@@ -1,0 +1,41 @@
+"""Rows on the local disk do not outlive their process for longer than until the next one."""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from recsys_ops.storage.scratch import scratch
+
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def write_and_die(temporary: Path) -> None:
+    tempfile.tempdir = str(temporary)
+    with scratch() as folder:
+        (folder / "rows.parquet").write_bytes(b"personal")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_goes_at_the_next_use_and_what_others_use_or_own_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = PROCESSES.Process(target=write_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    (left,) = tmp_path.glob("*/rows.parquet")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others, new = tmp_path / "recsys-else", tmp_path / "recsys-rows-new"
+    for folder in (others, new):
+        folder.mkdir()
+    (others / "file").touch()
+    with scratch() as first:
+        (first / "rows.parquet").touch()
+        with scratch() as second:
+            assert not left.parent.exists()
+            assert sorted(tmp_path.iterdir()) == sorted([first, second, others, new])
+        assert [*first.iterdir()] == [first / "rows.parquet"]
+    assert sorted(tmp_path.iterdir()) == [others, new]

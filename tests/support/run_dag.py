@@ -1,0 +1,66 @@
+"""Runs ``recsys_retrain`` by Airflow's ``dag.test``, one run for each line of standard input, in which only the machine is real.
+
+A line is JSON: ``broken``, tasks that fail, and ``retries``. Before the first run a line says who comes before the gate; after
+each run one says the tasks' states, the run's, and whether each try at ``train`` found the machine up.
+"""
+
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.db import initdb
+
+from recsys_ops.errors import DataError, WorkerError
+from recsys_ops.launchers.gce import start_machine
+from recsys_ops.operators.base import DayOperator
+
+
+def main() -> None:
+    say = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # Airflow's log
+    initdb()
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(
+        min(seconds, 0.2)
+    )  # dag.test waits a second for each task that only inherits a failure
+    dag = DagBag("dags").dags["recsys_retrain"]
+    print(json.dumps(sorted(dag.get_task("gate").get_flat_relative_ids(upstream=True))), file=say)
+    plan = SimpleNamespace(broken=[], found_up=[])
+
+    def run(self, day, settings, context):
+        if self.task_id == "train":
+            plan.found_up.append(
+                start_machine(settings.worker.gce, settings.worker.google_conn_id)[
+                    "already_running"
+                ]
+            )
+        if self.task_id in plan.broken:
+            raise (WorkerError if self.task_id == "train" else DataError)(
+                f"{self.task_id} is broken"
+            )
+        return {}
+
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)
+        if task.task_id not in ("start_machine", "stop_machine"):
+            assert isinstance(task, DayOperator)
+            type(task).run = run
+    for line in sys.stdin:
+        order = json.loads(line)
+        plan.broken, plan.found_up = order["broken"], []
+        for task in dag.tasks:
+            task.retries = order["retries"]
+        done = dag.test(logical_date=None, run_conf={"day": "2026-05-01"})
+        states = {task.task_id: str(task.state) for task in done.get_task_instances()}
+        print(
+            json.dumps({"states": states, "run": str(done.state), "found_up": plan.found_up}),
+            file=say,
+        )
+
+
+if __name__ == "__main__":
+    main()

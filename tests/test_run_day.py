@@ -1,0 +1,52 @@
+"""The one rule by which every run knows its day."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from recsys_ops.errors import SettingsError
+from recsys_ops.run_day import check_day_is_over, first_day, run_day
+
+NOW = datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC)
+
+
+def run(
+    logical_date: datetime | None = None, run_type: str = "manual", run_id: str = "manual__x"
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        logical_date=logical_date, run_after=NOW, run_type=run_type, run_id=run_id
+    )
+
+
+@pytest.mark.parametrize(
+    "dag_run",
+    [
+        run(datetime(2026, 3, 1, 2, tzinfo=UTC), "scheduled"),
+        run(datetime(2026, 3, 1, 2, tzinfo=UTC), "backfill"),
+        run(NOW, "manual"),
+        run(None, "asset_triggered"),
+        run(datetime(2026, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=-1)))),
+    ],
+    ids=["scheduled", "backfill", "UI", "without a date", "another zone"],
+)
+def test_every_kind_of_run_is_about_the_last_complete_utc_day(dag_run: SimpleNamespace) -> None:
+    assert run_day(dag_run, {}) == date(2026, 2, 28)
+
+
+def test_the_form_asks_for_another_day() -> None:
+    assert run_day(run(), {"day": "2025-12-31"}) == date(2025, 12, 31)
+
+
+def test_a_day_that_is_not_over_is_refused() -> None:
+    with pytest.raises(SettingsError, match="2026-03-01 is not over yet"):
+        check_day_is_over(date(2026, 3, 1), run())
+    check_day_is_over(date(2026, 2, 28), run())
+
+
+def test_a_run_reads_the_lookback_a_backfill_only_its_own_day_and_the_form_wins() -> None:
+    day = date(2026, 2, 28)
+    assert first_day(run(), {}, 3) == day - timedelta(days=3)
+    assert first_day(run(run_type="backfill"), {}, 3) == day
+    assert first_day(run(), {"lookback_days": 0}, 3) == day
+    assert first_day(run(run_type="backfill"), {"lookback_days": 30}, 3) == day - timedelta(days=30)

@@ -91,7 +91,7 @@ def served(target: str, redis_port: int, folder: Path) -> Iterator[tuple[int, in
     ]
     with subprocess.Popen(
         [sys.executable, "-m", "uvicorn", target, *flags], env=environment
-    ) as process:  # noqa: S603
+    ) as process:
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.1)

@@ -32,7 +32,7 @@ class Ranked:
 
     def recommend(
         self, users: NDArray[np.int32], _seen: object, N: int
-    ) -> tuple[NDArray[np.int32], None]:  # noqa: N803
+    ) -> tuple[NDArray[np.int32], None]:
         return self.lists[users, :N], None
 
 

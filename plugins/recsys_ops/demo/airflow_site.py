@@ -178,7 +178,7 @@ def standalone(env: Mapping[str, str]) -> Iterator[Airflow]:
         command = [sys.executable, "-m", "airflow", "standalone"]
         process = subprocess.Popen(
             command, env=dict(env), stdout=log, stderr=log, cwd=home, start_new_session=True
-        )  # noqa: S603
+        )
     try:
         airflow = Airflow(env)
         airflow.wait_until_ready()

@@ -68,5 +68,5 @@ def _upsert(cursor: psycopg.Cursor, table: str, key: str, frame: pl.DataFrame) -
     _copy(cursor, "incoming", frame)
     cursor.execute(
         f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT ({key}) DO UPDATE SET {changes}"
-    )  # noqa: S608
+    )
     cursor.execute("DROP TABLE incoming")

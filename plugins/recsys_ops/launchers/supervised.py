@@ -148,7 +148,7 @@ class Local(SupervisedLauncher):
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe
-        )  # noqa: S603
+        )
         assert process.stdin and process.stdout and process.stderr
         with process:
             process.stdin.write(stdin)

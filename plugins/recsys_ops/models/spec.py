@@ -16,8 +16,8 @@ from scipy import sparse
 
 import recsys_ops
 from recsys_ops.errors import ModelError
-from recsys_ops.interactions.matrix import Interactions
 from recsys_ops.interactions.day_profile import DayProfile
+from recsys_ops.interactions.matrix import Interactions
 from recsys_ops.lists.bought_together import Baskets
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.settings import (

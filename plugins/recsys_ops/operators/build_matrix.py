@@ -26,8 +26,8 @@ class BuildMatrixOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.history.table import current_version
-        from recsys_ops.interactions.matrix import build_interactions, first_window_day
         from recsys_ops.interactions.day_profile import profile_day
+        from recsys_ops.interactions.matrix import build_interactions, first_window_day
         from recsys_ops.models.deployments import champion_deployment, reference_deployment
         from recsys_ops.models.spec import write_job
         from recsys_ops.source.catalogue import eligible_items

@@ -111,8 +111,8 @@ class TrialOperator(TrainOnWorkerOperator):
         """NDCG of the trial on a day, from its job in the trial's own corner of the storage."""
         from scipy import sparse
 
-        from recsys_ops.interactions.matrix import build_interactions, first_window_day
         from recsys_ops.interactions.day_profile import profile_day
+        from recsys_ops.interactions.matrix import build_interactions, first_window_day
         from recsys_ops.models.spec import RESULT, write_job
         from recsys_ops.operators.build_matrix import read_window
         from recsys_ops.tuning.study import applied

@@ -222,7 +222,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
         driver: Any = connection.connection.driver_connection
         described = driver.execute(
             f"SELECT * FROM (\n{render_sql(sql, _NOTHING)}\n) AS delivered LIMIT 0"
-        ).description  # noqa: S608
+        ).description
         password = {"password": driver.info.password} if driver.info.password else {}
         conninfo = psycopg.conninfo.make_conninfo(**driver.info.get_parameters(), **password)
     columns = _columns(described)
@@ -234,7 +234,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
                 cursor.execute(statement)
             cursor.execute(
                 f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"
-            )  # noqa: S608
+            )
             reader = cursor._results.reader  # the public one's errors lack the SQLSTATE
             yield reader.schema.empty_table()
             for batch in reader:

@@ -88,7 +88,7 @@ def _sqlite(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> li
     sizes = {
         table: connection.execute(sa.text(f'SELECT max(rowid) FROM "{table}"')).scalar()
         for table in tables
-    }  # noqa: S608
+    }
     return [_scan(table, rows) for table, rows in sizes.items() if rows and rows > LARGE]
 
 

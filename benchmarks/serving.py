@@ -2,7 +2,7 @@
 
 A list is 20 items of a shop of 90,000. The rival is a pipeline of redis-py's ``SET recs:<user> <JSON>``, 10,000 at a time; the
 floor is ``redis-cli --pipe`` with the bytes that we send, already built. All talk to one Redis on this machine, the system's
-(`redis-server`) if it is installed, in one run: once as it comes and once as docs/serving.md advises (``compact``), with four
+(`redis-server`) if it is installed, in one run: once as it comes and once as docs/reference/redis-layout.md advises (``compact``), with four
 times as many buckets. Reads alternate between the layouts. While a version is published two processes read; *worst* is the
 longest that one of them waited.
 

@@ -1,4 +1,4 @@
-"""The readers of docs/serving.md, as they stand there, on what we publish."""
+"""The readers of docs/reference/redis-layout.md, as they stand there, on what we publish."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from recsys_ops.serving.layout import Lists
 from recsys_ops.serving.publish import publish
 from recsys_ops.settings import ServingSettings
 
-PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "redis-layout.md"
 HERE = Path(__file__).with_name("reader")
 USERS = {"ann": ["a", "b"], "Zoë 😀": ["c,d", "100%", "%2C"], "_popular": ["e"], "__x": ["Ünïcode"]}
 EXPECTED = [[items, "v1"] for items in USERS.values()] + [[["v1-top"], "v1"]]

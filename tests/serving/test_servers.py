@@ -226,7 +226,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# what docs/serving.md says
+# what docs/reference/redis-layout.md says
 RULES = {
     "publisher": "~recsys:* +hset +hget +hmget +hlen +exists +unlink +rename +eval +info +ping",
     "shop": "~recsys:* +hmget +ping",

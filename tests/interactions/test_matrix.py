@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsys_ops.errors import DataError
-from recsys_ops.interactions.matrix import Interactions, build_interactions, first_window_day
+from recsys_ops.interactions.matrix import Interactions, build_interactions
+from recsys_ops.interactions.window import first_window_day
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings
 
 DAY = date(2026, 3, 10)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_ops.errors import DataError
+from recsys_ops.interactions.window import first_window_day
 from recsys_ops.jit import jit
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType
 
@@ -37,11 +38,6 @@ class Interactions:
     full: sparse.csr_matrix
     holdout: sparse.csr_matrix
     buyers: NDArray[np.bool_]
-
-
-def first_window_day(day: date, confidence: ConfidenceSettings) -> date:
-    """The first of the ``window_days`` days that end with `day`."""
-    return day - timedelta(days=confidence.window_days - 1)
 
 
 def build_interactions(

@@ -1,7 +1,6 @@
 """The window of history as confidence matrices, and the job that the worker will run on them."""
 
 import logging
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
     from airflow.sdk import Context
 
+    from recsys_ops.interactions.window import Window
     from recsys_ops.lists.inputs import ListInputs
     from recsys_ops.storage.objects import Storage
 
@@ -27,7 +27,8 @@ class BuildMatrixOperator(DayOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.history.table import current_version
         from recsys_ops.interactions.day_profile import profile_day
-        from recsys_ops.interactions.matrix import build_interactions, first_window_day
+        from recsys_ops.interactions.matrix import build_interactions
+        from recsys_ops.interactions.window import first_window_day
         from recsys_ops.models.deployments import champion_deployment, reference_deployment
         from recsys_ops.models.spec import write_job
         from recsys_ops.source.catalogue import eligible_items
@@ -41,8 +42,8 @@ class BuildMatrixOperator(DayOperator):
         window = read_window(
             store, day, settings.confidence, settings.cleaning.bots.window, version
         )
-        store.write_parquet(paths.quarantine(self.name, day), window.left_out)
-        events, people = window.events, window.people
+        store.write_parquet(paths.quarantine(self.name, day), window.slow_bots)
+        events, people = window.events, window.human_events
         interactions = build_interactions(people, day, settings.confidence, settings.evaluation)
         shop = _shop(people, products, eligible, interactions.items, day, settings.lists)
         # by the other protocols a model of an earlier run has learnt what is held out
@@ -75,7 +76,7 @@ class BuildMatrixOperator(DayOperator):
             "events": events.height,
             "first_day": str(events["day"].min()),
             "events_left_out": events.height - people.height,
-            "users_left_out": dict(window.left_out["reason"].value_counts(sort=True).iter_rows()),
+            "users_left_out": dict(window.slow_bots["reason"].value_counts(sort=True).iter_rows()),
             "users": interactions.full.shape[0],
             "items": interactions.full.shape[1],
             "cells": interactions.full.nnz,
@@ -91,35 +92,21 @@ class BuildMatrixOperator(DayOperator):
         }
 
 
-@dataclass(frozen=True)
-class Window:
-    """events : the history's rows of a window · people : those without slow robots' · left_out : these, with the reason"""
-
-    events: "pl.DataFrame"
-    people: "pl.DataFrame"
-    left_out: "pl.DataFrame"
-
-
 def read_window(
     store: "Storage",
     day: date,
     confidence: ConfidenceSettings,
     bots: WindowBotSettings,
     history_version: int,
-) -> Window:
+) -> "Window":
     """The window that ends with `day`, as of a version of the history."""
-    from recsys_ops.cleaning.slow_bots import find_slow_bots
     from recsys_ops.history.encoded import read_encoded_events
-    from recsys_ops.interactions.matrix import first_window_day
+    from recsys_ops.interactions.window import first_window_day, without_slow_bots
 
     events = read_encoded_events(
         store, first_window_day(day, confidence), day, version=history_version
     )
-    left_out = find_slow_bots(events, bots)
-    people = events.filter(
-        ~events["user_id"].is_in(left_out["user_id"].cast(events["user_id"].dtype).implode())
-    )
-    return Window(events, people, left_out)
+    return without_slow_bots(events, bots)
 
 
 def _shop(

@@ -112,7 +112,8 @@ class TrialOperator(TrainOnWorkerOperator):
         from scipy import sparse
 
         from recsys_ops.interactions.day_profile import profile_day
-        from recsys_ops.interactions.matrix import build_interactions, first_window_day
+        from recsys_ops.interactions.matrix import build_interactions
+        from recsys_ops.interactions.window import first_window_day
         from recsys_ops.models.spec import RESULT, write_job
         from recsys_ops.operators.build_matrix import read_window
         from recsys_ops.tuning.study import applied
@@ -129,7 +130,7 @@ class TrialOperator(TrainOnWorkerOperator):
             window = read_window(
                 store, held_out, confidence, settings.cleaning.bots.window, study.history_version
             )
-            interactions = build_interactions(window.people, held_out, confidence, plan.evaluation)
+            interactions = build_interactions(window.human_events, held_out, confidence, plan.evaluation)
             write_job(
                 own,
                 held_out,

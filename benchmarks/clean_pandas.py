@@ -23,7 +23,7 @@ import pyarrow.parquet  # noqa: F401 - pandas would import it while it is timed
 
 from recsys_ops.cleaning import crawlers
 from recsys_ops.cleaning.align import MAX_ITEMS
-from recsys_ops.cleaning.bots import CONVERSIONS, USERS_A_DAY, VISIT_GAP
+from recsys_ops.cleaning.bots import CONVERSIONS, PSEUDO_USER_EVENTS, USERS_A_DAY, VISIT_GAP
 from recsys_ops.cleaning.contract import (
     Contract,
     DecimalRule,
@@ -326,22 +326,20 @@ def filter_bots(events: pd.DataFrame, settings: BotSettings) -> tuple[pd.DataFra
     share = user_days["size"] / user_days.groupby(day)["size"].transform("sum")
     pseudo = user_days.index[
         (share >= settings.pseudo_user_share)
-        & (user_days["size"] >= settings.pseudo_user_events)
+        & (user_days["size"] >= PSEUDO_USER_EVENTS)
         & (user_days.groupby(day)["size"].transform("size") >= USERS_A_DAY)
     ]
     suspects = user_days.index[
         (user_days["size"] >= settings.min_events) & ~user_days["any"]
     ].difference(pseudo)
     lines = events.loc[ids.isin(suspects), ["event_time", "item_id", "event_type"]].assign(id=ids)
-    signs = _signs(lines, settings)[[name for name in SIGNALS if name not in settings.shadow]]
+    signs = _signs(lines, settings)
     bots = signs[signs.sum(axis=1) >= settings.min_signals]
     said = bots.apply(lambda row: " ".join(row.index[row]), axis=1).astype(object)
-    reason = pd.Series("bot", said.index)
-    if "pseudo_user" not in settings.shadow:
-        reason = pd.concat([reason, pd.Series("pseudo_user", pseudo)])
-        said = pd.concat(
-            [said, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")]
-        )
+    reason = pd.concat([pd.Series("bot", said.index), pd.Series("pseudo_user", pseudo)])
+    said = pd.concat(
+        [said, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")]
+    )
     robots = ids.isin(reason.index)
     return events[~robots], events[robots].assign(
         reason=ids.map(reason), column=None, value=ids.map(said)

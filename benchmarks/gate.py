@@ -231,7 +231,6 @@ def night(
     figures = compare_models(
         replace(lists, served=again),
         k=evaluation.cutoffs,
-        draws=gate.bootstrap_draws,
         seed=training.seed,
     )
     verdict = decide(

@@ -57,7 +57,6 @@ with DAG(
             ask = AskOperator(task_id="ask", batch=batch)
             trial = TrialOperator.partial(
                 task_id="trial",
-                pool=tuning.pool,
                 max_active_tis_per_dag=tuning.parallel_trials,
                 map_index_template="{{ task.title }}",
                 execution_timeout=timedelta(hours=5),

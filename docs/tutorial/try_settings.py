@@ -65,8 +65,7 @@ def score(
     lists = evaluation_lists(
         data.train, data.holdout, fitted, None, max(evaluation.cutoffs), exclude_seen
     )
-    draws = settings.gate.bootstrap_draws
-    return compare_models(lists, k=evaluation.cutoffs, draws=draws, seed=training.seed)
+    return compare_models(lists, k=evaluation.cutoffs, seed=training.seed)
 
 
 if __name__ == "__main__":

@@ -81,9 +81,6 @@ class CrawlerSettings(Section):
     allow: tuple[Pattern, ...] = ()
 
 
-BotSignal = Literal["rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions"]
-
-
 class WindowBotSettings(Section):
     min_days: Annotated[int, Field(ge=2)] = 14
     min_events: Positive = 500
@@ -104,8 +101,6 @@ class BotSettings(Section):
     max_gap_spread: Annotated[float, Field(gt=0)] = 0.6
     min_signals: Annotated[int, Field(ge=1, le=6)] = 2
     pseudo_user_share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    pseudo_user_events: Positive = 500
-    shadow: tuple[BotSignal | Literal["pseudo_user"], ...] = ()
     window: WindowBotSettings = WindowBotSettings()
 
 
@@ -181,7 +176,7 @@ class TrainingSettings(Section):
     regularization: Annotated[float, Field(gt=0)] = 0.1
     regularization_exponent: Share = 1.0
     max_gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
 
     @model_validator(mode="after")
     def _implicit_treats_rows_alike(self) -> Self:
@@ -241,7 +236,6 @@ class EvaluationSettings(Section):
     exclude_seen: bool = True
     protocol: Literal["next_day", "random", "leave_last_out"] = "next_day"
     random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    seed: int = 1
 
 
 AtLeastOne = Annotated[float, Field(ge=1)]
@@ -251,7 +245,6 @@ class GateSettings(Section):
     max_drop: Share = 0.05
     max_drop_reference: Share = 0.08
     min_users: Positive = 50
-    bootstrap_draws: Positive = 1000
     min_overlap: Share = 0.4
     max_refit_change: AtLeastOne = 2.0
     max_day_change: AtLeastOne = 3.0
@@ -301,8 +294,6 @@ class TuningSettings(Section):
     batches: Positive = 4
     batch_size: Positive = 3
     parallel_trials: Positive = 1
-    pool: str = "default_pool"
-    seed: Annotated[int, Field(ge=0)] = 1
     # what is given is merged into a default: with another one no name could be left out
     search: dict[SearchedName, SearchRange] = {}
 
@@ -317,7 +308,6 @@ class BoughtTogetherSettings(Section):
 
     events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase",)
     session_hours: Positive = 12
-    max_items: Annotated[int, Field(ge=2)] = 200
     min_support: Positive = 3
     half_life_days: Annotated[float, Field(gt=0)] | None = 90
     rank_by: Literal["weight", "lift"] = "weight"

@@ -132,8 +132,11 @@ def test_one_sign_alone_makes_no_robot_but_is_counted() -> None:
     assert cleaned.notes["signs"] == counts
 
 
-def test_day_is_judged_alike_whatever_other_days_are_read_with_it() -> None:
-    settings = BotSettings(pseudo_user_events=100)
+def test_day_is_judged_alike_whatever_other_days_are_read_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recsys_ops.cleaning.bots.PSEUDO_USER_EVENTS", 100)
+    settings = BotSettings()
     rng = np.random.default_rng(5)
     rows = [
         *visits("robot at night", [*REGULAR, *(86_340 + s for s in REGULAR)]),
@@ -193,24 +196,13 @@ def test_in_a_shop_with_few_customers_nobody_is_a_pseudo_user() -> None:
     assert rejected(frame(*rows), BotSettings()).is_empty()
 
 
-def test_sign_in_shadow_is_counted_and_rejects_nobody() -> None:
-    rows = frame(*visits("r", REGULAR), *shared_id("0", 25))
-    cleaned = filter_bots(rows.lazy(), BotSettings(shadow=("regular_gaps", "pseudo_user")))
-    assert cleaned.rejected.collect().is_empty()
-    assert cleaned.notes["bot_days"] == 0
-    assert cleaned.notes["bot_days_in_shadow"] == 1
-    assert cleaned.notes["pseudo_user_days"] == 1
-
-
-def test_robot_with_a_large_share_is_still_a_robot_where_pseudo_users_are_in_shadow() -> None:
+def test_a_robot_with_a_large_share_is_a_pseudo_user() -> None:
     rows = frame(
         *visits("r", [i * 20.0 for i in range(600)]), *shared_id("u60", 2), *shared_id("u61", 2)
     )
-    for shadow, reason in (((), "pseudo_user"), (("pseudo_user",), "bot")):
-        assert (
-            rejected(rows, BotSettings(pseudo_user_share=0.1, shadow=shadow))["reason"].to_list()
-            == [reason] * 600
-        )
+    for share, reason in ((0.1, "pseudo_user"), (1.0, "bot")):
+        found = rejected(rows, BotSettings(pseudo_user_share=share))
+        assert found["reason"].to_list() == [reason] * 600
 
 
 def test_order_of_rows_changes_nothing_but_their_order() -> None:

@@ -31,7 +31,7 @@ def evaluation(users: int, champion: bool = True) -> Evaluation:
 
 
 def figures(found: Evaluation) -> dict:
-    return compare_models(found, k=(1, 2), draws=200, seed=1)
+    return compare_models(found, k=(1, 2), seed=1)
 
 
 def test_the_models_are_scored_on_the_same_users():

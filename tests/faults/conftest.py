@@ -60,7 +60,6 @@ def settings(shop_url: sa.URL, redis_url: str) -> dict[str, str]:
         "RECSYS_EVALUATION__EVENTS": json.dumps(["view", "cart", "purchase"]),
         "RECSYS_GATE__MAX_DROP": "1",
         "RECSYS_GATE__MIN_USERS": "10",
-        "RECSYS_GATE__BOOTSTRAP_DRAWS": "200",
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
         "RECSYS_SERVING__BUCKETS": str(BUCKETS),
     }

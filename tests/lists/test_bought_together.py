@@ -130,16 +130,17 @@ def test_only_the_events_that_count_make_baskets() -> None:
 
 
 def test_large_baskets_and_those_of_one_item_teach_nothing(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
+    monkeypatch.setattr("recsys_ops.lists.bought_together.MAX_BASKET_ITEMS", 2)
     events = bought(
         *basket("a", "cup lid pan"), *basket("b", "cup lid lid"), *basket("c", "cup cup")
     )
-    assert listed(events, max_items=2) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
+    assert listed(events) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
     assert "baskets=1 of 8 events; 1 were left out for more than 2 items" in caplog.text
     # the size is that of the order, whatever of it the model knows
-    assert listed(events, items=ITEMS[:2], max_items=2) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
+    assert listed(events, items=ITEMS[:2]) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
 
 
 def test_what_is_not_eligible_is_in_no_list_but_has_one() -> None:

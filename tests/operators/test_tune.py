@@ -265,7 +265,7 @@ def test_other_settings_begin_the_study_anew_and_older_trials_are_deleted(
         store.write_json(paths.study(day, "proposal.json"), {})
     ask(1)
     store.write_json(paths.study(DAY, "proposal.json"), {})
-    monkeypatch.setenv("RECSYS_TUNING__SEED", "9")
+    monkeypatch.setenv("RECSYS_TRAINING__SEED", "9")
     load_settings.cache_clear()
     ask(1)
     assert store.list("tuning") == [

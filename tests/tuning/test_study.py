@@ -25,11 +25,10 @@ SEARCH = {
 def study(**changes: Any) -> Study:
     plan = Plan(
         days=(date(2026, 3, 2), date(2026, 3, 1)),
-        training=TrainingSettings(),
+        training=TrainingSettings(seed=7),
         confidence=ConfidenceSettings(),
         evaluation=EvaluationSettings(),
         search=SEARCH,
-        seed=7,
     )
     return Study(plan=plan.model_copy(update=changes), history_version=3)
 
@@ -68,7 +67,10 @@ def test_the_same_record_is_asked_on_with_the_same_trials_also_when_it_was_read_
     second = ask(told_once, 2, 3)
     assert ask(read_again, 2, 3) == second
     assert ask(second, 2, 3) == second
-    assert ask(study(seed=8), 1, 3).trials[1:] != ask(study(), 1, 3).trials[1:]
+    assert (
+        ask(study(training=TrainingSettings(seed=8)), 1, 3).trials[1:]
+        != ask(study(), 1, 3).trials[1:]
+    )
 
 
 def test_the_search_goes_where_the_trials_before_were_good():

@@ -45,7 +45,7 @@ LISTS = ("recommendations", "similar", "bought_together", "popular", "categories
 def test_the_defaults_beat_popularity_on_planted_tastes(storage: Storage, make_job: MakeJob):
     spec = make_job()
     assert main(spec_url(storage)) == 0
-    figures = evaluation_figures(storage, spec, draws=500)
+    figures = evaluation_figures(storage, spec)
     assert result(storage)["metrics"] == {
         name: figures[name] for name in ("challenger", "popularity")
     }
@@ -308,7 +308,7 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
         pl.concat([events, newcomer]), champion=first.version, reference=first.version
     )
     assert main(spec_url(storage)) == 0
-    figures = evaluation_figures(storage, second, draws=200)
+    figures = evaluation_figures(storage, second)
     assert figures["champion_version"] == first.version
     assert figures["reference"] == figures["champion"]
     assert figures["reference_version"] == first.version
@@ -388,9 +388,7 @@ def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(
 ):
     spec = make_job(history().filter(pl.col("day") < DAY), iterations=1)
     assert main(spec_url(storage)) == 0
-    verdict = decide(
-        evaluation_figures(storage, spec, draws=100), GateSettings(allow_first_deployment=True)
-    )
+    verdict = decide(evaluation_figures(storage, spec), GateSettings(allow_first_deployment=True))
     assert "0 users evaluated" in verdict.summary
 
 

@@ -1,19 +1,20 @@
 """Undeclared robots, and ids that many people share: users who behave as no person does on a day."""
 
 from datetime import timedelta
-from typing import get_args
 
 import polars as pl
 
 from recsys_ops.cleaning.result import Cleaned, split_rejected
-from recsys_ops.settings import BotSettings, BotSignal
+from recsys_ops.settings import BotSettings
 
-SIGNALS: tuple[str, ...] = get_args(BotSignal)
+SIGNALS = ("rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions")
 CONVERSIONS = ("cart", "checkout", "purchase")
 # a longer gap ends a visit and says nothing about the rhythm within one
 VISIT_GAP = timedelta(minutes=30)
 # fewer users on a day, and a large share of it says nothing
 USERS_A_DAY = 50
+# a large customer's order can be a fifth of a small shop's day
+PSEUDO_USER_EVENTS = 500
 KEY = ("user_id", "day")
 
 
@@ -29,7 +30,7 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
     ``breadth`` (distinct items), ``hours`` (hours of the clock with events), ``visit`` (the longest stretch without a pause of
     30 minutes), ``regular_gaps`` (interquartile range over median of the gaps within visits, if there are at least half as many
     as `min_events`), ``no_conversions`` (nothing put into a cart, checked out or bought). Nobody with fewer events than
-    `min_events`, or with a purchase, is a bot on that day. A sign in `shadow` is counted in the notes, but counts against nobody.
+    `min_events`, or with a purchase, is a bot on that day.
 
     ``pseudo_user``: one id with so large a share of a day's events that it must stand for many people, whatever it buys;
     ``value`` is the share.
@@ -40,10 +41,9 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
         events.group_by("user_id", day).agg(events=pl.len(), buys=buys).collect(engine="streaming")
     )
     pseudo_users = _pseudo_users(user_days, settings)
-    shared = pseudo_users.clear() if "pseudo_user" in settings.shadow else pseudo_users
     suspects = (
         user_days.filter(pl.col("events") >= settings.min_events, ~pl.col("buys"))
-        .join(shared, on=KEY, how="anti")
+        .join(pseudo_users, on=KEY, how="anti")
         .select(KEY)
         .with_row_index("suspect")
     )
@@ -59,34 +59,27 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
         .collect(engine="streaming")
     )
     signs = suspects.join(_signs(lines, settings), on="suspect")
-    counted = [name for name in SIGNALS if name not in settings.shadow]
-    bots = signs.filter(_score(counted) >= settings.min_signals)
+    bots = signs.filter(pl.sum_horizontal(*SIGNALS) >= settings.min_signals)
     found = bots.select(
         *KEY,
         reason=pl.lit("bot"),
         value=pl.concat_str(
-            [pl.when(name).then(pl.lit(name)) for name in counted], separator=" ", ignore_nulls=True
+            [pl.when(name).then(pl.lit(name)) for name in SIGNALS], separator=" ", ignore_nulls=True
         ),
     )
     marks = (
         events.select("row", "user_id", day)
-        .join(pl.concat([found, shared]).lazy(), on=KEY)
+        .join(pl.concat([found, pseudo_users]).lazy(), on=KEY)
         .select("row", "reason", "value", column=pl.lit(None, pl.String))
         .collect(engine="streaming")
     )
     notes: dict[str, object] = {
         "user_days_judged": signs.height,
         "bot_days": bots.height,
-        "bot_days_in_shadow": signs.filter(_score(SIGNALS) >= settings.min_signals).height
-        - bots.height,
         "pseudo_user_days": pseudo_users.height,
         "signs": {name: int(signs[name].sum()) for name in SIGNALS},
     }
     return split_rejected(events, marks, notes)
-
-
-def _score(signals: tuple[str, ...] | list[str]) -> pl.Expr:
-    return pl.sum_horizontal(pl.lit(0), *signals)
 
 
 def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
@@ -96,7 +89,7 @@ def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFram
         user_days.with_columns(share=share, users=pl.len().over("day"))
         .filter(
             pl.col("share") >= settings.pseudo_user_share,
-            pl.col("events") >= settings.pseudo_user_events,
+            pl.col("events") >= PSEUDO_USER_EVENTS,
             pl.col("users") >= USERS_A_DAY,
         )
         .select(

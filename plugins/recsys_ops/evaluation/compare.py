@@ -11,6 +11,7 @@ from recsys_ops.evaluation.metrics import Scores, lower_bound, score
 
 # different items met before the held-out behaviour
 LIGHT, HEAVY = 3, 11
+BOOTSTRAP_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ class Evaluation:
         }
 
 
-def compare_models(
-    found: Evaluation, *, k: tuple[int, ...], draws: int, seed: int
-) -> dict[str, Any]:
+def compare_models(found: Evaluation, *, k: tuple[int, ...], seed: int) -> dict[str, Any]:
     """The figures the gate decides on, JSON-able: every metric of every model, also of segments of the users, and confidence
     bounds at the last of `k`.
 
@@ -95,8 +94,8 @@ def compare_models(
         mean = float(differences.mean()) if len(differences) else 0.0
         return {
             "mean": mean,
-            "lower": lower_bound(differences, draws, seed),
-            "upper": -lower_bound(-differences, draws, seed),
+            "lower": lower_bound(differences, BOOTSTRAP_DRAWS, seed),
+            "upper": -lower_bound(-differences, BOOTSTRAP_DRAWS, seed),
         }
 
     return {
@@ -107,7 +106,7 @@ def compare_models(
         "segments": {name: scored[name].segments(segments) for name in scored},
         "bootstrap": {
             "metric": f"ndcg@{k[-1]}",
-            "draws": draws,
+            "draws": BOOTSTRAP_DRAWS,
             "seed": seed,
             **{other: against(other) for other in _MODELS[1:]},
         },

@@ -16,6 +16,7 @@ from recsys_ops.jit import jit
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType
 
 _KINDS = get_args(EventType)
+_SEED = 1  # of the hold-out `random`
 _UNIT = (
     2.0**32
 )  # weights are summed as whole multiples of 1/_UNIT: integer sums do not depend on the order of the rows
@@ -161,9 +162,7 @@ def _drawn(liked: pl.LazyFrame, evaluation: EvaluationSettings, n_items: int) ->
     cell = (pl.col("user") * n_items + pl.col("item")).alias("cell")
     if evaluation.protocol == "random":
         cells = liked.select(cell.unique().sort()).collect().to_series().to_numpy()
-        return cells[
-            np.random.default_rng(evaluation.seed).random(len(cells)) < evaluation.random_share
-        ]
+        return cells[np.random.default_rng(_SEED).random(len(cells)) < evaluation.random_share]
     # of the smallest age, then of the smallest item
     newest = liked.group_by("user").agg(
         item=(pl.col("age").cast(pl.Int64) * n_items + pl.col("item")).min() % n_items

@@ -13,6 +13,8 @@ from recsys_ops.settings import BoughtTogetherSettings
 
 log = logging.getLogger(__name__)
 
+# larger baskets are orders of other shops
+MAX_BASKET_ITEMS = 200
 _HOUR = 3600
 _PAIRS = 2**20  # of a block; some 100 bytes each
 
@@ -34,7 +36,7 @@ def build_baskets(
 ) -> Baskets:
     """What users did with less than `session_hours` between two neighbours, whatever their ids: a basket of distinct items.
 
-    A basket of more than `max_items` teaches nothing, nor does one with fewer than two of `items`. It weighs
+    A basket of more than `MAX_BASKET_ITEMS` teaches nothing, nor does one with fewer than two of `items`. It weighs
     ``0.5 ** (age / half_life_days)``; the age, in days, runs from the last history day of its events to `day`. The order of
     the rows does not matter. Memory grows with the events of the types in ``settings.events``, some 100 bytes each.
 
@@ -78,7 +80,7 @@ def build_baskets(
     ages = np.minimum.reduceat(age, np.flatnonzero(np.diff(basket, prepend=-1)))
     basket, item = np.divmod(np.unique(basket * len(ids) + item), len(ids))
     sizes = np.bincount(basket, minlength=len(ages))
-    known = (place[item] >= 0) & (sizes <= settings.max_items)[basket]
+    known = (place[item] >= 0) & (sizes <= MAX_BASKET_ITEMS)[basket]
     basket, item = basket[known], place[item[known]]
     of_known = np.bincount(basket, minlength=len(ages))
     taught = of_known >= 2
@@ -93,7 +95,7 @@ def build_baskets(
     columns = item[kept].astype(np.int32)  # both orders are those of the ids
     log.info(
         "baskets=%d of %d events; %d were left out for more than %d items",
-        taught.sum(), rows.height, (sizes > settings.max_items).sum(), settings.max_items,
+        taught.sum(), rows.height, (sizes > MAX_BASKET_ITEMS).sum(), MAX_BASKET_ITEMS,
     )  # fmt: skip
     matrix = sparse.csr_matrix(
         (np.ones(len(columns), dtype=bool), columns, ends), shape=(int(taught.sum()), len(items))

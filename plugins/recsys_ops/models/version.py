@@ -190,8 +190,8 @@ def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
     )
 
 
-def evaluation_figures(storage: Storage, spec: JobSpec, draws: int) -> dict[str, Any]:
-    """The figures of a job's version for the gate, JSON-able; `draws` bootstrap draws, seeded by the job."""
+def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
+    """The figures of a job's version for the gate, JSON-able; the bootstrap is seeded by the job."""
     manifest = load_manifest(storage, spec.version)
     factors = read_factors(storage, manifest)
     before = load_manifest(storage, spec.champion).spec.data if spec.champion else None
@@ -212,7 +212,6 @@ def evaluation_figures(storage: Storage, spec: JobSpec, draws: int) -> dict[str,
         **compare_models(
             read_evaluation(storage, manifest),
             k=spec.evaluation.cutoffs,
-            draws=draws,
             seed=spec.training.seed,
         ),
     }

@@ -21,7 +21,7 @@ class EvaluateOperator(DayOperator):
 
         store = open_storage(settings)
         spec = read_spec(store, day)
-        metrics = evaluation_figures(store, spec, settings.gate.bootstrap_draws)
+        metrics = evaluation_figures(store, spec)
         store.write_json(paths.model(spec.version, "metrics.json"), metrics)
         decisive = f"ndcg@{metrics['cutoffs'][-1]}"
         models = ("challenger", "champion", "popularity", "reference")

@@ -209,7 +209,7 @@ class ProposeOperator(DayOperator):
         study = read_study(store, day)
         plan = study.plan
         scores = _scores(store, day, study)
-        gain = best_gain(scores, plan.seed)
+        gain = best_gain(scores, plan.training.seed)
         users = sum(map(len, scores[0]))
         best = study.trials[gain.trial]
         configured = current(settings.training, settings.confidence)
@@ -282,7 +282,6 @@ def _begin(store: "Storage", day: date, settings: Settings) -> "Study":
         confidence=base.confidence,
         evaluation=base.evaluation,
         search=settings.tuning.search,
-        seed=settings.tuning.seed,
     )
     if store.exists(paths.study(day, STUDY)):
         study = read_study(store, day)

@@ -70,7 +70,6 @@ class Plan(BaseModel):
     confidence: ConfidenceSettings
     evaluation: EvaluationSettings
     search: dict[SearchedName, SearchRange]
-    seed: int
 
 
 class Study(BaseModel):
@@ -137,7 +136,7 @@ def ask(study: Study, batch: int, size: int) -> Study:
         for name, searched in sorted(plan.search.items())
     }
     sampler = optuna.samplers.TPESampler(
-        seed=plan.seed + len(study.trials),
+        seed=plan.training.seed + len(study.trials),
         n_startup_trials=_AT_RANDOM,
         multivariate=True,
         constant_liar=True,

@@ -7,11 +7,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
 
-demo: .venv/installed           ## the main job on the demo shop, start to finish
-	@$(BIN)/python -m recsys_ops.demo.run
+demo: .venv/installed           ## both DAGs on the demo shop, start to finish
+	@$(BIN)/python -m recsys_ops.demo
 
 demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctrl-C
-	@$(BIN)/python -m recsys_ops.demo.run ui
+	@$(BIN)/python -m recsys_ops.demo ui
 
 test: .venv/installed           ## the whole suite
 	@$(BIN)/pytest $(ARGS)
@@ -72,10 +72,15 @@ gpu-check: .venv/installed      ## the card's solver: its tests, its limits and 
 clean:                          ## forget the demo and the environment
 	@rm -rf .demo .venv
 
+stage = @$(PYTHON) -m recsys_ops.demo.progress
+
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "Python 3.11 … 3.14 is needed: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo "This Python has no venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
-	@echo "installing $$(grep -c == requirements.txt) packages into .venv"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	  { echo "Python 3.11 … 3.14 is needed: make PYTHON=python3.12 …"; exit 1; }
+	$(stage) "Make the environment .venv" $(PYTHON) -m venv .venv || \
+	  { echo "This Python has no venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	$(stage) "Install uv" $(BIN)/pip install --quiet --disable-pip-version-check \
+	  "$$(grep '^uv==' requirements.txt)"
+	$(stage) "Install $$(grep -c == requirements.txt) packages into .venv" \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
 	@touch $@

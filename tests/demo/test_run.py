@@ -13,7 +13,7 @@ import pytest
 def test_the_demo_ends_with_a_better_model_and_people_who_get_something(tmp_path: Path) -> None:
     plugins = Path(__file__).parents[2] / "plugins"
     done = subprocess.run(
-        [sys.executable, "-m", "recsys_ops.demo.run"],
+        [sys.executable, "-m", "recsys_ops.demo"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(plugins)},
         capture_output=True,

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import httpx
 import sqlalchemy as sa
 
 PROJECT = Path(__file__).parents[3]
+
+Report = Callable[[str], None]
 
 
 def environment(
@@ -67,7 +69,8 @@ class Airflow:
     def __init__(self, env: Mapping[str, str]) -> None:
         self.home = Path(env["AIRFLOW_HOME"])
         self.url = env["AIRFLOW__API__BASE_URL"]
-        self._client = httpx.Client(base_url=self.url, timeout=30)
+        self._client = httpx.Client(base_url=self.url, timeout=120)
+        self._log = f"Its log is {self.home / 'airflow.log'}"
 
     @property
     def login(self) -> tuple[str, str]:
@@ -78,10 +81,18 @@ class Airflow:
         return "admin", passwords["admin"]
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """One REST call below ``/api/v2``; raises on an error answer."""
-        answer = self._client.request(method, f"/api/v2/{path}", **kwargs)
+        """One REST call below ``/api/v2``. Raises RuntimeError on an error answer or none."""
+        try:
+            answer = self._client.request(method, f"/api/v2/{path}", **kwargs)
+        except httpx.TransportError as error:
+            raise RuntimeError(
+                f"Airflow does not answer at {self.url}: {error}. {self._log}"
+            ) from error
         if answer.is_error:
-            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
+            raise RuntimeError(
+                f"Airflow answered {method} {path} with status {answer.status_code}: "
+                f"{answer.text[:500]}. {self._log}"
+            )
         return answer.json() if answer.content else None
 
     def trigger(self, dag_id: str, logical_date: datetime | None = None, /, **conf: Any) -> str:
@@ -105,15 +116,16 @@ class Airflow:
     ) -> list[dict[str, Any]]:
         """The runs of a type, as soon as there are `count` of them."""
         deadline = time.monotonic() + timeout
-        while (
-            len(found := [run for run in self.runs(dag_id) if run["run_type"] == run_type]) < count
-        ):
+        while True:
+            runs = [run for run in self.runs(dag_id) if run["run_type"] == run_type]
+            if len(runs) >= count:
+                return runs
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"{len(found)} of {count} {run_type} runs of {dag_id} after {timeout:.0f} s; see {self.home}"
+                    f"Airflow started {len(runs)} of {count} {run_type} runs of {dag_id} within "
+                    f"{timeout:.0f} s. {self._log}"
                 )
             time.sleep(0.3)
-        return found
 
     def failure(self, dag_id: str, run_id: str, task_id: str) -> str:
         """Wait for a run to fail at a task; returns the task's log of its last try."""
@@ -127,51 +139,92 @@ class Airflow:
             )
         raise RuntimeError(f"{dag_id} {run_id} did not fail")
 
-    def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, dict[str, Any]]:
-        """Wait for a run's end. Returns its task instances by task id; raises RuntimeError unless the run succeeded."""
+    def wait(
+        self, dag_id: str, run_id: str, timeout: float = 300, report: Report | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Wait for a run's end. Returns its task instances by task id.
+
+        report : is called every second with the number of tasks done and the tasks that run
+
+        Raises RuntimeError unless the run succeeded in time.
+        """
+        run = f"dags/{dag_id}/dagRuns/{run_id}"
+        started = reported = time.monotonic()
+        while (state := self.call("GET", run)["state"]) not in ("success", "failed"):
+            if time.monotonic() > started + timeout:
+                raise RuntimeError(
+                    f"The run {run_id} of {dag_id} is still {state} after {timeout:.0f} s. "
+                    f"{self._log}"
+                )
+            if report and time.monotonic() > reported + 1:
+                report(_describe(self.call("GET", f"{run}/taskInstances")["task_instances"]))
+                reported = time.monotonic()
+            time.sleep(0.3)
+        instances = self.call("GET", f"{run}/taskInstances")["task_instances"]
+        if state == "failed":
+            failed = [task["task_id"] for task in instances if task["state"] == "failed"]
+            raise RuntimeError(
+                f"The run {run_id} of {dag_id} failed at {', '.join(failed)}. "
+                f"The task's log is below {self.home}/logs/dag_id={dag_id}"
+            )
+        return {task["task_id"]: task for task in instances}
+
+    def wait_until_ready(
+        self, process: subprocess.Popen[bytes], timeout: float = 600, report: Report | None = None
+    ) -> None:
+        """Wait until the API answers, we are logged in, and both DAGs are known.
+
+        report : is called with what is missing
+
+        Raises RuntimeError when `process` ended, or when the time is over.
+        """
         deadline = time.monotonic() + timeout
-        while (state := self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]) not in (
-            "success",
-            "failed",
-        ):
+        while missing := self._missing():
+            if process.poll() is not None:
+                raise RuntimeError(
+                    f"Airflow stopped before it was ready, with exit status {process.returncode}. "
+                    f"{self._log}; its last lines say why"
+                )
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"{dag_id} {run_id} is still {state} after {timeout:.0f} s; see {self.home}/airflow.log"
+                    f"Airflow is not ready after {timeout:.0f} s; it still waits for {missing}. "
+                    f"{self._log}. If this machine is busy, try again when it is less so"
                 )
+            if report:
+                report(f"waiting for {missing}")
             time.sleep(0.3)
-        found = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        tasks = {task["task_id"]: task for task in found}
-        if state == "failed":
-            failed = [name for name, task in tasks.items() if task["state"] == "failed"]
-            raise RuntimeError(
-                f"{dag_id} {run_id} failed at {', '.join(failed)}; see {self.home}/logs/dag_id={dag_id}"
-            )
-        return tasks
 
-    def wait_until_ready(self, timeout: float = 120) -> None:
-        """Wait until the API answers, we are logged in, and both DAGs are known."""
-        deadline = time.monotonic() + timeout
-        while True:
+    def _missing(self) -> str | None:
+        """What Airflow still lacks, in the order in which it comes; None when it is ready."""
+        try:
+            user, password = self.login
+        except (OSError, ValueError, KeyError):
+            return "its database and the first login"
+        try:
+            answer = self._client.post("/auth/token", json={"username": user, "password": password})
+            self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        except (httpx.HTTPError, ValueError, KeyError):
+            return "its API server"
+        for dag_id in ("recsys_ingest", "recsys_retrain"):
             try:
-                user, password = self.login
-                token = self._client.post(
-                    "/auth/token", json={"username": user, "password": password}
-                ).json()["access_token"]
-                self._client.headers["Authorization"] = f"Bearer {token}"
-                for dag_id in ("recsys_ingest", "recsys_retrain"):
-                    self.call("GET", f"dags/{dag_id}/details")
-                return
-            except (OSError, httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"Airflow did not start; see {self.home}/airflow.log"
-                    ) from error
-                time.sleep(0.3)
+                self.call("GET", f"dags/{dag_id}/details")
+            except RuntimeError:
+                return f"the DAG {dag_id}"
+        return None
+
+
+def _describe(instances: list[dict[str, Any]]) -> str:
+    done = sum(task["state"] in ("success", "skipped") for task in instances)
+    running = [task["task_id"] for task in instances if task["state"] == "running"]
+    return ", ".join([f"{done} of {len(instances)} tasks done", *running])
 
 
 @contextmanager
-def standalone(env: Mapping[str, str]) -> Iterator[Airflow]:
-    """``airflow standalone``, its output in ``airflow.log``; stopped with all its parts on exit."""
+def standalone(env: Mapping[str, str], report: Report | None = None) -> Iterator[Airflow]:
+    """``airflow standalone``, its output in ``airflow.log``; stopped with all its parts on exit.
+
+    report : is called with what Airflow still waits for before it is ready
+    """
     home = Path(env["AIRFLOW_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     with (home / "airflow.log").open("ab") as log:
@@ -181,11 +234,12 @@ def standalone(env: Mapping[str, str]) -> Iterator[Airflow]:
         )
     try:
         airflow = Airflow(env)
-        airflow.wait_until_ready()
+        airflow.wait_until_ready(process, report=report)
         yield airflow
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # Airflow may have stopped by itself
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
-"""What a person wants to see of a finished demo: figures gathered from the stores, and the page made of them."""
+"""The figures of a finished demo, gathered from the stores, and the page that shows them."""
 
+import textwrap
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -18,11 +19,13 @@ from recsys_ops.settings import load_settings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
+WIDTH = 100  # columns of the page
+
 Tasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict[str, Any]:
-    """All figures of the demo, as they will stand in ``summary.json``.
+    """All figures of the demo, as ``summary.json`` has them.
 
     tasks : for each run, named ``<dag> <day>``, Airflow's task instances by task id
     """
@@ -37,21 +40,24 @@ def gather(home: Path, engine: sa.Engine, redis_port: int, tasks: Tasks) -> dict
     live = list_deployments(storage)
     return {
         "cleaning": cleaning(storage, ingested, truth),
-        "history": arrived(storage, engine),
+        "history": history(storage, engine),
         "models": [model(storage, deployment["version"]) for deployment in live],
         "people": people(
             storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])
         ),
         "items": items(storage, redis.Redis(port=redis_port), date.fromisoformat(live[-1]["day"])),
         "seconds": {
-            run: {name: _seconds(task) for name, task in found.items()}
-            for run, found in tasks.items()
+            run: {name: _seconds(task) for name, task in instances.items()}
+            for run, instances in tasks.items()
         },
     }
 
 
 def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[dict[str, Any]]:
-    """For each step, over the runs of `days`: rows in and kept, rejects by reason, and how they meet the planted truth."""
+    """For each cleaning step, over the runs of `days`: rows in, rows kept, rejections by reason.
+
+    Precision and recall compare the rejected rows with the planted ones.
+    """
     raw = pl.concat(
         storage.read_parquet(paths.raw(day)).select(
             pl.col("row_id").cast(pl.String), run=pl.lit(day)
@@ -72,8 +78,8 @@ def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[di
             )
             for day in days
         )
-        judged = rejected.join(planted, on=["row_id", "run"], how="left")
-        expected, right = planted.filter(step=step).height, judged.filter(step=step).height
+        labelled = rejected.join(planted, on=["row_id", "run"], how="left")
+        expected, right = planted.filter(step=step).height, labelled.filter(step=step).height
         rows.append(
             {
                 "step": step,
@@ -84,33 +90,37 @@ def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[di
                 "planted": expected,
                 "precision": right / rejected.height if rejected.height else 1.0,
                 "recall": right / expected if expected else 1.0,
-                "customers_rejected": judged.filter(label="human").height,
+                "customers_rejected": labelled.filter(label="human").height,
             }
         )
     return rows
 
 
-def arrived(storage: Storage, engine: sa.Engine) -> dict[str, int]:
-    """How many of the planted good rows, and of those that came late, are in the history; and how many other rows are."""
+def history(storage: Storage, engine: sa.Engine) -> dict[str, int]:
+    """The number of rows in the history, and how many of the planted good rows it has.
+
+    Of the good rows, those that reached the database late are also counted apart.
+    """
     good = sa.text(
-        "SELECT event_id, COALESCE(product_id, sku) AS item_id, visible_on > (recorded_at AT TIME ZONE 'UTC')::date AS late "
+        "SELECT event_id, COALESCE(product_id, sku) AS item_id, "
+        "visible_on > (recorded_at AT TIME ZONE 'UTC')::date AS late "
         "FROM events JOIN truth.lines USING (line_id) WHERE label = 'human'"
     )
     with engine.connect() as connection:
         planted = pl.read_database(good, connection)
     rows = read_events(storage, date.min, date.max, version=current_version(storage))
-    found = planted.join(rows, on=["event_id", "item_id"], how="semi")
+    present = planted.join(rows, on=["event_id", "item_id"], how="semi")
     return {
         "rows": rows.height,
         "planted": planted.height,
-        "found": found.height,
+        "found": present.height,
         "planted_late": int(planted["late"].sum()),
-        "found_late": int(found["late"].sum()),
+        "found_late": int(present["late"].sum()),
     }
 
 
 def model(storage: Storage, version: str) -> dict[str, Any]:
-    """A version's quality beside popularity and its champion, and the gate's verdict."""
+    """The metrics of a version, of popularity and of its champion, and the gate's verdict."""
     metrics, verdict = (
         storage.read_json(paths.model(version, name)) for name in ("metrics.json", "verdict.json")
     )
@@ -128,19 +138,20 @@ def model(storage: Storage, version: str) -> dict[str, Any]:
 
 
 def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, Any]]:
-    """Three customers and a stranger: what they bought and put into carts last, and what Redis answers for them now."""
+    """Three customers and a stranger: their last purchases and carts, and their lists in Redis."""
     store = RecommendationStore(client, load_settings().serving)
     title = dict(storage.read_parquet(paths.catalogue(day)).select("item_id", "title").iter_rows())
     liked = read_events(storage, date.min, day, version=current_version(storage)).filter(
         pl.col("event_type").is_in(["purchase", "cart"])
     )
-    busy = (
+    item_counts = (
         liked.group_by("user_id")
         .agg(pl.col("item_id").n_unique())
         .filter(pl.col("item_id").is_between(6, 12))
     )
-    chosen = busy.sort("user_id")["user_id"].gather_every(max(1, busy.height // 3))[:3].to_list()
-    found = []
+    candidates = item_counts.sort("user_id")["user_id"]
+    chosen = candidates.gather_every(max(1, candidates.len() // 3))[:3].to_list()
+    rows = []
     for user in [*chosen, "a stranger"]:
         answer = store.recommendations(user)
         last = (
@@ -148,7 +159,7 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
             .sort("event_time", descending=True)["item_id"]
             .unique(maintain_order=True)
         )
-        found.append(
+        rows.append(
             {
                 "user": user,
                 "source": answer.source,
@@ -157,15 +168,15 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
                 "gets": [title[item] for item in answer.items],
             }
         )
-    return found
+    return rows
 
 
 def items(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, Any]]:
-    """The lists of a popular item, of its category, and of the whole shop, as Redis answers now."""
+    """The lists of a popular item, of its category and of the shop, as Redis has them now."""
     store = RecommendationStore(client, load_settings().serving)
     products = {
-        item: rest
-        for item, *rest in storage.read_parquet(paths.catalogue(day))
+        item: (title, category)
+        for item, title, category in storage.read_parquet(paths.catalogue(day))
         .select("item_id", "title", "category")
         .rows()
     }
@@ -196,64 +207,78 @@ def items(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, An
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    """The figures as a page of Markdown that also reads well on a terminal."""
+    """The figures as a page of Markdown that is at most 100 columns wide."""
     lines = ["# The demo shop", "", "## Cleaning, all four ingests together", ""]
-    lines += [
-        "| step | rows in | kept | rejected | planted | precision | recall | reasons |",
-        "|---|--:|--:|--:|--:|--:|--:|---|",
-    ]
+    lines += _table(
+        ["step", "rows in", "kept", "rejected", "planted", "precision", "recall"],
+        [
+            [row["step"]]
+            + [f"{row[name]:,}" for name in ("rows_in", "kept", "rejected", "planted")]
+            + [f"{row[name]:.1%}" for name in ("precision", "recall")]
+            for row in figures["cleaning"]
+        ],
+    )
+    lines += ["", "Reasons:", ""]
     for row in figures["cleaning"]:
         reasons = ", ".join(f"{name} {count:,}" for name, count in row["reasons"].items())
-        lines.append(
-            f"| {row['step']} | {row['rows_in']:,} | {row['kept']:,} | {row['rejected']:,} | {row['planted']:,} "
-            f"| {row['precision']:.1%} | {row['recall']:.1%} | {reasons} |"
+        lines += _wrap(f"- {row['step']}: {reasons}")
+    history = figures["history"]
+    lines += [""] + _wrap(
+        f"History: {history['rows']:,} rows. It has {history['found']:,} of {history['planted']:,} "
+        f"planted good rows, among them {history['found_late']:,} of {history['planted_late']:,} "
+        "that reached the database a day or two late."
+    )
+    for model in figures["models"]:
+        users = f"{model['users_evaluated']:,} users' next day"
+        lines += ["", f"## Model {model['version']}, on {users}", ""]
+        names = list(model["metrics"]["challenger"])
+        lines += _table(
+            ["", *names],
+            [
+                [name, *(f"{values[key]:.4f}" for key in names)]
+                for name, values in model["metrics"].items()
+            ],
         )
-    held = figures["history"]
-    lines += [
-        "",
-        f"History: {held['rows']:,} rows; {held['found']:,} of {held['planted']:,} planted good rows are in it,",
-    ]
-    lines += [
-        f"{held['found_late']:,} of the {held['planted_late']:,} that reached the database a day or two late among them."
-    ]
-    for found in figures["models"]:
-        lines += [
-            "",
-            f"## Model {found['version']}, on {found['users_evaluated']:,} users' next day",
-            "",
-        ]
-        names = list(found["metrics"]["challenger"])
-        lines += [f"| | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
-        lines += [
-            f"| {name} | {' | '.join(f'{values[key]:.4f}' for key in names)} |"
-            for name, values in found["metrics"].items()
-        ]
-        lines += ["", f"Gate: {found['verdict']}"]
-    lines += ["", "## What people get, read from Redis"]
-    for person in figures["people"]:
-        lines += ["", f"**{person['user']}** ({person['source']}, version {person['version']})", ""]
-        lines += (
-            [f"- bought or put into the cart: {', '.join(person['did'][:6])}"]
-            if person["did"]
-            else []
-        )
-        lines.append(f"- gets: {_some(person['gets'])}")
+        lines += ["", *_wrap(f"Gate: {model['verdict']}")]
+    lines += ["", "## Recommendation lists, read from Redis"]
+    for user in figures["people"]:
+        lines += ["", f"**{user['user']}** ({user['source']}, version {user['version']})", ""]
+        if user["did"]:
+            lines += _wrap(f"- bought or put into the cart: {', '.join(user['did'][:6])}")
+        lines += _wrap(f"- gets: {_some(user['gets'])}")
     lines += ["", f"Lists of items, version {figures['items'][0]['version']}:", ""]
-    lines += [f"- {found['list']}: {_some(found['gets'])}" for found in figures["items"]]
+    for shown in figures["items"]:
+        lines += _wrap(f"- {shown['list']}: {_some(shown['gets'])}")
     lines += ["", "## Seconds in Airflow", ""]
     for run, tasks in figures["seconds"].items():
-        lines.append(
-            f"- {run}: {', '.join(f'{name} {seconds:.1f}' for name, seconds in tasks.items())}"
-        )
+        seconds = ", ".join(f"{name} {value:.1f}" for name, value in tasks.items())
+        lines += _wrap(f"- {run}: {seconds}")
     return "\n".join(lines) + "\n"
 
 
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table whose first column is text and whose other columns are numbers."""
+    widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for first, *numbers in [header, rule, *rows]:
+        cells = [first.ljust(widths[0])]
+        cells += [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _wrap(line: str) -> list[str]:
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def _some(titles: list[str]) -> str:
-    shown, more = titles[:6], len(titles) - 6
-    return f"{', '.join(shown)} and {more} more" if more > 0 else ", ".join(shown)
+    more = len(titles) - 6
+    return ", ".join(titles[:6]) + (f" and {more} more" if more > 0 else "")
 
 
 def _seconds(task: Mapping[str, Any]) -> float:
-    """From the task's start to its end, as Airflow noted them."""
+    """From the task's start to its end, as Airflow recorded them."""
     start, end = (datetime.fromisoformat(task[name]) for name in ("start_date", "end_date"))
     return round((end - start).total_seconds(), 1)

@@ -369,7 +369,7 @@ def _signs(lines: pd.DataFrame, settings: BotSettings) -> pd.DataFrame:
             > settings.max_hours_active,
             "visit": longest > timedelta(hours=settings.max_visit_hours),
             "regular_gaps": (gaps.count() >= settings.min_events // 2)
-            & ((high - low) / gaps.median() < settings.max_gap_spread),
+            & ((high - low) / gaps.median() < settings.min_gap_spread),
             "no_conversions": ~lines["event_type"].isin(CONVERSIONS).groupby(lines["id"]).any(),
         }
     )

@@ -226,7 +226,7 @@ def train(
     """Matrix, model and lists as `build_matrix` and the worker make them, of the rows before the day and the customers' on it."""
     settings = load_settings()
     together = pl.concat([rows, next_day]).select("day", "user_id", "item_id", "event_type")
-    left_out = find_slow_bots(together, settings.cleaning.bots.window)["user_id"]
+    left_out = find_slow_bots(together, settings.cleaning.slow_bots)["user_id"]
     people = together.filter(~pl.col("user_id").is_in(left_out.implode()))
     data = build_interactions(people, DAY, settings.confidence, settings.evaluation)
     factors0 = (

@@ -23,7 +23,7 @@ from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version, replace_days
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.interactions.window import first_window_day
-from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType, WindowBotSettings
+from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType, SlowBotSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -123,7 +123,7 @@ def whole(root: str) -> int:
     events = read_encoded_events(
         storage, first_window_day(LAST, CONFIDENCE), LAST, version=current_version(storage)
     )
-    left_out = find_slow_bots(events, WindowBotSettings())["user_id"].cast(events["user_id"].dtype)
+    left_out = find_slow_bots(events, SlowBotSettings())["user_id"].cast(events["user_id"].dtype)
     people = events.filter(~events["user_id"].is_in(left_out.implode()))
     return int(build_interactions(people, LAST, CONFIDENCE, EVALUATION).full.nnz)
 

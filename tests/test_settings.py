@@ -1,5 +1,8 @@
 """Settings are validated when they are loaded, and an error names the key and what is allowed."""
 
+import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +108,70 @@ def test_one_key_of_a_nested_section_can_be_overridden_alone(
     loaded = settings.load_settings()
     assert loaded.cleaning.bots.min_events == 5
     assert loaded.cleaning.bots.max_items == 250
+
+
+@pytest.fixture
+def include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped folder, without the keys that the presets set."""
+    shutil.copytree(settings.include_dir(), tmp_path, dirs_exist_ok=True)
+    keys = r"^  (weights|half_life_days|repeat_decay|bm25|min_\w+_per_\w+):.*\n"
+    file = tmp_path / "recsys.yaml"
+    file.write_text(re.sub(keys, "", file.read_text(), flags=re.M))
+    monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_preset_sets_the_keys_that_are_left_out(
+    include: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "recency_bm25")
+    found = settings.load_settings().confidence
+    assert found.weights["view"] == 0.1
+    assert 0.5 ** (25 / (found.half_life_days or 0)) == pytest.approx(math.exp(-1))
+    assert found.bm25 == settings.Bm25Settings(k1=1.2, b=0.3)
+    assert (found.repeat_decay, found.min_items_per_user, found.min_users_per_item) == (0.8, 3, 5)
+    assert found.alpha == 16
+
+
+def test_a_key_that_is_given_is_not_touched_by_the_preset(
+    include: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = include / "recsys.yaml"
+    given = "  preset: recency_bm25\n  bm25: null\n  weights: {purchase: 2}\n"
+    file.write_text(file.read_text().replace("  preset: null\n", given))
+    found = settings.load_settings().confidence
+    assert (found.bm25, found.weights, found.repeat_decay) == (None, {"purchase": 2}, 0.8)
+
+
+@pytest.mark.parametrize("path", sorted((settings.include_dir() / "presets").glob("*.yaml")))
+def test_each_shipped_preset_loads_and_says_where_it_comes_from(
+    path: Path, include: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", path.stem)
+    assert path.read_text().startswith("# ")
+    assert path.stem in settings.settings_file().read_text()
+    assert settings.load_settings().confidence.preset == path.stem
+
+
+def test_a_preset_may_set_keys_of_any_section(
+    include: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (include / "presets" / "small.yaml").write_text("training: {factors: 8}\n")
+    file = include / "recsys.yaml"
+    file.write_text(file.read_text().replace("  factors: 64\n", ""))
+    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "small")
+    assert settings.load_settings().training.factors == 8
+
+
+def test_a_preset_without_a_file_is_refused_with_those_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "shop")
+    with pytest.raises(SettingsError, match=r"no shop\.yaml.*: recency_bm25, retail_demo_store$"):
+        settings.load_settings()
+
+
+def test_a_preset_that_changes_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "retail_demo_store")
+    with pytest.raises(SettingsError, match=r"changes nothing.*delete .*confidence\.weights$"):
+        settings.load_settings()

@@ -3,7 +3,6 @@
 Every key is explained in the YAML file. No secret is ever here: those live in Airflow connections.
 """
 
-import math
 import os
 import re
 from functools import cache
@@ -20,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -81,7 +81,7 @@ class CrawlerSettings(Section):
     allow: tuple[Pattern, ...] = ()
 
 
-class WindowBotSettings(Section):
+class SlowBotSettings(Section):
     min_days: Annotated[int, Field(ge=2)] = 14
     min_events: Positive = 500
     max_items: Positive = 5000
@@ -98,10 +98,9 @@ class BotSettings(Section):
     max_items: Positive = 250
     max_hours_active: Annotated[int, Field(ge=1, le=24)] = 18
     max_visit_hours: Annotated[float, Field(gt=0, le=24)] = 8.0
-    max_gap_spread: Annotated[float, Field(gt=0)] = 0.6
+    min_gap_spread: Annotated[float, Field(gt=0)] = 0.6
     min_signals: Annotated[int, Field(ge=1, le=6)] = 2
     pseudo_user_share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    window: WindowBotSettings = WindowBotSettings()
 
 
 class StaffSettings(Section):
@@ -114,9 +113,10 @@ class StaffSettings(Section):
 
 class CleaningSettings(Section):
     contract: str = "contract.yaml"
-    max_quarantine_share: Share = 0.5
+    max_rejected_share: Share = 0.5
     crawlers: CrawlerSettings = CrawlerSettings()
     bots: BotSettings = BotSettings()
+    slow_bots: SlowBotSettings = SlowBotSettings()
     staff: StaffSettings = StaffSettings()
 
 
@@ -125,23 +125,8 @@ class Bm25Settings(Section):
     b: Share
 
 
-_PRESETS: dict[str, dict[str, Any]] = {
-    "retail_demo_store": {
-        "weights": {"view": 1, "wishlist": 2, "cart": 3, "checkout": 4, "purchase": 5}
-    },
-    "pa": {
-        "weights": {"view": 0.1, "wishlist": 0.3, "cart": 0.5, "checkout": 0.7, "purchase": 1},
-        "half_life_days": 25 * math.log(2),  # exp(-days / 25)
-        "repeat_decay": 0.8,
-        "bm25": {"k1": 1.2, "b": 0.3},
-        "min_items_per_user": 3,
-        "min_users_per_item": 5,
-    },
-}
-
-
 class ConfidenceSettings(Section):
-    preset: Literal["retail_demo_store", "pa"] | None = None
+    preset: Annotated[str, Field(pattern=r"^\w+$")] | None = None
     window_days: Positive = 365
     weights: Annotated[dict[EventType, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {
         "view": 1, "wishlist": 2, "cart": 3, "checkout": 3, "purchase": 5
@@ -153,17 +138,6 @@ class ConfidenceSettings(Section):
     min_items_per_user: Positive = 1
     min_users_per_item: Positive = 1
     buyers_only: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset_fills_in(cls, given: Any) -> Any:
-        """The preset's value of each key that is not given."""
-        preset = _PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
-        if preset and not any(given.get(key, value) == value for key, value in preset.items()):
-            raise ValueError(
-                f"preset {given['preset']} changes nothing: leave out some of {', '.join(preset)}"
-            )
-        return preset | given if preset else given
 
 
 class TrainingSettings(Section):
@@ -216,7 +190,7 @@ class VertexSettings(Section):
 class WorkerSettings(Section):
     launcher: Literal["local", "ssh", "vertex"] = "local"
     timeout_s: Positive = 7200
-    gpu_price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
     staging_url: (
         Annotated[str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$")] | None
     ) = None
@@ -245,7 +219,7 @@ class GateSettings(Section):
     max_drop: Share = 0.05
     max_drop_reference: Share = 0.08
     min_users: Positive = 50
-    min_overlap: Share = 0.4
+    min_refit_overlap: Share = 0.4
     max_refit_change: AtLeastOne = 2.0
     max_day_change: AtLeastOne = 3.0
     max_ratio_change: AtLeastOne = 1.3
@@ -290,7 +264,7 @@ class SearchRange(Section):
 
 class TuningSettings(Section):
     adopt: bool = False
-    days: Positive = 3
+    holdout_days: Positive = 3
     batches: Positive = 4
     batch_size: Positive = 3
     parallel_trials: Positive = 1
@@ -299,15 +273,15 @@ class TuningSettings(Section):
 
 
 class ModelsSettings(Section):
-    keep: Positive = 14
-    max_age_days: Positive = 90
+    keep_newest: Positive = 14
+    keep_days: Positive = 90
 
 
 class BoughtTogetherSettings(Section):
     """What makes items bought together, see `recsys_ops.lists.bought_together`."""
 
     events: Annotated[tuple[EventType, ...], Field(min_length=1)] = ("purchase",)
-    session_hours: Positive = 12
+    session_gap_hours: Positive = 12
     min_support: Positive = 3
     half_life_days: Annotated[float, Field(gt=0)] | None = 90
     rank_by: Literal["weight", "lift"] = "weight"
@@ -349,6 +323,46 @@ class MlflowSettings(Section):
 
 class AlertSettings(Section):
     conn_id: str | None = None
+
+
+class Preset(PydanticBaseSettingsSource):
+    """The values of the file that ``confidence.preset`` names, for each key that is not given elsewhere.
+
+    Only whole keys are filled in: `weights` that are given are not completed by the preset's.
+    Raises SettingsError when there is no such file, or when it would change nothing.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        confidence = self.current_state.get("confidence")
+        name = confidence.get("preset") if isinstance(confidence, dict) else None
+        if not isinstance(name, str):
+            return {}
+        folder = include_dir() / "presets"
+        presets = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        if name not in presets:
+            raise SettingsError(
+                f"confidence.preset is {name!r}, but {folder} has no {name}.yaml; "
+                f"it has these presets: {', '.join(presets) or 'none'}"
+            )
+        preset = yaml.safe_load(presets[name].read_text())
+        missing = {
+            section: {
+                key: value
+                for key, value in values.items()
+                if key not in (self.current_state.get(section) or {})
+            }
+            for section, values in preset.items()
+        }
+        if not any(missing.values()):
+            keys = ", ".join(f"{section}.{key}" for section in preset for key in preset[section])
+            raise SettingsError(
+                f"confidence.preset {name} changes nothing, for {settings_file()} sets all its keys: "
+                f"delete those that the preset shall set, of {keys}"
+            )
+        return missing
 
 
 class Settings(BaseSettings):
@@ -430,7 +444,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=settings_file())
+        file = YamlConfigSettingsSource(settings_cls, yaml_file=settings_file())
+        return env_settings, file, Preset(settings_cls)
 
 
 def include_dir() -> Path:

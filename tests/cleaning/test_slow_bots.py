@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from recsys_ops.cleaning.slow_bots import find_slow_bots
-from recsys_ops.settings import WindowBotSettings
+from recsys_ops.settings import SlowBotSettings
 
 FIRST = date(2026, 3, 1)
-SETTINGS = WindowBotSettings()
+SETTINGS = SlowBotSettings()
 
 
 def history(

@@ -63,7 +63,7 @@ def site(
         "RECSYS_SERVING__PREFIX": "site",
         "RECSYS_TEST_REDIS_PORT": str(redis_port),
         "RECSYS_TRAINING__FACTORS": "32",
-        "RECSYS_TUNING__DAYS": "2",
+        "RECSYS_TUNING__HOLDOUT_DAYS": "2",
         "RECSYS_TUNING__BATCHES": "2",
         "RECSYS_TUNING__BATCH_SIZE": "2",
         "RECSYS_TUNING__PARALLEL_TRIALS": "2",

@@ -159,7 +159,7 @@ def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_an
     file = site.include / "recsys.yaml"
     before = file.read_text()
     settings = yaml.safe_load(before)
-    settings["gate"]["min_overlap"] = 1.0  # no refit leaves everybody's list as it was
+    settings["gate"]["min_refit_overlap"] = 1.0  # no refit leaves everybody's list as it was
     file.write_text(yaml.safe_dump(settings))
     try:
         run = site.airflow.trigger("recsys_retrain", day=str(yesterday))

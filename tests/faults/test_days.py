@@ -44,7 +44,7 @@ def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
         )
         outcome = pipeline.run("fix_types", SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
     assert outcome.message.startswith("DataError")
-    assert "rows rejected, more than cleaning.max_quarantine_share" in outcome.message
+    assert "rows rejected, more than cleaning.max_rejected_share" in outcome.message
     assert re.search(
         r"unknown_event [\d,]+, such as row_id \d+, event_type = 'swipe'", outcome.message
     )

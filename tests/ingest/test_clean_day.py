@@ -80,7 +80,7 @@ def test_a_mended_staff_list_is_applied_to_a_past_day_from_what_is_there(storage
     deliver(storage, [row for row, _, _ in DELIVERY])
     clean(storage)
     mended = CleaningSettings.model_validate(
-        {"staff": {"user_ids": ["u1"]}, "max_quarantine_share": 1}
+        {"staff": {"user_ids": ["u1"]}, "max_rejected_share": 1}
     )
     assert clean(storage, "filter_staff", settings=mended)["filter_staff"]["kept"] == 0
     assert kept_rows(storage, LAST_STEP, DAY)[0].collect().is_empty()
@@ -196,7 +196,7 @@ def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(
         clean(storage, "fix_types")
     said = str(caught.value)
     assert said.startswith(
-        "fix_types 2026-03-02: 3 of 4 rows rejected, more than cleaning.max_quarantine_share = 0.5. "
+        "fix_types 2026-03-02: 3 of 4 rows rejected, more than cleaning.max_rejected_share = 0.5. "
     )
     assert (
         "not_an_integer 2, such as row_id 1, quantity = '1_000'; bad_id 1, such as row_id 3, user_id. The rows: "

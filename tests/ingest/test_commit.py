@@ -16,7 +16,7 @@ from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-STRICT = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_quarantine_share": 1})
+STRICT = CleaningSettings.model_validate({"staff": {"user_ids": ["u1"]}, "max_rejected_share": 1})
 BEFORE = DAY - timedelta(days=1)
 
 

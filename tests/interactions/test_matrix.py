@@ -326,31 +326,9 @@ def test_the_held_out_day_changes_nothing_that_is_trained_on():
     assert weighed(SPARSE, **settings) == weighed(before, **settings)
 
 
-def test_presets_fill_in_what_is_not_given():
-    pa = ConfidenceSettings(preset="pa")
-    assert pa.weights == {"view": 0.1, "wishlist": 0.3, "cart": 0.5, "checkout": 0.7, "purchase": 1}
-    assert 0.5 ** (25 / pa.half_life_days) == pytest.approx(math.exp(-1))
-    assert (
-        pa.repeat_decay,
-        pa.bm25.k1,
-        pa.bm25.b,
-        pa.min_items_per_user,
-        pa.min_users_per_item,
-    ) == (0.8, 1.2, 0.3, 3, 5)
-    assert ConfidenceSettings(preset="retail_demo_store").weights["checkout"] == 4
-    mine = ConfidenceSettings(preset="pa", bm25=None, weights={"purchase": 2})
-    assert (mine.bm25, mine.weights, mine.repeat_decay) == (None, {"purchase": 2}, 0.8)
-    assert ConfidenceSettings(**pa.model_dump()) == pa
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (
-            {"preset": "retail_demo_store", "weights": {"view": 1}},
-            "changes nothing: leave out some of weights",
-        ),
-        ({"preset": "shop"}, "retail_demo_store"),
         ({"repeat_decay": 0}, "greater than 0"),
         ({"repeat_decay": 1.1}, "less than or equal to 1"),
         ({"half_life_days": 0}, "greater than 0"),

@@ -115,7 +115,7 @@ def test_a_pause_ends_a_basket_and_midnight_does_not() -> None:
     assert listed(bought(("a", "cup", 13), ("a", "lid", 1))) == {}
     chain = bought(("a", "cup", 30), ("a", "lid", 20), ("a", "pan", 10))
     assert listed(chain)["cup"] == {"lid": 1, "pan": 1}
-    assert listed(chain, session_hours=10) == {}
+    assert listed(chain, session_gap_hours=10) == {}
     assert listed(bought(("a", "cup", 1), ("b", "lid", 1))) == {}
 
 

@@ -38,7 +38,7 @@ from recsys_ops.worker.job import main
 
 NOW = date(2026, 6, 30)
 EVER = datetime.max.replace(tzinfo=UTC)
-LIMITS = ModelsSettings(keep=2, max_age_days=90)
+LIMITS = ModelsSettings(keep_newest=2, keep_days=90)
 
 
 def put(
@@ -109,7 +109,7 @@ def test_with_a_short_age_the_references_of_the_days_to_come_stay(storage: Stora
     old, reference, coming, _, live = (put(storage, ago) for ago in (50, 40, 20, 19, 0))
     for version in (old, reference, coming, live):
         deploy(storage, version)
-    assert expire_versions(storage, NOW, EVER, ModelsSettings(keep=1, max_age_days=5)) == 2
+    assert expire_versions(storage, NOW, EVER, ModelsSettings(keep_newest=1, keep_days=5)) == 2
     assert set(existing_versions(storage)) == {reference, coming, live}
 
 
@@ -154,7 +154,7 @@ def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]:
         spec = make_job(history(last=day), day, champion, iterations=2, factors=factors)
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
         storage.write_json(
-            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec, 10)
+            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec)
         )
         rule = {
             "name": "champion",

@@ -1,8 +1,6 @@
 """What the model learns from: everybody in the window but the robots and the shared ids."""
 
-import re
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from recsys_ops.history import encoded
 from recsys_ops.history.table import replace_days
 from recsys_ops.models.spec import read_inputs, read_spec
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
-from recsys_ops.settings import ListsSettings, Settings, load_settings, settings_file
+from recsys_ops.settings import ListsSettings, Settings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -224,28 +222,3 @@ def test_an_item_of_the_catalogue_without_a_category_has_none(
     inputs = read_inputs(shop, read_spec(shop, DAY))
     assert inputs.shop.category.to_list() == [None] * len(inputs.interactions.items)
     assert inputs.eligible.sum() == 1
-
-
-def test_preset_reaches_the_matrix_where_the_settings_leave_its_keys_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = settings_file().read_text()
-    (tmp_path / "recsys.yaml").write_text(
-        re.sub(
-            r"^  (weights|half_life_days|repeat_decay|bm25|min_\w+_per_\w+):.*\n",
-            "",
-            text,
-            flags=re.M,
-        )
-    )
-    monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
-    monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "pa")
-    load_settings.cache_clear()
-    found = load_settings().confidence
-    assert (
-        found.weights["purchase"],
-        found.repeat_decay,
-        found.min_users_per_item,
-        found.alpha,
-    ) == (1, 0.8, 5, 16)
-    load_settings.cache_clear()

@@ -190,7 +190,7 @@ def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., s
         )
         assert main(storage.url(paths.job(day, "spec.json"))) == 0
         storage.write_json(
-            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec, 50)
+            paths.model(spec.version, "metrics.json"), evaluation_figures(storage, spec)
         )
         write_verdict(storage, spec.version, verdict)
         return spec.version

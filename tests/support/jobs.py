@@ -107,7 +107,7 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             window_start=start,
             reference=reference,
             data=profile_day(events, day, start, {}),
-            gpu_price_per_hour=price,
+            price_per_hour=price,
             shop=shop,
         )
 

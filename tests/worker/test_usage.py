@@ -38,7 +38,7 @@ def test_a_price_gives_a_cost_and_the_same_version(storage: Storage, make_job: M
     free = make_job(history(100, 40), iterations=2)
     spec = make_job(history(100, 40), price=3600.0, iterations=2)
     assert spec.version == free.version
-    assert read_spec(storage, DAY).gpu_price_per_hour == 3600
+    assert read_spec(storage, DAY).price_per_hour == 3600
     assert main(spec_url(storage)) == 0
     run, told = load_manifest(storage, spec.version).run, result(storage)["cost"]
     assert run.cost is not None

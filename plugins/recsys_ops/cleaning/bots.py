@@ -142,7 +142,7 @@ def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
         whole.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
     )
     regular = (pl.col("gaps") >= settings.min_events // 2) & (
-        pl.col("spread") < settings.max_gap_spread
+        pl.col("spread") < settings.min_gap_spread
     )
     return measured.select(
         "suspect",

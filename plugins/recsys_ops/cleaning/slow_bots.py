@@ -3,14 +3,14 @@
 import polars as pl
 
 from recsys_ops.cleaning.bots import CONVERSIONS
-from recsys_ops.settings import WindowBotSettings
+from recsys_ops.settings import SlowBotSettings
 
 SIGNALS = ("breadth", "every_day", "steady")
 # fewer users in the window, and a large share of it says nothing
 USERS = 50
 
 
-def find_slow_bots(events: pl.DataFrame, settings: WindowBotSettings) -> pl.DataFrame:
+def find_slow_bots(events: pl.DataFrame, settings: SlowBotSettings) -> pl.DataFrame:
     """The users to leave out of a window of the history.
 
     events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``), the ids as String or as Enum. Memory

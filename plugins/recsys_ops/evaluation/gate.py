@@ -126,10 +126,10 @@ def ids(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
 
 
 def overlap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The refitted model, which is served, lists at least `min_overlap` of what the evaluated one lists."""
+    """The refitted model, which is served, lists at least `min_refit_overlap` of what the evaluated one lists."""
     found = _number(metrics, "parity", "overlap")
-    said = f"the refit keeps {found:.0%} of the evaluated model's lists, at least {settings.min_overlap:.0%} needed"
-    return RuleResult(name, found, settings.min_overlap, found >= settings.min_overlap, said)
+    said = f"the refit keeps {found:.0%} of the evaluated model's lists, at least {settings.min_refit_overlap:.0%} needed"
+    return RuleResult(name, found, settings.min_refit_overlap, found >= settings.min_refit_overlap, said)
 
 
 def parity(

@@ -49,7 +49,7 @@ def run_step(storage: Storage, step: str, day: date, settings: CleaningSettings)
     """Apply a step to what the one before it left of the day, and return the step's figures.
 
     Memory grows with the compressed rows of the day and with what the step's function says.
-    Raises DataError when a larger share of the rows than `max_quarantine_share` is rejected; they are in quarantine by then.
+    Raises DataError when a larger share of the rows than `max_rejected_share` is rejected; they are in quarantine by then.
     """
     rows, facts = _incoming(storage, step, day, settings)
     cleaned = STEPS[step](rows, settings)
@@ -76,12 +76,12 @@ def run_step(storage: Storage, step: str, day: date, settings: CleaningSettings)
             storage.delete(paths.quarantine(later, day))  # it is about rows of an earlier run
         quarantined = pl.scan_parquet(rejected)
         figures = _figures(rows, quarantined, cleaned.notes)
-        if figures["rejected"] > settings.max_quarantine_share * figures["rows_in"]:
+        if figures["rejected"] > settings.max_rejected_share * figures["rows_in"]:
             storage.delete(
                 paths.step(step, day)
             )  # an earlier run's rows must not pass for this one's
             raise DataError(
-                _too_many(storage, step, day, figures, quarantined, settings.max_quarantine_share)
+                _too_many(storage, step, day, figures, quarantined, settings.max_rejected_share)
             )
         figures["kept"] = _count(pl.scan_parquet(kept) if step == "fix_types" else cleaned.kept)
         exploded = figures["kept"] + figures["rejected"] - figures["rows_in"]
@@ -210,7 +210,7 @@ def _too_many(
     said = "; ".join(f"{reason} {count:,}, such as {seen[reason]}" for reason, count in top)
     return (
         f"{step} {day}: {figures['rejected']:,} of {figures['rows_in']:,} rows rejected, more than "
-        f"cleaning.max_quarantine_share = {max_share}. {said}. The rows: {storage.url(paths.quarantine(step, day))}. "
+        f"cleaning.max_rejected_share = {max_share}. {said}. The rows: {storage.url(paths.quarantine(step, day))}. "
         "Mend the source, include/contract.yaml or the settings"
     )
 

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from recsys_ops.cleaning.slow_bots import find_slow_bots
-from recsys_ops.settings import ConfidenceSettings, WindowBotSettings
+from recsys_ops.settings import ConfidenceSettings, SlowBotSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def first_window_day(day: date, confidence: ConfidenceSettings) -> date:
     return day - timedelta(days=confidence.window_days - 1)
 
 
-def without_slow_bots(events: pl.DataFrame, bots: WindowBotSettings) -> Window:
+def without_slow_bots(events: pl.DataFrame, bots: SlowBotSettings) -> Window:
     """Find the slow bots of a window and leave out their rows.
 
     events : the history rows of the window: at least day, user_id, item_id, event_type; the ids

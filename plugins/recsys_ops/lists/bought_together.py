@@ -34,7 +34,7 @@ class Baskets:
 def build_baskets(
     events: pl.DataFrame, items: pl.Series, day: date, settings: BoughtTogetherSettings
 ) -> Baskets:
-    """What users did with less than `session_hours` between two neighbours, whatever their ids: a basket of distinct items.
+    """What users did with less than `session_gap_hours` between two neighbours, whatever their ids: a basket of distinct items.
 
     A basket of more than `MAX_BASKET_ITEMS` teaches nothing, nor does one with fewer than two of `items`. It weighs
     ``0.5 ** (age / half_life_days)``; the age, in days, runs from the last history day of its events to `day`. The order of
@@ -67,7 +67,7 @@ def build_baskets(
         ids.cast(pl.Enum(items), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
     )
     first = (pl.col("user_id") != pl.col("user_id").shift()) | (
-        pl.col("second").diff() >= settings.session_hours * _HOUR
+        pl.col("second").diff() >= settings.session_gap_hours * _HOUR
     )
     basket, age, item = (
         column.to_numpy()

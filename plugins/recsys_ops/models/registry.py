@@ -168,8 +168,8 @@ def expire_versions(
     day : the run's; ages are counted back from it
     """
     there = existing_versions(storage)
-    oldest = day - timedelta(days=settings.max_age_days)
-    newest = [version for version, files in there.items() if MANIFEST in files][: settings.keep]
+    oldest = day - timedelta(days=settings.keep_days)
+    newest = [version for version, files in there.items() if MANIFEST in files][: settings.keep_newest]
     old = [
         version
         for version, files in there.items()

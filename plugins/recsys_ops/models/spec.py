@@ -50,7 +50,7 @@ class JobSpec(BaseModel):
     inputs : SHA-256 of each file beside the spec · ids : `ids_digest` of its users and items
     code, packages : what `build_matrix` was run with; the worker's own are in the manifest
     lists : what will be served; the lists that are evaluated go by `evaluation`
-    gpu_price_per_hour : of the machine, in the user's currency; None: the manifest names no cost
+    price_per_hour : of the machine, in the user's currency; None: the manifest names no cost
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,7 +71,7 @@ class JobSpec(BaseModel):
     ids: str
     code: str
     packages: dict[str, str]
-    gpu_price_per_hour: float | None
+    price_per_hour: float | None
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_job(
     window_start: date,
     reference: str | None = None,
     data: DayProfile | None = None,
-    gpu_price_per_hour: float | None = None,
+    price_per_hour: float | None = None,
     shop: ListInputs | None = None,
     purpose: Literal["serve", "score"] = "serve",
 ) -> JobSpec:
@@ -150,9 +150,9 @@ def write_job(
         ids=ids_digest(interactions.users, interactions.items),
         code=code_digest(),
         packages=package_versions(),
-        gpu_price_per_hour=gpu_price_per_hour,
+        price_per_hour=price_per_hour,
     )
-    named_by = unnamed.model_dump(mode="json", exclude={"version", "gpu_price_per_hour", "data"})
+    named_by = unnamed.model_dump(mode="json", exclude={"version", "price_per_hour", "data"})
     canonical = json.dumps(named_by, sort_keys=True)
     spec = unnamed.model_copy(
         update={"version": f"{day:%Y%m%d}-{serialization.sha256(canonical.encode())[:10]}"}

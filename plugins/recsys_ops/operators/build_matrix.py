@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import open_storage
 from recsys_ops.operators.base import DayOperator
-from recsys_ops.settings import ConfidenceSettings, ListsSettings, Settings, WindowBotSettings
+from recsys_ops.settings import ConfidenceSettings, ListsSettings, Settings, SlowBotSettings
 from recsys_ops.storage import paths
 from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
 
@@ -40,7 +40,7 @@ class BuildMatrixOperator(DayOperator):
         window_start = first_window_day(day, settings.confidence)
         version = current_version(store)
         window = read_window(
-            store, day, settings.confidence, settings.cleaning.bots.window, version
+            store, day, settings.confidence, settings.cleaning.slow_bots, version
         )
         store.write_parquet(paths.quarantine(self.name, day), window.slow_bots)
         events, people = window.events, window.human_events
@@ -67,7 +67,7 @@ class BuildMatrixOperator(DayOperator):
             window_start=window_start,
             reference=older["version"] if older and older != before else None,
             data=profile_day(people, day, window_start, _shares(store, day)),
-            gpu_price_per_hour=settings.worker.gpu_price_per_hour,
+            price_per_hour=settings.worker.price_per_hour,
             shop=shop,
         )
         if study:
@@ -96,7 +96,7 @@ def read_window(
     store: "Storage",
     day: date,
     confidence: ConfidenceSettings,
-    bots: WindowBotSettings,
+    bots: SlowBotSettings,
     history_version: int,
 ) -> "Window":
     """The window that ends with `day`, as of a version of the history."""

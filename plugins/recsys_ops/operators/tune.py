@@ -128,7 +128,7 @@ class TrialOperator(TrainOnWorkerOperator):
             )
             start = first_window_day(held_out, confidence)
             window = read_window(
-                store, held_out, confidence, settings.cleaning.bots.window, study.history_version
+                store, held_out, confidence, settings.cleaning.slow_bots, study.history_version
             )
             interactions = build_interactions(window.human_events, held_out, confidence, plan.evaluation)
             write_job(
@@ -147,7 +147,7 @@ class TrialOperator(TrainOnWorkerOperator):
                 data=profile_day(window.events, held_out, start, {}),
                 history_version=study.history_version,
                 window_start=start,
-                gpu_price_per_hour=settings.worker.gpu_price_per_hour,
+                price_per_hour=settings.worker.price_per_hour,
                 purpose="score",
             )
             self.external_id_key = f"job_{held_out}"
@@ -277,7 +277,7 @@ def _begin(store: "Storage", day: date, settings: Settings) -> "Study":
         )
     base, _ = with_adopted_proposal(store, settings, day)
     plan = Plan(
-        days=tuple(day - timedelta(days=n) for n in range(settings.tuning.days)),
+        days=tuple(day - timedelta(days=n) for n in range(settings.tuning.holdout_days)),
         training=base.training,
         confidence=base.confidence,
         evaluation=base.evaluation,

@@ -109,7 +109,7 @@ def _main(storage: CountedStorage, day: date, meter: Meter) -> int:
         "seconds": meter.seconds,
         "peak_memory_bytes": peak_memory(),
         "device": device,
-        "cost": meter.cost(spec.gpu_price_per_hour) if spec else None,
+        "cost": meter.cost(spec.price_per_hour) if spec else None,
     }
     try:
         storage.write_json(paths.job(day, RESULT), result)
@@ -253,7 +253,7 @@ def _train(
             peak_memory_bytes=peak_memory(),
             gpu_peak_memory_bytes=gpu_peak_memory(cupy()) if computes == "gpu" else None,
             resumed=checkpoints.resumed or None,
-            cost=meter.cost(spec.gpu_price_per_hour),
+            cost=meter.cost(spec.price_per_hour),
         )
 
     with meter.phase("write"):

@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)/plugins
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Every target starts several Python processes: without bytecode each compiles all of Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,9 @@ from support.packages import install
 from recsys_ops.demo import services
 from recsys_ops.storage.objects import Storage
 
+# the suite starts hundreds of Python processes: without bytecode each compiles all of Airflow anew
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Airflow writes its configuration where it is told to, never into the home of whoever runs the tests
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
 

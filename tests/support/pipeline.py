@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from recsys_ops.history.table import __file__, current_version, read_events
+from recsys_ops.history.table import current_version, read_events
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -62,15 +62,11 @@ class Runner:
 
     def __init__(self, home: Path) -> None:
         self._home, self._numbers = home, count()
-        # every child compiles anew what it imports where no bytecode may be written
-        inherited = {
-            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-        }
         env = {
-            **inherited,
+            **os.environ,
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
             "PYTHONWARNINGS": "ignore",
             "OPENBLAS_NUM_THREADS": "1",
         }

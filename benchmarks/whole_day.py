@@ -24,6 +24,7 @@ from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version, replace_days
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.interactions.window import first_window_day
+from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.models import spec as job_spec
 from recsys_ops.settings import (
     ConfidenceSettings,
@@ -99,11 +100,18 @@ def write_job(events: str, factors: int, iterations: int) -> tuple[str, str]:
     rows = read_encoded_events(storage, first_window_day(day, confidence), day, version=version)
     built = build_interactions(rows, day, confidence, EvaluationSettings())
     training = settings(factors, "auto", built.train).model_copy(update={"iterations": iterations})
-    spec = job_spec.write_job(
-        storage, day, built, np.ones(len(built.items), dtype=bool), confidence=confidence, training=training,
-        evaluation=EvaluationSettings(), lists=ListsSettings(), champion=None, history_version=version,
+    draft = job_spec.JobDraft(
+        day=day,
+        confidence=confidence,
+        training=training,
+        evaluation=EvaluationSettings(),
+        lists=ListsSettings(),
+        history_version=version,
         window_start=first_window_day(day, confidence),
-    )  # fmt: skip
+    )
+    everything = np.ones(len(built.items), dtype=bool)
+    inputs = job_spec.JobInputs(built, everything, ListInputs.empty(len(built.items)))
+    spec = job_spec.write_job(storage, draft, inputs)
     return spec.version, paths.job(day, "spec.json")
 
 

@@ -33,7 +33,8 @@ import shapes
 
 from recsys_ops.interactions.matrix import Interactions
 from recsys_ops.launchers.staging import clear_staged, fetch_results, stage_job
-from recsys_ops.models.spec import JobSpec, write_job
+from recsys_ops.lists.inputs import ListInputs
+from recsys_ops.models.spec import JobDraft, JobInputs, JobSpec, write_job
 from recsys_ops.models.version import verify_version
 from recsys_ops.settings import (
     ConfidenceSettings,
@@ -132,21 +133,22 @@ def write(store: Storage, name: str) -> JobSpec:
         pl.Series([f"{kind}{n}" for n in range(count)])
         for kind, count in zip("ui", data.train.shape, strict=True)
     )
-    return write_job(
-        store,
-        DAY,
-        Interactions(
-            users, items, data.train, data.train, data.holdout, np.zeros(len(users), dtype=bool)
-        ),
-        np.ones(len(items), dtype=bool),
+    draft = JobDraft(
+        day=DAY,
         confidence=ConfidenceSettings(),
         training=TrainingSettings(),
         evaluation=EvaluationSettings(),
         lists=ListsSettings(),
-        champion=None,
         history_version=1,
         window_start=DAY,
     )
+    buyers = np.zeros(len(users), dtype=bool)
+    inputs = JobInputs(
+        Interactions(users, items, data.train, data.train, data.holdout, buyers),
+        np.ones(len(items), dtype=bool),
+        ListInputs.empty(len(items)),
+    )
+    return write_job(store, draft, inputs)
 
 
 def command(store: Storage) -> tuple[float, float | None]:

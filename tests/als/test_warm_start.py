@@ -14,7 +14,8 @@ from recsys_ops.models.version import MANIFEST, evaluation_figures, load_manifes
 from recsys_ops.settings import TrainingSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
-from recsys_ops.worker.job import main, may_start_from
+from recsys_ops.worker.job import main
+from recsys_ops.worker.training_run import may_start_from
 
 YESTERDAY = DAY - timedelta(days=1)
 

@@ -162,7 +162,7 @@ def test_baskets_and_trending_are_those_of_people_and_known_items(
 ) -> None:
     figures = build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
-    items, found = inputs.interactions.items, inputs.shop
+    items, found = inputs.interactions.items, inputs.list_inputs
     assert figures["users_left_out"] == {"pseudo_user": 1}
     assert figures["baskets"] == 3 * 28
     assert found.baskets.items.toarray().sum(axis=0).tolist() == [
@@ -183,8 +183,8 @@ def test_items_of_an_excluded_category_are_recommended_nowhere(
     inputs = read_inputs(shop, read_spec(shop, DAY))
     for_sale = dict(zip(inputs.interactions.items, inputs.eligible, strict=True))
     assert (for_sale["p40"], for_sale["p3"], for_sale["p9"]) == (False, False, True)
-    assert inputs.shop.trending["item_id"].to_list() == ["p9"]
-    assert inputs.shop.pinned["item_id"].to_list() == [
+    assert inputs.list_inputs.trending["item_id"].to_list() == ["p9"]
+    assert inputs.list_inputs.pinned["item_id"].to_list() == [
         "p7",
         "p49",
     ]  # without a category, p49 is in none of them
@@ -205,7 +205,7 @@ def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
         in caplog.text
     )
     inputs = read_inputs(shop, read_spec(shop, DAY))
-    assert inputs.shop.pinned.rows() == [("p33", "home"), ("p0", "home")]
+    assert inputs.list_inputs.pinned.rows() == [("p33", "home"), ("p0", "home")]
     assert "p33" not in inputs.interactions.items  # nobody met it
 
 
@@ -220,5 +220,5 @@ def test_an_item_of_the_catalogue_without_a_category_has_none(
     )
     build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
-    assert inputs.shop.category.to_list() == [None] * len(inputs.interactions.items)
+    assert inputs.list_inputs.category.to_list() == [None] * len(inputs.interactions.items)
     assert inputs.eligible.sum() == 1

@@ -19,7 +19,7 @@ from recsys_ops.interactions.window import first_window_day
 from recsys_ops.lists.bought_together import build_baskets
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.lists.trending import trending
-from recsys_ops.models.spec import JobSpec, write_job
+from recsys_ops.models.spec import JobDraft, JobInputs, JobSpec, write_job
 from recsys_ops.settings import (
     ConfidenceSettings,
     EvaluationSettings,
@@ -93,23 +93,20 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             build_baskets(timed, items, day, lists.bought_together),
             trending(events, items.filter(pl.Series(eligible)), day, lists),
         )
-        return write_job(
-            storage,
-            day,
-            interactions,
-            eligible,
+        draft = JobDraft(
+            day=day,
             confidence=CONFIDENCE,
             training=TrainingSettings(**training),
             evaluation=evaluation,
             lists=lists,
-            champion=champion,
             history_version=7,
             window_start=start,
+            champion=champion,
             reference=reference,
             data=profile_day(events, day, start, {}),
             price_per_hour=price,
-            shop=shop,
         )
+        return write_job(storage, draft, JobInputs(interactions, eligible, shop))
 
     return make
 

@@ -179,8 +179,8 @@ def test_a_damaged_checkpoint_is_not_used(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("code", lambda: "0" * 64),
-        ("packages", lambda: {"numpy": "3.0"}),
+        ("code_digest", lambda: "0" * 64),
+        ("package_versions", lambda: {"numpy": "3.0"}),
         ("describe_device", lambda _: CPU | {"name": "another"}),
     ],
     ids=["code", "packages", "device"],

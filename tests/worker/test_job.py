@@ -36,7 +36,7 @@ from recsys_ops.models.version import (
 from recsys_ops.settings import BoughtTogetherSettings, GateSettings, ListsSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
-from recsys_ops.worker import EXIT_NO_RESULT, job, usage
+from recsys_ops.worker import EXIT_NO_RESULT, job, memory, training_run
 from recsys_ops.worker.job import main
 
 LISTS = ("recommendations", "similar", "bought_together", "popular", "categories", "trending")
@@ -267,9 +267,9 @@ def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what
         raise MemoryError("Unable to allocate 9.3 GiB")
 
     (tmp_path / "memory.max").write_text(f"{there}\n")
-    monkeypatch.setattr(usage, "_CONTAINER_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", tmp_path / "memory.max")
     make_job(iterations=1, factors=9_000)
-    monkeypatch.setattr(job, "fit", full)
+    monkeypatch.setattr(training_run, "fit", full)
     assert main(spec_url(storage)) == 1
     needs = rf"about [0-9,]{{9,}} bytes for 9000 factors of [0-9,]{{9,}}{would}"
     assert re.search(
@@ -328,7 +328,7 @@ def test_a_champion_that_saw_the_held_out_day_is_refused(storage: Storage, make_
     main(spec_url(storage))
     make_job(iterations=1, champion=first.version)
     assert main(spec_url(storage)) == 1
-    assert "cannot be judged" in result(storage)["reason"]
+    assert "cannot be evaluated" in result(storage)["reason"]
 
 
 INPUTS = ["train.npz", "full.npz", "holdout.npz", "users.parquet", "items.parquet"]
@@ -404,7 +404,7 @@ def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: M
     assert data.users.to_list() == sorted(f"user-{n}" for n in range(400))
     assert (data.train.dtype, data.full.dtype, data.holdout.dtype) == (np.float32, np.float32, bool)
     assert not inputs.eligible[data.items.str.ends_with("5").to_numpy()].any()
-    shop = inputs.shop
+    shop = inputs.list_inputs
     assert shop.category.equals(data.items.str.tail(1).replace("9", None))
     assert (shop.baskets.items.dtype, shop.baskets.items.shape) == (
         bool,

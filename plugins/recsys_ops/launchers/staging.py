@@ -4,7 +4,8 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from recsys_ops.models.spec import LOG, NDCG, RESULT, SPEC, JobSpec
+from recsys_ops.models.files import FACTORS, ITEMS, LOG, MANIFEST, NDCG, RESULT, SPEC, USERS
+from recsys_ops.models.spec import JobSpec
 from recsys_ops.models.version import load_manifest
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 4
 # what a job reads of the champion and of the reference
-EARLIER = ("users.parquet", "items.parquet", "factors.npz", "manifest.json")
+EARLIER = (USERS, ITEMS, FACTORS, MANIFEST)
 
 
 def stage_job(store: Storage, work: Storage, spec: JobSpec) -> None:
@@ -36,7 +37,7 @@ def stage_job(store: Storage, work: Storage, spec: JobSpec) -> None:
 def fetch_results(work: Storage, store: Storage, spec: JobSpec) -> None:
     """Copy the model version, its manifest last, and the job's scores, result and log; what the job did not write is left out."""
     model = work.list(paths.model(spec.version, ""))
-    manifest = [path for path in model if path == paths.model(spec.version, "manifest.json")]
+    manifest = [path for path in model if path == paths.model(spec.version, MANIFEST)]
     scores = paths.job(spec.day, NDCG)
     _copy(
         work,

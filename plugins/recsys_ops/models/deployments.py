@@ -1,14 +1,16 @@
-"""Which versions went live, oldest first, which may not again by themselves, and which are kept: ``models/live.json``.
+"""Which versions went live, which are blocked and which are pinned: ``models/live.json``.
 
-It is read, changed and written whole. Nobody is kept out meanwhile (Azure could refuse the second writer, a folder could not), so
-of two writers at the same moment the later one's word stands. They are the end of a retraining, one at a time, and a person: a
-rollback, a pin, a release.
+The file is read, changed and written as a whole, without a lock: Azure could refuse a second
+writer, a local folder could not. If two write at the same moment, the later one wins. The writers
+are the end of a retraining, of which one runs at a time, and a person: a rollback, a pin, a
+release.
 """
 
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import TypedDict
 
+from recsys_ops.models import files
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -16,7 +18,11 @@ REFERENCE_AGE = timedelta(days=30)
 
 
 class Deployment(TypedDict):
-    """day : the last that the version has learnt from · by : the Airflow user who wanted it, None for a night's own."""
+    """The record that a version went live.
+
+    day : the last day that the version has learned from
+    by : the Airflow user who asked for it; None for a scheduled run
+    """
 
     version: str
     day: str
@@ -25,7 +31,12 @@ class Deployment(TypedDict):
 
 
 class DeploymentState(TypedDict):
-    """deployments : oldest first; the last is live · blocked : why, by version · pinned : what never expires."""
+    """The content of ``models/live.json``.
+
+    deployments : oldest first; the last one is live
+    blocked : by version the reason
+    pinned : versions that never expire
+    """
 
     deployments: list[Deployment]
     blocked: dict[str, str]
@@ -33,12 +44,12 @@ class DeploymentState(TypedDict):
 
 
 def read_deployment_state(storage: Storage) -> DeploymentState:
-    """All that is noted; empty before the first deployment."""
-    found = storage.read_json(paths.LIVE) if storage.exists(paths.LIVE) else {}
+    """The deployments, blocks and pins; empty before the first deployment."""
+    state = storage.read_json(paths.LIVE) if storage.exists(paths.LIVE) else {}
     return DeploymentState(
-        deployments=found.get("deployments", []),
-        blocked=found.get("blocked", {}),
-        pinned=sorted(found.get("pinned", [])),
+        deployments=state.get("deployments", []),
+        blocked=state.get("blocked", {}),
+        pinned=sorted(state.get("pinned", [])),
     )
 
 
@@ -48,69 +59,76 @@ def list_deployments(storage: Storage) -> list[Deployment]:
 
 
 def champion_deployment(storage: Storage, day: date) -> Deployment | None:
-    """The last deployed version that has not seen `day`: what a challenger of that day is measured against."""
+    """The last deployment whose version has not learned from `day`.
+
+    A challenger of that day is compared with it.
+    """
     return next(
-        (d for d in reversed(list_deployments(storage)) if date.fromisoformat(d["day"]) < day), None
+        (
+            deployment
+            for deployment in reversed(list_deployments(storage))
+            if date.fromisoformat(deployment["day"]) < day
+        ),
+        None,
     )
 
 
 def reference_deployment(storage: Storage, day: date) -> Deployment | None:
-    """The last deployed version at least `REFERENCE_AGE` older than `day` that is still there and was not rolled back from.
+    """The last deployment that is at least `REFERENCE_AGE` older than `day`.
 
-    Many small losses, each of them within the gate's bounds, show against it.
+    Its version must still exist and not be blocked. A comparison with it shows many small losses
+    that each stay within the gate's limits.
     """
-    live = read_deployment_state(storage)
+    state = read_deployment_state(storage)
 
-    def fit(deployment: Deployment) -> bool:
-        version, is_old = (
-            deployment["version"],
-            date.fromisoformat(deployment["day"]) <= day - REFERENCE_AGE,
-        )
+    def is_reference(deployment: Deployment) -> bool:
+        version = deployment["version"]
         return (
-            is_old
-            and version not in live["blocked"]
-            and storage.exists(paths.model(version, "manifest.json"))
+            date.fromisoformat(deployment["day"]) <= day - REFERENCE_AGE
+            and version not in state["blocked"]
+            and storage.exists(paths.model(version, files.MANIFEST))
         )
 
-    return next(
-        (deployment for deployment in reversed(live["deployments"]) if fit(deployment)), None
-    )
+    return next(filter(is_reference, reversed(state["deployments"])), None)
 
 
 def record_deployment(
     storage: Storage, version: str, day: date, reason: str, by: str | None = None
 ) -> None:
-    """Note that a version is live now; noting the live one again changes nothing."""
-    live = read_deployment_state(storage)
-    past = live["deployments"]
+    """Record that a version is live now. To record the live version again changes nothing."""
+    state = read_deployment_state(storage)
+    past = state["deployments"]
     if not past or past[-1]["version"] != version:
         past.append(Deployment(version=version, day=str(day), reason=reason, by=by))
-        storage.write_json(paths.LIVE, live)
+        storage.write_json(paths.LIVE, state)
 
 
 def block_versions(storage: Storage, versions: Iterable[str], reason: str) -> None:
-    """Let no run put versions live by itself until they are released; one that is blocked already keeps its reason."""
-    live = read_deployment_state(storage)
-    live["blocked"] = dict.fromkeys(versions, reason) | live["blocked"]
-    storage.write_json(paths.LIVE, live)
+    """Block versions: no run puts them live until they are released.
+
+    A version that is blocked already keeps its reason.
+    """
+    state = read_deployment_state(storage)
+    state["blocked"] = dict.fromkeys(versions, reason) | state["blocked"]
+    storage.write_json(paths.LIVE, state)
 
 
 def release_version(storage: Storage, version: str) -> None:
-    """Take a block back; without one nothing changes."""
-    live = read_deployment_state(storage)
-    if live["blocked"].pop(version, None) is not None:
-        storage.write_json(paths.LIVE, live)
+    """Remove the block of a version; does nothing if it is not blocked."""
+    state = read_deployment_state(storage)
+    if state["blocked"].pop(version, None) is not None:
+        storage.write_json(paths.LIVE, state)
 
 
 def pin_version(storage: Storage, version: str) -> None:
-    """Keep a version for good."""
-    live = read_deployment_state(storage)
-    storage.write_json(paths.LIVE, live | {"pinned": sorted({*live["pinned"], version})})
+    """Keep a version from expiring."""
+    state = read_deployment_state(storage)
+    state["pinned"] = sorted({*state["pinned"], version})
+    storage.write_json(paths.LIVE, state)
 
 
 def unpin_version(storage: Storage, version: str) -> None:
-    """Let a version expire like the others."""
-    live = read_deployment_state(storage)
-    storage.write_json(
-        paths.LIVE, live | {"pinned": [pinned for pinned in live["pinned"] if pinned != version]}
-    )
+    """Let a version expire like any other."""
+    state = read_deployment_state(storage)
+    state["pinned"] = [pinned for pinned in state["pinned"] if pinned != version]
+    storage.write_json(paths.LIVE, state)

@@ -1,4 +1,4 @@
-"""The model versions in storage: which there are, what is known of each, how two differ, and which have had their time."""
+"""The model versions in storage: list, describe, compare and expire them."""
 
 import re
 from collections.abc import Mapping
@@ -15,77 +15,87 @@ from recsys_ops.models.deployments import (
     read_deployment_state,
     reference_deployment,
 )
-from recsys_ops.models.version import MANIFEST, Manifest, load_manifest, read_frame
+from recsys_ops.models.files import MANIFEST, METRICS, SPEC, VERDICT
+from recsys_ops.models.version import Manifest, load_manifest, read_frame
 from recsys_ops.settings import ModelsSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-METRICS, VERDICT = "metrics.json", "verdict.json"
-# what explains a decision: a few kilobytes without personal data, which outlive the version
+# these files explain a decision and never expire: a few kilobytes without personal data
 KEPT = frozenset({METRICS, VERDICT})
+# an error message names at most this many versions
 _NAMED = 10
 
 
 def existing_versions(storage: Storage) -> dict[str, dict[str, datetime]]:
-    """Every version that has more than `KEPT`, the newest first: its files, each with the time at which the store got it."""
-    return {version: files for version, files in _all(storage).items() if files.keys() - KEPT}
+    """The files of every version that has not expired, each with its time of writing.
+
+    Newest version first. An expired version has only its `KEPT` files.
+    """
+    return {
+        version: written
+        for version, written in _written_files(storage).items()
+        if written.keys() - KEPT
+    }
 
 
 def check_exists(storage: Storage, version: str) -> dict[str, datetime]:
-    """The files of a version, expired ones included. Raises ModelError with what there is."""
-    found = _all(storage)
-    if version not in found:
-        there = [name for name, files in found.items() if MANIFEST in files]
-        more = f" and {len(there) - _NAMED} older ones" if len(there) > _NAMED else ""
+    """The files of a version, also of an expired one, each with its time of writing.
+
+    Raises ModelError that names the finished versions if there is no such version.
+    """
+    versions = _written_files(storage)
+    if version not in versions:
+        finished = [name for name, written in versions.items() if MANIFEST in written]
+        more = f" and {len(finished) - _NAMED} older ones" if len(finished) > _NAMED else ""
         raise ModelError(
-            f"there is no model version {version}; there are {', '.join(there[:_NAMED]) or 'none'}{more}"
+            f"there is no model version {version}; "
+            f"there are {', '.join(finished[:_NAMED]) or 'none'}{more}"
         )
-    return found[version]
+    return versions[version]
 
 
 def check_finished(storage: Storage, version: str) -> Manifest:
-    """The manifest of a version. Raises ModelError with what there is, or where the version is unfinished, damaged or expired."""
+    """The manifest of a version.
+
+    Raises ModelError if the version does not exist, is unfinished, damaged or expired.
+    """
     check_exists(storage, version)
     return load_manifest(storage, version)
 
 
 def version_day(version: str) -> date:
-    """The day that a version's name begins with: its manifest's."""
+    """The day that a version's name begins with, which is the day in its manifest."""
     return date(int(version[:4]), int(version[4:6]), int(version[6:8]))
 
 
 def rollback_targets(storage: Storage) -> list[str]:
-    """The finished versions that the gate blessed, or somebody forced through it, the newest first, without the live one."""
+    """The finished versions that are blessed or forced, newest first, without the live one."""
     live = [deployment["version"] for deployment in list_deployments(storage)[-1:]]
-    judged = [
-        version
-        for version, files in existing_versions(storage).items()
-        if {MANIFEST, VERDICT} <= files.keys()
-    ]
     return [
         version
-        for version in judged
-        if version not in live
-        and _in_a_word(storage.read_json(paths.model(version, VERDICT))) in ("blessed", "forced")
+        for version, written in existing_versions(storage).items()
+        if {MANIFEST, VERDICT} <= written.keys()
+        and version not in live
+        and _verdict_word(storage.read_json(paths.model(version, VERDICT))) in ("blessed", "forced")
     ]
 
 
 def list_versions(storage: Storage, last: int, today: date) -> list[dict[str, Any]]:
-    """A row for each of the `last` newest versions, the newest first."""
-    live = read_deployment_state(storage)
-    marks = _marks(live)
+    """A row for each of the `last` newest versions, newest first."""
+    marks = _marks(read_deployment_state(storage))
     rows = []
-    for version, files in list(existing_versions(storage).items())[:last]:
-        state, manifest = _manifest(storage, version, files)
-        known = _decided(storage, version, files)
+    for version, written in list(existing_versions(storage).items())[:last]:
+        state, manifest = _read_state(storage, version, written)
+        decision = _read_kept(storage, version, written)
         rows.append(
             {
                 "version": version,
                 "day": version_day(version),
                 "age_days": (today - version_day(version)).days,
-                "verdict": _in_a_word(known["verdict"]) if state == "finished" else state,
-                "ndcg": _decisive(known["metrics"], "challenger"),
-                "champion_ndcg": _decisive(known["metrics"], "champion"),
+                "verdict": _verdict_word(decision["verdict"]) if state == "finished" else state,
+                "ndcg": _ndcg(decision["metrics"], "challenger"),
+                "champion_ndcg": _ndcg(decision["metrics"], "champion"),
                 "is": marks.get(version, []),
                 "started_from": manifest and manifest.started_from,
                 "bytes": manifest and sum(file.bytes for file in manifest.files.values()),
@@ -95,98 +105,113 @@ def list_versions(storage: Storage, last: int, today: date) -> list[dict[str, An
 
 
 def describe_version(storage: Storage, version: str) -> dict[str, Any]:
-    """All that is known of a version: ``state``, ``is``, ``manifest``, ``metrics``, ``verdict``, ``deployments``, ``blocked``.
+    """Everything that is stored about a version, ready for JSON.
 
-    manifest, metrics, verdict : None where there is none (any more)
-    Raises ModelError when nothing is known.
+    The keys are version, state, is, manifest, metrics, verdict, deployments and blocked. Manifest,
+    metrics and verdict are None where they are missing. Raises ModelError if there is no such
+    version.
     """
-    files = check_exists(storage, version)
-    live = read_deployment_state(storage)
-    state, manifest = _manifest(storage, version, files)
+    written = check_exists(storage, version)
+    deployment_state = read_deployment_state(storage)
+    state, manifest = _read_state(storage, version, written)
     return {
         "version": version,
         "state": state,
-        "is": _marks(live).get(version, []),
+        "is": _marks(deployment_state).get(version, []),
         "manifest": manifest and manifest.model_dump(mode="json"),
-        **_decided(storage, version, files),
-        "deployments": [past for past in live["deployments"] if past["version"] == version],
-        "blocked": live["blocked"].get(version),
+        **_read_kept(storage, version, written),
+        "deployments": [
+            deployment
+            for deployment in deployment_state["deployments"]
+            if deployment["version"] == version
+        ],
+        "blocked": deployment_state["blocked"].get(version),
     }
 
 
 def compare_versions(storage: Storage, one: str, other: str) -> dict[str, Any]:
-    """What differs between two finished versions: ``made_of`` and ``metrics``, each a pair by name, and the lists' ``overlap``.
+    """What differs between two finished versions.
 
-    made_of : settings, data, code and packages that differ · metrics : the challenger's, where both have them
-    overlap : see `overlap`; overlap_users : the number of users whom both have a list for
-    Raises ModelError for a version that is not there or not finished.
+    Returns
+    made_of : a pair by name for the settings, data, code and packages that differ
+    metrics : a pair by name for the metrics that both have
+    overlap : the mean of `list_overlap`
+    overlap_users : the number of users with a list in both
+
+    Raises ModelError if a version does not exist or is not finished.
     """
-    pair = (one, other)
-    manifests = [check_finished(storage, version) for version in pair]
-    made = [_made_of(manifest) for manifest in manifests]
-    scores = [_challenger(storage, version) for version in pair]
+    versions = (one, other)
+    manifests = [check_finished(storage, version) for version in versions]
+    parts = [_made_of(manifest) for manifest in manifests]
+    metrics = [_challenger_metrics(storage, version) for version in versions]
     lists = [read_frame(storage, manifest, "recommendations") for manifest in manifests]
-    shared = list_overlap(*lists)
+    overlap = list_overlap(*lists)
     return {
         "made_of": {
-            name: (made[0].get(name), made[1].get(name))
-            for name in sorted({*made[0], *made[1]})
-            if made[0].get(name) != made[1].get(name)
+            name: (parts[0].get(name), parts[1].get(name))
+            for name in sorted({*parts[0], *parts[1]})
+            if parts[0].get(name) != parts[1].get(name)
         },
         "metrics": {
-            name: (score, scores[1][name]) for name, score in scores[0].items() if name in scores[1]
+            name: (value, metrics[1][name])
+            for name, value in metrics[0].items()
+            if name in metrics[1]
         },
-        "overlap": shared.mean(),
-        "overlap_users": len(shared),
+        "overlap": overlap.mean(),
+        "overlap_users": len(overlap),
     }
 
 
 def list_overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
-    """For each user with a list in both: the items in both, over the length of the longer list, Float64.
+    """For each user with a list in both: common items / length of the longer list, Float64.
 
     one, other : user_id String, items List[String]
     """
     both = one.select("user_id", "items").join(
-        other.select("user_id", theirs="items"), on="user_id"
+        other.select("user_id", other_items="items"), on="user_id"
     )
-    ours, theirs = pl.col("items"), pl.col("theirs")
-    shared = ours.list.set_intersection(theirs).list.len() / pl.max_horizontal(
-        ours.list.len(), theirs.list.len()
-    )
-    return both.select(shared.alias("overlap"))["overlap"]
+    items, other_items = pl.col("items").list, pl.col("other_items").list
+    common = items.set_intersection("other_items").list.len()
+    longer = pl.max_horizontal(items.len(), other_items.len())
+    return both.select(overlap=common / longer)["overlap"]
 
 
 def expire_versions(
     storage: Storage, day: date, written: datetime, settings: ModelsSettings
 ) -> int:
-    """Delete the versions that are both too old and not among the newest; returns how many. Their `KEPT` files stay.
+    """Delete the versions that are both too old and not among the newest, except `KEPT` files.
 
-    Never the live version, the one before it, a pinned one, one that the gate compares with, one that an unfinished job needs,
-    nor one of which a file was written at `written` or later. A version without a manifest is none of the newest. The manifest
-    goes first: what a kill leaves is an unfinished version, and gone the next time.
+    These stay: the live version, the one before it, a pinned one, one that the gate compares with,
+    one that an unfinished job needs, and one with a file written at `written` or later. A version
+    without a manifest does not count among the newest. The manifest is deleted first: after a kill
+    the rest is an unfinished version, which the next call deletes.
 
     day : the run's; ages are counted back from it
+
+    Returns the number of deleted versions.
     """
-    there = existing_versions(storage)
+    versions = existing_versions(storage)
     oldest = day - timedelta(days=settings.keep_days)
-    newest = [version for version, files in there.items() if MANIFEST in files][: settings.keep_newest]
-    old = [
+    finished = [version for version, files in versions.items() if MANIFEST in files]
+    newest = finished[: settings.keep_newest]
+    old = {
         version
-        for version, files in there.items()
+        for version, files in versions.items()
         if version_day(version) < oldest and version not in newest and max(files.values()) < written
-    ]
-    expired = {*old} - _needed(storage, there, day) if old else set()
+    }
+    expired = old - _needed(storage, versions, day) if old else old
     for version in sorted(expired):
-        for name in sorted(there[version].keys() - KEPT, key=lambda name: name != MANIFEST):
+        for name in sorted(versions[version].keys() - KEPT, key=lambda name: name != MANIFEST):
             storage.delete(paths.model(version, name))
     return len(expired)
 
 
-def _all(storage: Storage) -> dict[str, dict[str, datetime]]:
+def _written_files(storage: Storage) -> dict[str, dict[str, datetime]]:
+    """The files of every version with their times of writing, newest version first."""
     versions: dict[str, dict[str, datetime]] = {}
-    for path, at in storage.written("models").items():
-        if place := re.fullmatch(r"models/(\d{8}-[0-9a-f]{10})/(.+)", path):
-            versions.setdefault(place[1], {})[place[2]] = at
+    for path, written in storage.written("models").items():
+        if match := re.fullmatch(r"models/(\d{8}-[0-9a-f]{10})/(.+)", path):
+            versions.setdefault(match[1], {})[match[2]] = written
     newest_first = sorted(
         versions, key=lambda version: (version[:8], max(versions[version].values())), reverse=True
     )
@@ -194,81 +219,81 @@ def _all(storage: Storage) -> dict[str, dict[str, datetime]]:
 
 
 def _needed(
-    storage: Storage, there: Mapping[str, Mapping[str, datetime]], day: date
+    storage: Storage, versions: Mapping[str, Mapping[str, datetime]], day: date
 ) -> set[str | None]:
-    """The versions that somebody may still ask for."""
-    live = read_deployment_state(storage)
+    """The versions that are in use or may still be asked for."""
+    state = read_deployment_state(storage)
     needed: set[str | None] = {
-        version for version, marks in _marks(live).items() if marks != ["blocked"]
+        version for version, marks in _marks(state).items() if marks != ["blocked"]
     }
-    if compared := reference_deployment(storage, day):
-        needed.add(compared["version"])
-    # the references of the days to come
+    if reference := reference_deployment(storage, day):
+        needed.add(reference["version"])
+    # references of later days
     needed |= {
-        d["version"]
-        for d in live["deployments"]
-        if date.fromisoformat(d["day"]) > day - REFERENCE_AGE
+        deployment["version"]
+        for deployment in state["deployments"]
+        if date.fromisoformat(deployment["day"]) > day - REFERENCE_AGE
     }
     for path in storage.list("jobs"):
-        if path.endswith("/spec.json"):
+        if path.endswith(f"/{SPEC}"):
             spec = storage.read_json(path)
-            if MANIFEST not in there.get(spec["version"], {}):
+            if MANIFEST not in versions.get(spec["version"], {}):
                 needed |= {spec["champion"], spec.get("reference")}
     return needed
 
 
-def _marks(live: DeploymentState) -> dict[str, list[str]]:
-    """By version what it is: live, previous, pinned, blocked."""
-    names = [deployment["version"] for deployment in live["deployments"]]
+def _marks(state: DeploymentState) -> dict[str, list[str]]:
+    """By version: live, previous, pinned, blocked."""
+    names = [deployment["version"] for deployment in state["deployments"]]
     previous = next((name for name in reversed(names) if name != names[-1]), None)
-    found = {
+    marked = {
         "live": names[-1:],
         "previous": [previous] if previous else [],
-        "pinned": live["pinned"],
-        "blocked": live["blocked"],
+        "pinned": state["pinned"],
+        "blocked": state["blocked"],
     }
     marks: dict[str, list[str]] = {}
-    for mark, versions in found.items():
+    for mark, versions in marked.items():
         for version in versions:
             marks.setdefault(version, []).append(mark)
     return marks
 
 
-def _manifest(
-    storage: Storage, version: str, files: Mapping[str, Any]
+def _read_state(
+    storage: Storage, version: str, written: Mapping[str, datetime]
 ) -> tuple[str, Manifest | None]:
     """finished, damaged, unfinished or expired; and the manifest of a finished version."""
-    if MANIFEST not in files:
-        return "unfinished" if files.keys() - KEPT else "expired", None
+    if MANIFEST not in written:
+        return "unfinished" if written.keys() - KEPT else "expired", None
     try:
         return "finished", load_manifest(storage, version)
     except ModelError:
         return "damaged", None
 
 
-def _decided(storage: Storage, version: str, files: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"metrics": METRICS, "verdict": VERDICT}
+def _read_kept(storage: Storage, version: str, written: Mapping[str, datetime]) -> dict[str, Any]:
+    """The metrics and the verdict of a version, None where they are missing."""
     return {
-        key: storage.read_json(paths.model(version, name)) if name in files else None
-        for key, name in names.items()
+        key: storage.read_json(paths.model(version, name)) if name in written else None
+        for key, name in (("metrics", METRICS), ("verdict", VERDICT))
     }
 
 
-def _challenger(storage: Storage, version: str) -> Mapping[str, float]:
-    """A version's metrics by name, empty before its evaluation."""
+def _challenger_metrics(storage: Storage, version: str) -> Mapping[str, float]:
+    """A version's own metrics by name; empty before its evaluation."""
     path = paths.model(version, METRICS)
     return storage.read_json(path)["challenger"] if storage.exists(path) else {}
 
 
-def _in_a_word(verdict: Mapping[str, Any] | None) -> str:
+def _verdict_word(verdict: Mapping[str, Any] | None) -> str:
     if verdict is None:
-        return "not judged"
+        return "no verdict"
     if verdict["blessed"] is True:
         return "blessed"
     return "forced" if verdict["forced"] else "not blessed"
 
 
-def _decisive(metrics: Mapping[str, Any] | None, model: str) -> float | None:
+def _ndcg(metrics: Mapping[str, Any] | None, model: str) -> float | None:
     """NDCG at the last cut-off."""
     return metrics[model][f"ndcg@{metrics['cutoffs'][-1]}"] if metrics and metrics[model] else None
 
@@ -276,35 +301,25 @@ def _decisive(metrics: Mapping[str, Any] | None, model: str) -> float | None:
 def _made_of(manifest: Manifest) -> dict[str, Any]:
     """What may differ between two versions, by dotted name."""
     fields = {
-        "day",
-        "window_start",
-        "history_version",
-        "users",
-        "items",
-        "seeds",
-        "started_from",
-        "fitted_cold",
-        "code",
-        "packages",
+        *("day", "window_start", "history_version", "users", "items", "seeds"),
+        *("started_from", "fitted_cold", "code", "packages"),
     }
     settings = {"confidence", "training", "evaluation", "lists", "champion", "reference"}
-    dumped = manifest.model_dump(mode="json", include=fields)
     return flatten(
         {
-            **dumped,
+            **manifest.model_dump(mode="json", include=fields),
             "device": manifest.run.device,
             **manifest.spec.model_dump(mode="json", include=settings),
         }
     )
 
 
-def flatten(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by dotted name."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= (
-            flatten(inner, f"{above}{name}.")
-            if isinstance(inner, dict)
-            else {f"{above}{name}": inner}
-        )
-    return found
+        if isinstance(inner, dict):
+            flat |= flatten(inner, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = inner
+    return flat

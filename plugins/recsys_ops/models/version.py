@@ -1,4 +1,4 @@
-"""A model version in storage: its files, the manifest written last, and reading it back with every sum checked."""
+"""A model version in storage: its files, and the manifest that lists them and is written last."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,13 +13,16 @@ from scipy import sparse
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.compare import Evaluation, RefitLists, compare_models
-from recsys_ops.models.spec import JobSpec, code_digest, ids_digest, package_versions
+from recsys_ops.models.code import code_digest, package_versions
+from recsys_ops.models.files import EVALUATION, FACTORS, MANIFEST, table
+from recsys_ops.models.spec import JobSpec, ids_digest
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+# the lists of an `Evaluation` that may be None
+_OPTIONAL_LISTS = ("champion", "reference")
 
 
 class FileSum(BaseModel):
@@ -30,14 +33,16 @@ class FileSum(BaseModel):
 
 
 class RunUsage(BaseModel):
-    """What was measured of the run that made a version, until all was written but the manifest.
+    """What the worker's run took, measured just before it wrote the manifest.
 
-    device : kind (gpu or cpu), name and solver; of a gpu driver, cuda and cupy
-    seconds : of each phase; the manifest's own writing is missing in `write`
-    bytes_read : in phase `read`, and the job's spec · bytes_written : in phase `write`; checkpoints and log are in neither
-    gpu_peak_memory_bytes : None where no gpu was used
-    resumed : by phase the number of sweeps that an earlier, killed run had done; None where nothing was left of one
-    cost : of this run from the start of its process, at the spec's price; None without a price
+    device : kind (gpu or cpu), name and solver; for a GPU also driver, cuda and cupy
+    seconds : of each phase; phase `write` without the manifest
+    bytes_read : the job's spec and what phase `read` read
+    bytes_written : by phase `write`; without checkpoints and log
+    gpu_peak_memory_bytes : None without a GPU
+    resumed : by phase the number of sweeps that an earlier, killed run had done; None if there was
+        no checkpoint of one
+    cost : of this run since its process started, at the spec's price; None without a price
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,12 +58,13 @@ class RunUsage(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a model version is made of, and under `run` what making it took: the same job gives the same but for `run`.
+    """What a model version is made of. The same job gives the same manifest except for `run`.
 
-    started_from : the version whose factors the fit went on from, None for a cold fit
-    fitted_cold : the day of the last cold fit, this one's or of those before it
-    code : SHA-256 of the sources that computed, as they were on the machine that trained
-    packages : the versions of what computed
+    started_from : the version whose factors the fit started from; None for a cold start
+    fitted_cold : the day of the last cold start, of this version or of those it goes back to
+    code : `code_digest` of the machine that trained
+    packages : the package versions of the machine that trained
+    files : every file of the version except the manifest, by name
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +85,7 @@ class Manifest(BaseModel):
     run: RunUsage
 
 
-def write_model(
+def write_version(
     storage: Storage,
     spec: JobSpec,
     factors: Factors,
@@ -87,18 +93,18 @@ def write_model(
     frames: Mapping[str, pl.DataFrame],
     *,
     started_from: Manifest | None,
-    measured: Callable[[], RunUsage],
+    measure: Callable[[], RunUsage],
 ) -> None:
     """Write a version's files, the manifest last: a version without a manifest is not finished.
 
     frames : users, items, recommendations, similar, bought_together, popular, categories, trending
-    started_from : the version whose factors the fit went on from, None for a cold fit
-    measured : called when all but the manifest is written
+    started_from : of the version whose factors the fit started from; None for a cold start
+    measure : called when everything but the manifest is written
     """
     contents = {
-        "factors.npz": serialization.from_arrays({"user": factors.user, "item": factors.item}),
-        "evaluation.npz": _from_evaluation(evaluation),
-        **{f"{name}.parquet": serialization.from_frame(frame) for name, frame in frames.items()},
+        FACTORS: serialization.from_arrays({"user": factors.user, "item": factors.item}),
+        EVALUATION: _from_evaluation(evaluation),
+        **{table(name): serialization.from_frame(frame) for name, frame in frames.items()},
     }
     for name, data in contents.items():
         storage.put(paths.model(spec.version, name), data)
@@ -119,24 +125,29 @@ def write_model(
             name: FileSum(sha256=serialization.sha256(data), bytes=len(data))
             for name, data in contents.items()
         },
-        run=measured(),
+        run=measure(),
     )
     storage.write_json(paths.model(spec.version, MANIFEST), manifest.model_dump(mode="json"))
 
 
 def load_manifest(storage: Storage, version: str) -> Manifest:
-    """Raises ModelError when the version does not exist, is not finished, or its manifest is damaged."""
+    """The manifest of a finished version.
+
+    Raises ModelError if the version does not exist, is not finished, or its manifest is damaged.
+    """
     path = paths.model(version, MANIFEST)
     if not storage.exists(path):
         raise ModelError(
-            f"there is no finished model version {version} ({storage.url(path)} is missing): train it again"
+            f"there is no finished model version {version} ({storage.url(path)} is missing): "
+            "train it again"
         )
     try:
         manifest = Manifest.model_validate_json(storage.get(path))
     except ValidationError as error:
         raise ModelError(
-            f"{storage.url(path)} is damaged, or of an older release ({error.error_count()} wrong fields): train it again; "
-            f"where it is the live one of an older release, delete {paths.LIVE} and deploy a first one again"
+            f"{storage.url(path)} is damaged or of an older release "
+            f"({error.error_count()} wrong fields): train it again; if it is the live version of "
+            f"an older release, delete {paths.LIVE} and make a first deployment again"
         ) from error
     if manifest.version != version:
         raise ModelError(
@@ -146,7 +157,10 @@ def load_manifest(storage: Storage, version: str) -> Manifest:
 
 
 def verify_version(storage: Storage, version: str) -> Manifest:
-    """Check every file of a version against its manifest. Raises ModelError naming the first that is missing or differs."""
+    """Check every file of a version against its manifest, and return the manifest.
+
+    Raises ModelError that names the first file that is missing or differs.
+    """
     manifest = load_manifest(storage, version)
     for name in manifest.files:
         _read(storage, manifest, name)
@@ -154,61 +168,69 @@ def verify_version(storage: Storage, version: str) -> Manifest:
 
 
 def is_finished(storage: Storage, spec: JobSpec) -> bool:
-    """Whether a job's version is there, made by this machine's code and packages, and every file is as its manifest says."""
+    """Whether a job's version exists, undamaged and made by the code and packages of this machine.
+
+    A damaged version is named in the log.
+    """
     if not storage.exists(paths.model(spec.version, MANIFEST)):
         return False
     try:
         manifest = load_manifest(storage, spec.version)
-        return (manifest.code, manifest.packages) == (code_digest(), package_versions()) and bool(
-            verify_version(storage, spec.version)
-        )
+        if (manifest.code, manifest.packages) != (code_digest(), package_versions()):
+            return False
+        verify_version(storage, spec.version)
     except ModelError as error:
         log.warning("%s", error)
         return False
+    return True
 
 
 def read_frame(storage: Storage, manifest: Manifest, name: str) -> pl.DataFrame:
-    """One of the frames of `write_model`. Raises ModelError when it is not the file the manifest names."""
-    return serialization.to_frame(_read(storage, manifest, f"{name}.parquet"))
+    """One of the frames of `write_version`.
+
+    Raises ModelError if the file is missing or not the one that the manifest names.
+    """
+    return serialization.to_frame(_read(storage, manifest, table(name)))
 
 
 def read_factors(storage: Storage, manifest: Manifest) -> Factors:
-    """The served factors; rows as in users.parquet and items.parquet. Raises ModelError like `read_frame`."""
-    return Factors(**serialization.to_arrays(_read(storage, manifest, "factors.npz")))
+    """The served factors, with rows as in the frames `users` and `items`.
+
+    Raises ModelError like `read_frame`.
+    """
+    return Factors(**serialization.to_arrays(_read(storage, manifest, FACTORS)))
 
 
 def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
-    """The lists made for the held-out day. Raises ModelError like `read_frame`."""
-    arrays = serialization.to_arrays(_read(storage, manifest, "evaluation.npz"))
+    """The lists that the worker made for the hold-out. Raises ModelError like `read_frame`."""
+    arrays = serialization.to_arrays(_read(storage, manifest, EVALUATION))
     indptr, indices = arrays.pop("holdout_indptr"), arrays.pop("holdout_indices")
     shape = (len(indptr) - 1, int(arrays.pop("n_items")))
     relevant = sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=shape)
     served = RefitLists(arrays.pop("served"), arrays.pop("norms"))
-    champion, reference = (arrays.pop(name, None) for name in _MAY_BE_NONE)
+    champion, reference = (arrays.pop(name, None) for name in _OPTIONAL_LISTS)
     return Evaluation(
         relevant=relevant, served=served, champion=champion, reference=reference, **arrays
     )
 
 
 def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
-    """The figures of a job's version for the gate, JSON-able; the bootstrap is seeded by the job."""
+    """The figures of a job's version for the gate, ready for JSON; the job seeds the bootstrap."""
     manifest = load_manifest(storage, spec.version)
     factors = read_factors(storage, manifest)
-    before = load_manifest(storage, spec.champion).spec.data if spec.champion else None
-    ids = (
-        read_frame(storage, manifest, "users")["user_id"],
-        read_frame(storage, manifest, "items")["item_id"],
-    )
+    champion_data = load_manifest(storage, spec.champion).spec.data if spec.champion else None
+    users = read_frame(storage, manifest, "users")["user_id"]
+    items = read_frame(storage, manifest, "items")["item_id"]
     return {
         "day": str(manifest.day),
         "protocol": spec.evaluation.protocol,
         "champion_version": spec.champion,
         "reference_version": spec.reference,
         "factors_finite": bool(np.isfinite(factors.user).all() and np.isfinite(factors.item).all()),
-        "ids_match": ids_digest(*ids) == spec.ids
-        and (len(ids[0]), len(ids[1])) == (len(factors.user), len(factors.item)),
+        "ids_match": ids_digest(users, items) == spec.ids
+        and (len(users), len(items)) == (len(factors.user), len(factors.item)),
         "data": spec.data and spec.data.model_dump(),
-        "champion_data": before and before.model_dump(),
+        "champion_data": champion_data and champion_data.model_dump(),
         **compare_models(
             read_evaluation(storage, manifest),
             k=spec.evaluation.cutoffs,
@@ -224,12 +246,10 @@ def _read(storage: Storage, manifest: Manifest, name: str) -> bytes:
     data = storage.get(path)
     if serialization.sha256(data) != manifest.files[name].sha256:
         raise ModelError(
-            f"{storage.url(path)} is damaged (SHA-256 differs): train version {manifest.version} again"
+            f"{storage.url(path)} is damaged (SHA-256 differs): "
+            f"train version {manifest.version} again"
         )
     return data
-
-
-_MAY_BE_NONE = ("champion", "reference")
 
 
 def _from_evaluation(evaluation: Evaluation) -> bytes:
@@ -248,7 +268,7 @@ def _from_evaluation(evaluation: Evaluation) -> bytes:
         "served": evaluation.served.lists,
         "norms": evaluation.served.norms,
     }
-    others = {
-        name: found for name in _MAY_BE_NONE if (found := getattr(evaluation, name)) is not None
+    optional = {
+        name: lists for name in _OPTIONAL_LISTS if (lists := getattr(evaluation, name)) is not None
     }
-    return serialization.from_arrays(arrays | others)
+    return serialization.from_arrays(arrays | optional)

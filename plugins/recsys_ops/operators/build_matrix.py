@@ -30,7 +30,7 @@ class BuildMatrixOperator(DayOperator):
         from recsys_ops.interactions.matrix import build_interactions
         from recsys_ops.interactions.window import first_window_day
         from recsys_ops.models.deployments import champion_deployment, reference_deployment
-        from recsys_ops.models.spec import write_job
+        from recsys_ops.models.spec import JobDraft, JobInputs, write_job
         from recsys_ops.source.catalogue import eligible_items
 
         store = open_storage(settings)
@@ -53,23 +53,21 @@ class BuildMatrixOperator(DayOperator):
             if fair
             else (None, None)
         )
-        spec = write_job(
-            store,
-            day,
-            interactions,
-            interactions.items.is_in(eligible["item_id"].implode()).to_numpy(),
+        draft = JobDraft(
+            day=day,
             confidence=settings.confidence,
             training=settings.training,
             evaluation=settings.evaluation,
             lists=settings.lists,
-            champion=before["version"] if before else None,
             history_version=version,
             window_start=window_start,
+            champion=before["version"] if before else None,
             reference=older["version"] if older and older != before else None,
             data=profile_day(people, day, window_start, _shares(store, day)),
             price_per_hour=settings.worker.price_per_hour,
-            shop=shop,
         )
+        is_eligible = interactions.items.is_in(eligible["item_id"].implode()).to_numpy()
+        spec = write_job(store, draft, JobInputs(interactions, is_eligible, shop))
         if study:
             record_first_use(store, study, day, spec.version)
         return {

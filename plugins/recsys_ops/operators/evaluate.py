@@ -4,6 +4,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import open_storage
+from recsys_ops.models import files
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
 from recsys_ops.storage import paths
@@ -22,7 +23,7 @@ class EvaluateOperator(DayOperator):
         store = open_storage(settings)
         spec = read_spec(store, day)
         metrics = evaluation_figures(store, spec)
-        store.write_json(paths.model(spec.version, "metrics.json"), metrics)
+        store.write_json(paths.model(spec.version, files.METRICS), metrics)
         decisive = f"ndcg@{metrics['cutoffs'][-1]}"
         models = ("challenger", "champion", "popularity", "reference")
         return {

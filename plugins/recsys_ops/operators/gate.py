@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from recsys_ops.connections import open_storage
 from recsys_ops.errors import NotBlessedError
+from recsys_ops.models import files
 from recsys_ops.operators.alerts import alert
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
@@ -33,8 +34,8 @@ class GateOperator(DayOperator):
         from recsys_ops.models.verdict import write_verdict
 
         store = open_storage(settings)
-        version = store.read_json(paths.job(day, "spec.json"))["version"]
-        metrics = store.read_json(paths.model(version, "metrics.json"))
+        version = store.read_json(paths.job(day, files.SPEC))["version"]
+        metrics = store.read_json(paths.model(version, files.METRICS))
         verdict = decide(metrics, settings.gate)
         forced = None
         if not verdict.blessed and (reason := context["params"].get("force_deploy")):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import find_connection, open_storage
 from recsys_ops.errors import TrackingError
+from recsys_ops.models import files
 from recsys_ops.operators.alerts import http_url
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.settings import Settings
@@ -65,9 +66,9 @@ class MirrorOperator(DayOperator):
 
 def _trained(store: "Storage", day: date) -> str | None:
     """The day's version if it is finished."""
-    spec = paths.job(day, "spec.json")
+    spec = paths.job(day, files.SPEC)
     version: str | None = store.read_json(spec)["version"] if store.exists(spec) else None
-    return version if version and store.exists(paths.model(version, "manifest.json")) else None
+    return version if version and store.exists(paths.model(version, files.MANIFEST)) else None
 
 
 def _client(connection: "Connection") -> "MlflowClient":
@@ -129,7 +130,7 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
         ],  # no tag keeps an old value
     )
     number = _registered(client, name, run, {_VERSION: version, _URL: url})
-    client.update_model_version(name, number, verdict["summary"] if verdict else "not judged")
+    client.update_model_version(name, number, verdict["summary"] if verdict else "no verdict")
     return number
 
 

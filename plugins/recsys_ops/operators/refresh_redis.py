@@ -5,6 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import open_redis, open_storage
+from recsys_ops.models import files
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.run_day import DagRunLike, is_backfill, is_tasks_test
 from recsys_ops.settings import Settings
@@ -31,7 +32,7 @@ class RefreshRedisOperator(DayOperator):
         from recsys_ops.serving.rollback import read_lists
 
         store = open_storage(settings)
-        spec = store.read_json(paths.job(day, "spec.json"))
+        spec = store.read_json(paths.job(day, files.SPEC))
         version = spec["version"]
         manifest, verdict = verify_version(store, version), read_verdict(store, version)
         lists = read_lists(store, manifest)

@@ -68,7 +68,8 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         """Have the job of a day in `store` done, and return its result. Raises ModelError or StorageError for one that failed."""
         from recsys_ops.launchers.base import Job
         from recsys_ops.launchers.staging import clear_staged, fetch_results
-        from recsys_ops.models.spec import LOG, SPEC, read_spec
+        from recsys_ops.models.files import LOG, SPEC
+        from recsys_ops.models.spec import read_spec
         from recsys_ops.storage.serialization import sha256
 
         self._store = store
@@ -115,7 +116,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
 
     def submit_job(self, context: "Context") -> "JsonValue":
         from recsys_ops.launchers.staging import stage_job
-        from recsys_ops.models.spec import LOG, RESULT
+        from recsys_ops.models.files import LOG, RESULT
 
         found = self._launcher.find(self._job)
         if found is None:
@@ -284,7 +285,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def _result(store: "Storage", spec: "JobSpec") -> dict[str, Any] | None:
-    from recsys_ops.models.spec import RESULT
+    from recsys_ops.models.files import RESULT
 
     path = paths.job(spec.day, RESULT)
     result: dict[str, Any] | None = store.read_json(path) if store.exists(path) else None

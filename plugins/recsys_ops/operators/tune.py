@@ -114,7 +114,9 @@ class TrialOperator(TrainOnWorkerOperator):
         from recsys_ops.interactions.day_profile import profile_day
         from recsys_ops.interactions.matrix import build_interactions
         from recsys_ops.interactions.window import first_window_day
-        from recsys_ops.models.spec import RESULT, write_job
+        from recsys_ops.lists.inputs import ListInputs
+        from recsys_ops.models.files import RESULT
+        from recsys_ops.models.spec import JobDraft, JobInputs, write_job
         from recsys_ops.operators.build_matrix import read_window
         from recsys_ops.tuning.study import applied
 
@@ -130,26 +132,28 @@ class TrialOperator(TrainOnWorkerOperator):
             window = read_window(
                 store, held_out, confidence, settings.cleaning.slow_bots, study.history_version
             )
-            interactions = build_interactions(window.human_events, held_out, confidence, plan.evaluation)
-            write_job(
-                own,
-                held_out,
-                replace(
-                    interactions, full=sparse.csr_matrix(interactions.full.shape, dtype="float32")
-                ),  # nothing is served
-                interactions.items.is_not_null().to_numpy(),
+            interactions = build_interactions(
+                window.human_events, held_out, confidence, plan.evaluation
+            )
+            draft = JobDraft(
+                purpose="score",
+                day=held_out,
                 confidence=confidence,
                 training=training,
                 evaluation=plan.evaluation,
                 lists=settings.lists,
-                champion=None,
-                reference=None,
-                data=profile_day(window.events, held_out, start, {}),
                 history_version=study.history_version,
                 window_start=start,
+                data=profile_day(window.events, held_out, start, {}),
                 price_per_hour=settings.worker.price_per_hour,
-                purpose="score",
             )
+            nothing = sparse.csr_matrix(interactions.full.shape, dtype="float32")
+            inputs = JobInputs(
+                replace(interactions, full=nothing),  # nothing is served
+                interactions.items.is_not_null().to_numpy(),
+                ListInputs.empty(len(interactions.items)),
+            )
+            write_job(own, draft, inputs)
             self.external_id_key = f"job_{held_out}"
             found = self.work_on(own, held_out, settings, context)
         return float(found["metrics"]["challenger"][f"ndcg@{study.plan.evaluation.cutoffs[-1]}"])
@@ -308,7 +312,7 @@ def _outcome(store: "Storage", day: date, trial: "Trial") -> "Trial":
 
 def _delete_inputs(store: "Storage", day: date, number: int) -> None:
     """They hold personal data, and a matrix a day."""
-    from recsys_ops.models.spec import LOG, NDCG, RESULT, SPEC
+    from recsys_ops.models.files import LOG, NDCG, RESULT, SPEC
 
     own = corner(store, day, number)
     for path in own.list("jobs"):
@@ -320,7 +324,7 @@ def _scores(store: "Storage", day: date, study: "Study") -> "dict[int, list[NDAr
     """By trial, those that are complete, and by day each user's NDCG."""
     import numpy as np
 
-    from recsys_ops.models.spec import NDCG
+    from recsys_ops.models.files import NDCG
     from recsys_ops.storage import serialization
 
     found: dict[int, list[NDArray[np.float64]]] = {}

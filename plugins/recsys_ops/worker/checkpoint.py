@@ -10,7 +10,9 @@ import numpy as np
 
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import StorageError
-from recsys_ops.models.spec import JobSpec, code_digest, package_versions
+from recsys_ops.models import files
+from recsys_ops.models.code import code_digest, package_versions
+from recsys_ops.models.spec import JobSpec
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage
 from recsys_ops.storage.scratch import scratch
@@ -110,7 +112,7 @@ class Checkpoints:
         self._not_before[phase] = now + self._pause * (now - started)
 
     def _path(self, phase: str) -> str:
-        return paths.job(self._day, f"checkpoint-{phase}.npz")
+        return paths.job(self._day, files.checkpoint(phase))
 
     def _name(self, phase: str) -> str:
         return json.dumps({**self._origin, "phase": phase}, sort_keys=True)

@@ -1,7 +1,6 @@
-"""What a run takes: seconds, bytes, memory, money."""
+"""What a run uses: seconds, bytes, memory, money."""
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -13,11 +12,9 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-
 
 class CountedStorage(Storage):
-    """A storage that counts the bytes of the objects that go through it."""
+    """A storage that counts the bytes it reads and writes."""
 
     bytes_read = 0
     bytes_written = 0
@@ -33,7 +30,10 @@ class CountedStorage(Storage):
 
 
 class Meter:
-    """The seconds of each phase, and the cost of all since `started`, a value of `time.monotonic`."""
+    """Measures the seconds of each phase, and the cost since the process started.
+
+    started : by `time.monotonic`
+    """
 
     def __init__(self, started: float) -> None:
         self._started = started
@@ -42,6 +42,7 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Measure the block as a phase; a line in the log at its start and at its end."""
         log.info("phase=%s", name)
         self._began[name] = time.monotonic()
         try:
@@ -57,7 +58,7 @@ class Meter:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of each phase; of one that is not over, the seconds so far."""
+        """The seconds of each phase by its name; for a phase that still runs, those so far."""
         now = time.monotonic()
         return {
             name: round(self._ended.get(name, now) - began, 3)
@@ -65,24 +66,13 @@ class Meter:
         }
 
     def cost(self, price_per_hour: float | None) -> float | None:
-        """Of the time since the start; None without a price."""
-        return (
-            None
-            if price_per_hour is None
-            else round(price_per_hour * (time.monotonic() - self._started) / 3600, 6)
-        )
+        """The cost since the start, in the currency of the price; None without a price."""
+        if price_per_hour is None:
+            return None
+        return round(price_per_hour * (time.monotonic() - self._started) / 3600, 6)
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had in memory."""
+    """The largest number of bytes that this process has had in memory so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def machine_memory() -> int:
-    """Bytes that this process may have: the machine's, or its container's where that has fewer (Linux, control groups 2)."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(machine, int(_CONTAINER_LIMIT.read_text()))
-    except (OSError, ValueError):  # no control group of its own, or "max"
-        return machine

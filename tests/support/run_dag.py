@@ -12,17 +12,17 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 from airflow.dag_processing.dagbag import DagBag
-from airflow.utils.db import initdb
 
 from recsys_ops.errors import DataError, WorkerError
 from recsys_ops.launchers.gce import start_machine
 from recsys_ops.operators.base import DayOperator
+from recsys_ops.operators.throwaway_database import put_database
 
 
 def main() -> None:
     say = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Airflow's log
-    initdb()
+    put_database()
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(
         min(seconds, 0.2)

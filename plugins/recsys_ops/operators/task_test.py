@@ -11,6 +11,7 @@ import sys
 import tempfile
 from datetime import date, timedelta
 
+from recsys_ops.operators.throwaway_database import put_database
 from recsys_ops.settings import load_settings
 
 
@@ -62,9 +63,8 @@ def _inside(dag_id: str, task_id: str, day: date) -> None:
     from airflow.cli.cli_parser import get_parser
     from airflow.cli.commands.task_command import task_test
     from airflow.utils.cli import get_bagged_dag
-    from airflow.utils.db import initdb
 
-    initdb()
+    put_database()
     outcome: list[str] = []
     dag = get_bagged_dag(None, dag_id)
     task = dag.get_task(task_id)

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every target starts several Python processes: without bytecode each compiles all of Airflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-ui test lint lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
+.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
 
 demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo
@@ -24,6 +24,10 @@ lint: .venv/installed           ## format, lint, types, floors, lock
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/uv pip check --python $(BIN)/python
+	@$(MAKE) --no-print-directory docs
+
+docs: .venv/installed           ## the pages as a site, build/site/index.html; a broken link fails
+	@$(BIN)/zensical build --strict --clean
 
 compile = $(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11
 compile-lock = $(compile) requirements.in --output-file requirements.txt

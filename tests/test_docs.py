@@ -1,0 +1,83 @@
+"""The pages: each in the navigation, no dead link out of the site, no name the code does not have."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from recsys_ops.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+OUTSIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+FENCE = re.compile(r"```.*?```", re.DOTALL)
+SECTIONS = "|".join(Settings.model_fields)
+KEY = re.compile(rf"`((?:{SECTIONS})\.[a-z_0-9.]+)(?:: [^`]*)?`")
+# file names in the form of a key
+NOT_KEYS = {"evaluation.npz"}
+
+
+def navigation(entries: list[object]) -> Iterator[str]:
+    for entry in entries:
+        values = entry.values() if isinstance(entry, dict) else [entry]
+        for value in values:
+            yield from navigation(value) if isinstance(value, list) else [str(value)]
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        kinds = getattr(field.annotation, "__args__", ()) or (field.annotation,)
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind, f"{prefix}{name}.")
+
+
+def test_every_page_stands_in_the_navigation() -> None:
+    shown = list(navigation(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(shown) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OUTSIDE], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
+    targets = LINK.findall(FENCE.sub("", page.read_text()))
+    dead = [
+        target
+        for target in targets
+        if not target.startswith(("http://", "https://")) and not (page.parent / target).exists()
+    ]
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OUTSIDE], ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    named = set(KEY.findall(page.read_text())) - NOT_KEYS
+    assert named - set(keys(Settings)) == set()
+
+
+def test_the_drawing_shows_the_layers_of_pyproject() -> None:
+    layers = (ROOT / "pyproject.toml").read_text().split("layers = [")[1].split("]")[0]
+    drawn = re.findall(
+        r'class="layer"[^>]*>([^<]+)<', (DOCS / "explanation/layers.svg").read_text()
+    )
+    assert drawn == re.findall(r"\w+", layers)
+
+
+def test_no_line_of_a_page_is_longer_than_100_columns() -> None:
+    """Tables, links that cannot be broken and what a command prints may be longer."""
+    too_long = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in [*PAGES, *OUTSIDE]
+        for number, line in enumerate(FENCE.sub(blanked, page.read_text()).splitlines(), 1)
+        if len(line) > 100 and not line.lstrip().startswith("|")
+    ]
+    assert too_long == []
+
+
+def blanked(match: re.Match[str]) -> str:
+    return "\n" * match.group(0).count("\n")

@@ -246,7 +246,7 @@ def test_a_new_version_is_loaded_while_the_old_one_answers(
     models: LiveModels,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load, release = load_live_model, threading.Event()
+    load, release = live_model.load_live_model, threading.Event()
 
     def slow(storage: Storage, version: str) -> LiveModel:
         release.wait(20)
@@ -299,7 +299,7 @@ def test_before_a_model_is_loaded_only_fold_in_has_to_wait(
 def test_a_half_swapped_redis_has_each_version_loaded_once(
     models: LiveModels, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    load, tried = load_live_model, []
+    load, tried = live_model.load_live_model, []
 
     def counted(storage: Storage, version: str) -> LiveModel:
         tried.append(version)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.parametrize("redis_url", ["redis 7"], indirect=True)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.serving.processes", *arguments]
+    command = [sys.executable, "-m", "support.redis_processes", *arguments]
     paths = [ROOT, ROOT / "plugins", ROOT / "tests"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),

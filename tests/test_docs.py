@@ -1,4 +1,4 @@
-"""The pages: each in the navigation, no dead link out of the site, no name the code does not have."""
+"""The pages: each in the navigation, no dead link, no settings key that does not exist."""
 
 import re
 from collections.abc import Iterator

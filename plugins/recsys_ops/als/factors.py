@@ -1,4 +1,4 @@
-"""What a solver starts from and ends with, and what both sides of the factorisation are regularised by."""
+"""The factors that a solver starts from and returns, and the regularisation of their rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,25 +12,29 @@ from recsys_ops.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Factors:
-    """user : float32, (n_users, factors) · item : float32, (n_items, factors). A row never trained is all zeros."""
+    """The two matrices of a model. A row that was never trained is all zeros.
+
+    user : float32, (n_users, factors)
+    item : float32, (n_items, factors)
+    """
 
     user: NDArray[np.float32]
     item: NDArray[np.float32]
 
 
-# called after every sweep with its number from 0 and a function that returns copies of the factors so far
+# called after every sweep with its number from 0 and a function that copies the factors so far
 Callback = Callable[[int, Callable[[], Factors]], None]
 
 
 def small_random(shape: tuple[int, int], factors: int, seed: int) -> Factors:
-    """A cold start: uniform in [0, 0.01), the users' and the items' from streams of their own."""
-    users, items = (
+    """The factors of a cold start: uniform in [0, 0.01), users and items from separate streams."""
+    for_users, for_items = (
         np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2)
     )
     n_users, n_items = shape
     return Factors(
-        users.random((n_users, factors), dtype=np.float32) * np.float32(0.01),
-        items.random((n_items, factors), dtype=np.float32) * np.float32(0.01),
+        for_users.random((n_users, factors), dtype=np.float32) * np.float32(0.01),
+        for_items.random((n_items, factors), dtype=np.float32) * np.float32(0.01),
     )
 
 
@@ -39,22 +43,44 @@ def row_regularization(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The L2 weight of each user's and each item's factors, (n_users,) and (n_items,).
 
-    With m the mean over the users that have cells of their summed confidence − 1, n the same of the items, and s a row's summed
-    confidence over all columns, of which an empty cell has 1, it is
-    ``regularization * sqrt(m * n) * (s / mean(s)) ** regularization_exponent``: on the scale of the confidence, so that one
-    setting does for shops of any size, and with an exponent more for rows with more to say (Rendle et al. 2021, ν).
+    See `l2_weights`. The means are over the rows that have cells.
 
     user_items : csr_matrix, (n_users, n_items), confidence ≥ 1
     """
     extra = user_items.astype(np.float64)
     extra.data -= 1
-    users, items = (np.asarray(extra.sum(axis=axis)).ravel() for axis in (1, 0))
-    means = [side[side > 0].mean() if side.any() else 0.0 for side in (users, items)]
-    scale = settings.regularization * (np.sqrt(means[0] * means[1]) or 1.0)
-    user_weights, item_weights = (
-        (scale * ((columns + side) / (columns + mean)) ** settings.regularization_exponent).astype(
-            np.float32
-        )
-        for side, mean, columns in zip((users, items), means, user_items.shape[::-1], strict=True)
+    of_users, of_items = (np.asarray(extra.sum(axis=axis)).ravel() for axis in (1, 0))
+    user_mean, item_mean = (
+        sums[sums > 0].mean() if sums.any() else 0.0 for sums in (of_users, of_items)
     )
-    return user_weights, item_weights
+    n_users, n_items = user_items.shape
+    return (
+        l2_weights(of_users, user_mean, item_mean, n_items, settings).astype(np.float32),
+        l2_weights(of_items, item_mean, user_mean, n_users, settings).astype(np.float32),
+    )
+
+
+def l2_weights(
+    extra: NDArray[np.float64],
+    mean: float,
+    other_mean: float,
+    columns: int,
+    settings: TrainingSettings,
+) -> NDArray[np.float64]:
+    """The L2 weight of each row of one side: of users, or of items.
+
+    It is ``regularization * sqrt(mean * other_mean) * (s / mean(s)) ** regularization_exponent``,
+    where s is a row's summed confidence over all columns, of which an empty cell has 1. So it is on
+    the scale of the confidence, and one setting suits shops of any size. With an exponent above 0
+    rows with more confidence are regularised more (Rendle et al. 2021, ν).
+
+    extra : (n,), the sum of each row's confidence − 1
+    mean, other_mean : the mean of `extra` over the rows of this side, and over those of the other
+    columns : how many rows the other side has
+
+    Returns float64, (n,).
+    """
+    scale = settings.regularization * (np.sqrt(mean * other_mean) or 1.0)
+    relative = (columns + extra) / (columns + mean)
+    weights: NDArray[np.float64] = scale * relative**settings.regularization_exponent
+    return weights

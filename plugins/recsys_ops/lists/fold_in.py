@@ -1,4 +1,4 @@
-"""Fold-in: what a version's factors recommend to somebody whom it has never seen, by a basket alone."""
+"""Fold-in: a list for a basket, from a version's item factors, for a user it was not trained on."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,19 +6,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_ops.als.factors import Factors
+from recsys_ops.als.factors import Factors, l2_weights
 from recsys_ops.als.normal_equations import exact, gather, gram
+from recsys_ops.interactions.confidence import PairCounts, confidence_of
 from recsys_ops.lists.category_cap import CategoryCap, capped_top_n
-from recsys_ops.settings import Bm25Settings, ConfidenceSettings, TrainingSettings
+from recsys_ops.settings import ConfidenceSettings, TrainingSettings
 
 
 class FoldIn:
-    """A version's item factors, and what of a new user's equations is the same for everybody.
+    """A version's item factors, and the part of a new user's equations that all new users share.
 
-    The basket's owner gets the factors that a training would give to a user of just these items (Hu, Koren & Volinsky 2008,
-    eq. 4), each weighed like one event of today: `cart`, or the heaviest type where `cart` has no weight. With `bm25` every
-    item counts as one of average popularity, as the version does not keep how heavy each one's events were.
+    A basket gets the factors that training would give to a user of just these items (Hu, Koren &
+    Volinsky 2008, eq. 4). Each item weighs as one event of today: `cart`, or the heaviest type where
+    `cart` has no weight. With `bm25` each item counts as one of average popularity, because the
+    version does not keep the summed weights of the items.
+
     Memory: the item factors once, and the ids.
+
+    item_factors : float32, (n_items, factors), in the eigenbasis of their second moments; scores
+        are the same in any basis
     """
 
     def __init__(
@@ -31,112 +37,89 @@ class FoldIn:
         pinned: Sequence[str] = (),
         cap: CategoryCap | None = None,
     ) -> None:
-        """Costs items · factors² once.
+        """Costs items · factors² operations once.
 
-        factors : of a trained version · items : item_id, eligible, popularity; rows as those of ``factors.item``
-        confidence, training : what the version was trained by
-        pinned, cap : the rules that the version's own lists follow
+        factors : of a trained version
+        items : item_id, eligible, popularity (the sum of confidence − 1); rows as in
+            ``factors.item``
+        confidence, training : the settings that the version was trained with
+        pinned, cap : as for the version's own lists
         """
-        spectrum, basis = np.linalg.eigh(gram(np, factors.item))
-        self._spectrum = np.maximum(spectrum, 0)
-        # in the eigenbasis; scores are the same in any
-        self._factors: NDArray[np.float32] = factors.item @ basis.astype(np.float32)
+        eigenvalues, basis = np.linalg.eigh(gram(np, factors.item))
+        self._spectrum = np.maximum(eigenvalues, 0)
+        self.item_factors: NDArray[np.float32] = factors.item @ basis.astype(np.float32)
         self._ids = items["item_id"]
         self._eligible = items["eligible"].to_numpy()
         trained = np.flatnonzero(factors.item.any(axis=1))
-        self._row = dict(zip(self._ids.gather(trained), trained.tolist(), strict=True))
+        self._row_of = dict(zip(self._ids.gather(trained), trained.tolist(), strict=True))
         self._pinned, self._cap = pinned, cap
-        self._confidence = confidence
-        self._regularization = _Regularization(
-            factors.user, items["popularity"].to_numpy(), training
-        )
+        self._confidence, self._training = confidence, training
+        popularity = items["popularity"].to_numpy()
+        trained_users = np.count_nonzero(factors.user.any(axis=1))
+        self._user_mean = popularity.sum() / max(trained_users, 1)
+        self._item_mean = popularity[popularity > 0].mean() if popularity.any() else 0.0
 
     def recommend(self, basket: Collection[str], n: int) -> list[str] | None:
-        """The pinned items, then the best eligible ones, best first, equal scores by item index: `n` at most, none of the basket.
+        """The pinned items, then the eligible ones with the highest scores; equal ones by index.
 
-        Items that the version does not know are skipped, and of equal ones all but one; None when no item is left.
+        At most `n`, and none of the basket. Repeated items of the basket count once, those that the
+        version does not know not at all; None when it knows none of them.
         """
-        known = np.array(
-            sorted({self._row[item] for item in basket if item in self._row}), dtype=np.int32
+        rows = np.array(
+            sorted({self._row_of[item] for item in basket if item in self._row_of}), dtype=np.int32
         )
-        if not len(known):
+        if not len(rows):
             return None
-        first = [item for item in self._pinned if item not in basket][:n]
+        pinned = [item for item in self._pinned if item not in basket][:n]
         candidates = self._eligible.copy()
-        candidates[known] = False
-        candidates[[self._row[item] for item in first if item in self._row]] = False
-        user, asked = self._user(known), max(n - len(first), 1)
+        candidates[rows] = False
+        candidates[[self._row_of[item] for item in pinned if item in self._row_of]] = False
+        user, n_scored = self.user_factors(rows), max(n - len(pinned), 1)
         if self._cap is None:
-            ids, _ = _best(user, self._factors, asked, eligible=candidates)
+            ids, _ = _top_n_of_one(user, self.item_factors, n_scored, eligible=candidates)
         else:
             ids, _ = capped_top_n(
-                Factors(user, self._factors),
-                asked,
+                Factors(user, self.item_factors),
+                n_scored,
                 self._cap,
-                _best,
+                _top_n_of_one,
                 seen=None,
                 eligible=candidates,
             )
-        return [*first, *self._ids.gather(ids[ids >= 0])][:n]
+        return [*pinned, *self._ids.gather(ids[ids >= 0])][:n]
 
-    def scores(self, known: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(n_items,): of every item for the owner of a basket.
+    def user_factors(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """(1, factors), the factors of a basket's owner, in the basis of `item_factors`.
 
-        known : the rows of the basket's items, at least one, each once
+        rows : the rows of the basket's items, at least one, each once
         """
-        found: NDArray[np.float32] = self._factors @ self._user(known)[0]
-        return found
-
-    def _user(self, known: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(1, factors), in the eigenbasis."""
-        confidence = np.full(len(known), self._basket_confidence(len(known)))
-        diagonal = self._spectrum + self._regularization.of(float(confidence.sum()) - len(known))
-        scale = (diagonal**-0.5).astype(np.float32)[None, :]
-        one_row = np.array([0]), np.array([len(known)])
-        parts = [gather(np, (known, confidence), one_row, range(len(known)), self._factors, scale)]
-        found: NDArray[np.float32] = scale * exact(
-            np, lambda: parts, len(known), len(self._spectrum)
+        confidence = self._basket_confidence(len(rows))
+        extra = np.array([float(confidence.sum()) - len(rows)])
+        regularization = l2_weights(
+            extra, self._user_mean, self._item_mean, len(self._ids), self._training
         )
-        return found
+        scale = ((self._spectrum + regularization) ** -0.5).astype(np.float32)[None, :]
+        one_row = np.array([0]), np.array([len(rows)])
+        parts = [
+            gather(np, (rows, confidence), one_row, range(len(rows)), self.item_factors, scale)
+        ]
+        user: NDArray[np.float32] = scale * exact(
+            np, lambda: parts, len(rows), len(self._spectrum)
+        )
+        return user
 
-    def _basket_confidence(self, size: int) -> np.float32:
-        """Of each item of a basket, as `matrix.build` weighs a cell."""
+    def _basket_confidence(self, size: int) -> NDArray[np.float32]:
+        """(size,): of each item of a basket."""
         weights = self._confidence.weights
-        weight = weights.get("cart", max(weights.values()))
-        bm25 = self._confidence.bm25
-        extra = np.log1p(weight) if bm25 is None else _bm25(bm25, weight, size, len(self._ids))
-        return max(
-            np.float32(1 + self._confidence.alpha * extra),
-            np.nextafter(np.float32(1), np.float32(2)),
-        )
+        weight = np.full(size, weights.get("cart", max(weights.values())), dtype=np.float64)
+        return confidence_of(weight, self._confidence, lambda: self._average_items(size))
+
+    def _average_items(self, size: int) -> PairCounts:
+        """The pairs of one user with `size` items of average popularity."""
+        return PairCounts(np.full(size, size), np.ones(size), 1.0, len(self._ids))
 
 
-class _Regularization:
-    """A user's weight as `als.factors.row_regularization` gives it, from what a version keeps of the matrix."""
-
-    def __init__(
-        self,
-        users: NDArray[np.float32],
-        popularity: NDArray[np.float64],
-        training: TrainingSettings,
-    ) -> None:
-        """users : float32, (n_users, factors); untrained ones are all zero · popularity : (n_items,), sums of confidence − 1"""
-        trained = np.count_nonzero(users.any(axis=1))
-        self._columns = len(popularity)
-        self._mean = popularity.sum() / max(trained, 1)
-        of_items = popularity[popularity > 0].mean() if popularity.any() else 0.0
-        self._scale = training.regularization * (np.sqrt(self._mean * of_items) or 1.0)
-        self._exponent = training.regularization_exponent
-
-    def of(self, extra: float) -> float:
-        """The L2 weight of a user whose confidences − 1 sum up to `extra`."""
-        weight: float = (
-            self._scale * ((self._columns + extra) / (self._columns + self._mean)) ** self._exponent
-        )
-        return weight
-
-
-def _best(
+def _top_n_of_one(
     user: NDArray[np.float32],
     items: NDArray[np.float32],
     n: int,
@@ -144,7 +127,7 @@ def _best(
     eligible: NDArray[np.bool_],
     seen: None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """`als.recommend.top_n` for one user, (1, factors), without its preparations, which pay off for many."""
+    """`als.top_n.top_n` for one user, (1, factors), without the preparations, which suit many."""
     ids, best = np.full((1, n), -1, dtype=np.int32), np.full((1, n), -np.inf, dtype=np.float32)
     scores, rows = items @ user[0], np.flatnonzero(eligible)
     if n < len(rows):
@@ -152,8 +135,3 @@ def _best(
     rows = rows[np.argsort(-scores[rows], kind="stable")[:n]]
     ids[0, : len(rows)], best[0, : len(rows)] = rows, scores[rows]
     return ids, best
-
-
-def _bm25(bm25: Bm25Settings, weight: float, size: int, n_items: int) -> float:
-    """A cell's weight as implicit's `bm25_weight` has it, of a user with `size` items, for an item of average popularity."""
-    return weight * (bm25.k1 + 1) / (bm25.k1 + weight) * float(np.log(n_items) - np.log1p(size))

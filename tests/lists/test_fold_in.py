@@ -1,4 +1,4 @@
-"""Fold-in against the definition of ALS, and against a training that had the basket's owner among its users."""
+"""Fold-in against the definition of ALS, and against a training on the basket of its owner."""
 
 from datetime import date
 from typing import Any

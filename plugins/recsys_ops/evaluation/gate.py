@@ -1,4 +1,4 @@
-"""May the challenger go live? Every rule with its value, its threshold and a sentence; what cannot be judged is refused."""
+"""The gate: may the challenger be served? A rule that cannot be checked counts as failed."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule's outcome; value and threshold are None where there was nothing to compare."""
+    """The result of one rule; value and threshold are None where there was nothing to compare."""
 
     name: str
     value: float | None
@@ -24,7 +24,12 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """blessed : every rule passed · summary : one line for the log and the alert"""
+    """The decision about a version.
+
+    blessed : every rule passed
+    summary : one line for the log and the alert
+    rules : in the order of `RULES`
+    """
 
     blessed: bool
     summary: str
@@ -36,187 +41,194 @@ class Verdict:
 
 
 def decide(metrics: Metrics, settings: GateSettings) -> Verdict:
-    """Judge the figures of `worker.model.measure`. Never raises for bad figures: a rule that cannot be judged has not passed."""
-    rules = tuple(_judge(name, rule, metrics, settings) for name, rule in RULES.items())
-    blessed = all(rule.passed for rule in rules)
-    told = rules[:3] if blessed else [rule for rule in rules if not rule.passed]
-    return Verdict(
-        blessed,
-        f"{'blessed' if blessed else 'not blessed'}: {'; '.join(rule.sentence for rule in told)}",
-        rules,
-    )
+    """Check a version's metrics by every rule.
+
+    Never raises for bad metrics: a rule that raises has not passed.
+
+    metrics : the content of ``metrics.json``
+    """
+    results = tuple(_check(name, rule, metrics, settings) for name, rule in RULES.items())
+    blessed = all(result.passed for result in results)
+    summarised = results[:3] if blessed else [result for result in results if not result.passed]
+    sentences = "; ".join(result.sentence for result in summarised)
+    return Verdict(blessed, f"{'blessed' if blessed else 'not blessed'}: {sentences}", results)
 
 
 def champion(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """NDCG at the last cut-off may fall by `max_drop` of the champion's, scored again on the same users, and by more if it may
-    well be chance: if the upper 97.5 % bound of the difference is not below zero.
+    """NDCG at the last cut-off is at most `max_drop` below the champion's on the same users.
+
+    A larger drop passes as well if it may be chance: if the upper 97.5 % bound of the difference is
+    not below zero.
     """
+    threshold = -settings.max_drop
     if metrics["protocol"] != "next_day":
-        return RuleResult(
-            name,
-            None,
-            -settings.max_drop,
-            True,
-            f"no champion can be judged by the protocol {metrics['protocol']}",
-        )
+        sentence = f"the protocol {metrics['protocol']} has no champion to compare with"
+        return RuleResult(name, None, threshold, True, sentence)
     if metrics["champion_version"] is None and metrics["champion"] is None:
         allowed = settings.allow_first_deployment
         permission = (
             "allowed" if allowed else "not allowed: set gate.allow_first_deployment for one run"
         )
-        return RuleResult(
-            name,
-            None,
-            -settings.max_drop,
-            allowed,
-            f"no champion to beat, first deployment {permission}",
-        )
+        sentence = f"no champion to beat, first deployment {permission}"
+        return RuleResult(name, None, threshold, allowed, sentence)
     return _no_worse(name, metrics, settings.max_drop)
 
 
 def reference(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The same against what was live 30 days ago, by `max_drop_reference`: no slow way down in small steps."""
+    """The same against what was live 30 days ago, by `max_drop_reference`.
+
+    It keeps many small drops from adding up.
+    """
     if metrics["reference_version"] is None and metrics["reference"] is None:
-        return RuleResult(
-            name,
-            None,
-            -settings.max_drop_reference,
-            True,
-            "no deployment is old enough to be the reference",
-        )
+        sentence = "no deployment is old enough to be the reference"
+        return RuleResult(name, None, -settings.max_drop_reference, True, sentence)
     return _no_worse(name, metrics, settings.max_drop_reference)
 
 
 def popularity(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The lower 97.5 % bound of the NDCG gained over the popularity list must be above zero."""
-    lower, mean = (
-        _number(metrics, "bootstrap", "popularity", "lower"),
-        _number(metrics, "bootstrap", "popularity", "mean"),
+    """The lower 97.5 % bound of the NDCG gained over the popularity list is above zero."""
+    lower = _number(metrics, "bootstrap", "popularity", "lower")
+    mean = _number(metrics, "bootstrap", "popularity", "mean")
+    sentence = (
+        f"{_metric(metrics).upper()} {_signed(mean)} against popularity "
+        f"(at least {_signed(lower)} at 97.5 % confidence)"
     )
-    said = f"{_metric(metrics).upper()} {_signed(mean)} against popularity (at least {_signed(lower)} at 97.5 % confidence)"
-    return RuleResult(name, lower, 0.0, lower > 0, said)
+    return RuleResult(name, lower, 0.0, lower > 0, sentence)
 
 
 def enough_users(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """Fewer users than `min_users` prove nothing."""
+    """At least `min_users` users were evaluated."""
     users = _number(metrics, "users")
-    said = f"{users:,.0f} users evaluated, at least {settings.min_users:,} needed"
-    return RuleResult(name, users, settings.min_users, users >= settings.min_users, said)
+    sentence = f"{users:,.0f} users evaluated, at least {settings.min_users:,} needed"
+    return RuleResult(name, users, settings.min_users, users >= settings.min_users, sentence)
 
 
 def finite(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """Every figure and every factor is a finite number."""
-    broken = _not_finite(metrics)
+    not_finite = _not_finite(metrics)
     if metrics["factors_finite"] is not True:
-        broken.append("factors")
-    said = f"not finite: {', '.join(broken)}" if broken else "all figures and factors finite"
-    return RuleResult(name, len(broken), 0, not broken, said)
+        not_finite.append("factors")
+    sentence = "all figures and factors are finite"
+    if not_finite:
+        sentence = f"not finite: {', '.join(not_finite)}"
+    return RuleResult(name, len(not_finite), 0, not not_finite, sentence)
 
 
 def ids(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The ids beside the factors are those that the matrix was built with, in its order."""
-    same = metrics["ids_match"] is True
-    return RuleResult(
-        name,
-        None,
-        None,
-        same,
-        "ids as in the matrix" if same else "the ids beside the factors are not the matrix'",
+    """The ids beside the factors are those of the matrix, in its order."""
+    match = metrics["ids_match"] is True
+    sentence = (
+        "the ids are those of the matrix"
+        if match
+        else "the ids beside the factors are not those of the matrix"
     )
+    return RuleResult(name, None, None, match, sentence)
 
 
 def overlap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The refitted model, which is served, lists at least `min_refit_overlap` of what the evaluated one lists."""
-    found = _number(metrics, "parity", "overlap")
-    said = f"the refit keeps {found:.0%} of the evaluated model's lists, at least {settings.min_refit_overlap:.0%} needed"
-    return RuleResult(name, found, settings.min_refit_overlap, found >= settings.min_refit_overlap, said)
+    """The refitted model lists at least `min_refit_overlap` of what the evaluated model lists."""
+    share_kept, least = _number(metrics, "parity", "overlap"), settings.min_refit_overlap
+    sentence = (
+        f"the refit keeps {share_kept:.0%} of the evaluated model's lists, "
+        f"at least {least:.0%} needed"
+    )
+    return RuleResult(name, share_kept, least, share_kept >= least, sentence)
 
 
 def parity(
-    measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings
+    figure: str, words: str, name: str, metrics: Metrics, settings: GateSettings
 ) -> RuleResult:
-    """The refit changes coverage and the factors' lengths by no more than the factor `max_refit_change`."""
-    found, most = _number(metrics, "parity", measure), settings.max_refit_change
-    return RuleResult(
-        name,
-        found,
-        most,
-        1 / most <= found <= most,
-        f"the refit changes {what} {found:.2f}-fold, at most {most:g}-fold",
-    )
+    """The refit changes a figure by at most the factor `max_refit_change`.
+
+    figure : its key in ``metrics["parity"]`` · words : what it is, for the sentence
+    """
+    change, most = _number(metrics, "parity", figure), settings.max_refit_change
+    sentence = f"the refit changes {words} {change:.2f}-fold, at most {most:g}-fold"
+    return RuleResult(name, change, most, 1 / most <= change <= most, sentence)
 
 
 def usual(
-    measure: str, what: str, limit: str, name: str, metrics: Metrics, settings: GateSettings
+    limit: str, words: str, name: str, metrics: Metrics, settings: GateSettings
 ) -> RuleResult:
-    """A figure of the day may be so many times its median over the 28 days before, or that part of it; of the ratios half as much
-    again (of the logarithm) as on the most unusual of those days, where that is more.
+    """A figure of the day lies between 1/x and x times its median over the 28 days before.
+
+    x is the setting `limit`. Where one of those days deviated from the median by a factor s, x is
+    at least s^1.5.
+
+    name : the key in ``metrics["data"]`` · words : what is counted, for the sentence
     """
-    most = max(
-        float(getattr(settings, limit)), float(metrics["data"].get(f"spread_{measure}") or 1) ** 1.5
+    figure = metrics["data"][name]
+    most = max(float(getattr(settings, limit)), float(figure.get("spread") or 1) ** 1.5)
+    if figure["usual"] is None:
+        sentence = f"too few days before to say how many {words} are usual"
+        return RuleResult(name, None, most, True, sentence)
+    value, median = _number(metrics, "data", name, "value"), _number(metrics, "data", name, "usual")
+    times = value / median
+    sentence = (
+        f"{value:,.4g} {words} on the day, usual are {median:,.4g}: "
+        f"at most {most:.3g} times as many or as few"
     )
-    if metrics["data"][f"usual_{measure}"] is None:
-        return RuleResult(
-            name, None, most, True, f"too few days before to say how many {what} are usual"
-        )
-    found, before = _number(metrics, "data", measure), _number(metrics, "data", f"usual_{measure}")
-    times = found / before
-    said = f"{found:,.4g} {what} on the day, usual are {before:,.4g}: at most {most:.3g} times as many or as few"
-    return RuleResult(name, times, most, 1 / most <= times <= most, said)
+    return RuleResult(name, times, most, 1 / most <= times <= most, sentence)
 
 
-def share(
-    measure: str, what: str, name: str, metrics: Metrics, settings: GateSettings
-) -> RuleResult:
-    """The share of rejected rows may differ by `max_share_change` from its median over the runs of the 28 days before."""
-    found, before, most = (
-        metrics["data"][measure],
-        metrics["data"][f"usual_{measure}"],
-        settings.max_share_change,
+def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
+    """A share of rejected rows differs by at most `max_share_change` from its usual one.
+
+    name : the key in ``metrics["data"]`` · words : which rows, for the sentence
+    """
+    figure, most = metrics["data"][name], settings.max_share_change
+    if figure["value"] is None or figure["usual"] is None:
+        sentence = f"too few runs before to say how many {words} are usual"
+        return RuleResult(name, None, most, True, sentence)
+    value, median = _number(metrics, "data", name, "value"), _number(metrics, "data", name, "usual")
+    change = value - median
+    sentence = (
+        f"{value:.1%} of the rows were {words}, usual are {median:.1%}: "
+        f"at most {most:.0%} more or less"
     )
-    if found is None or before is None:
-        return RuleResult(
-            name, None, most, True, f"too few runs before to say how many {what} are usual"
-        )
-    change = _number(metrics, "data", measure) - _number(metrics, "data", f"usual_{measure}")
-    said = f"{found:.1%} of the rows were {what}, usual are {before:.1%}: at most {most:.0%} more or less"
-    return RuleResult(name, change, most, abs(change) <= most, said)
+    return RuleResult(name, change, most, abs(change) <= most, sentence)
 
 
 def gap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The days just before the held-out one are in the history: no longer a gap than any in the four weeks before."""
-    if metrics["data"]["usual_gap"] is None:
-        return RuleResult(
-            name, None, None, True, "too few days before to say how long a gap is usual"
-        )
-    days, longest = _number(metrics, "data", "gap"), _number(metrics, "data", "usual_gap")
-    todo = "" if days <= longest else ": run recsys_ingest for the missing days"
-    said = f"days from the last one with events to this one: {days:.0f}, at most {longest:.0f} is usual{todo}"
-    return RuleResult(name, days, longest, days <= longest, said)
+    """The days just before the held-out one are in the history.
+
+    The gap before it is no longer than the longest in the four weeks before.
+    """
+    if metrics["data"]["gap"]["usual"] is None:
+        sentence = "too few days before to say how long a gap is usual"
+        return RuleResult(name, None, None, True, sentence)
+    days, longest = (_number(metrics, "data", "gap", key) for key in ("value", "usual"))
+    next_step = "" if days <= longest else ": run recsys_ingest for the missing days"
+    sentence = (
+        f"days since the last one with events: {days:.0f}, usual are at most {longest:.0f}"
+        f"{next_step}"
+    )
+    return RuleResult(name, days, longest, days <= longest, sentence)
 
 
 def window(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The window has at least `min_window_share` of the rows that the champion's had, day for day."""
+    """The window has at least `min_window_share` of the rows of the champion's window.
+
+    Only windows of the same number of days are compared.
+    """
+    least = settings.min_window_share
     if metrics["champion_data"] is None:
-        return RuleResult(
-            name, None, settings.min_window_share, True, "no champion whose window could be larger"
-        )
-    ours, theirs = (_number(metrics, data, "window_rows") for data in ("data", "champion_data"))
+        return RuleResult(name, None, least, True, "no champion whose window could be larger")
+    rows = _number(metrics, "data", "window_rows")
+    champion_rows = _number(metrics, "champion_data", "window_rows")
     if metrics["data"]["window_days"] != metrics["champion_data"]["window_days"]:
-        return RuleResult(
-            name,
-            None,
-            settings.min_window_share,
-            True,
-            "the champion has learnt from a window of another length",
-        )
-    of = ours / theirs
-    said = f"the window has {ours:,.0f} rows, the champion's had {theirs:,.0f}: at least {settings.min_window_share:.0%} needed"
-    return RuleResult(name, of, settings.min_window_share, of >= settings.min_window_share, said)
+        sentence = "the champion was trained on a window of another length"
+        return RuleResult(name, None, least, True, sentence)
+    ratio = rows / champion_rows
+    sentence = (
+        f"the window has {rows:,.0f} rows, the champion's had {champion_rows:,.0f}: "
+        f"at least {least:.0%} needed"
+    )
+    return RuleResult(name, ratio, least, ratio >= least, sentence)
 
 
 RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
-    # the first three are told of a blessed model
+    # the summary of a blessed model has the sentences of the first three
     "champion": champion,
     "popularity": popularity,
     "enough_users": enough_users,
@@ -224,22 +236,22 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
     "finite": finite,
     "ids": ids,
     "overlap": overlap,
-    "coverage": partial(parity, "coverage", "the items that are listed"),
+    "coverage": partial(parity, "coverage", "the number of listed items"),
     "user_norm": partial(parity, "user_norm", "the length of the users' factors"),
     "item_norm": partial(parity, "item_norm", "the length of the items' factors"),
-    "rows": partial(usual, "rows", "rows", "max_day_change"),
-    "users": partial(usual, "users", "users", "max_day_change"),
-    "items": partial(usual, "items", "items", "max_day_change"),
-    "rows_per_user": partial(usual, "rows_per_user", "rows a user", "max_ratio_change"),
-    "repeats": partial(usual, "repeats", "rows a pair of user and item", "max_ratio_change"),
-    "quarantine_share": partial(share, "quarantine_share", "rejected for their values"),
-    "bot_share": partial(share, "bot_share", "rejected as robots'"),
+    "rows": partial(usual, "max_day_change", "rows"),
+    "users": partial(usual, "max_day_change", "users"),
+    "items": partial(usual, "max_day_change", "items"),
+    "rows_per_user": partial(usual, "max_ratio_change", "rows per user"),
+    "repeats": partial(usual, "max_ratio_change", "rows per pair of user and item"),
+    "quarantine_share": partial(share, "rejected for their values"),
+    "bot_share": partial(share, "rejected as bots'"),
     "gap": gap,
     "window": window,
 }
 
 
-def _judge(
+def _check(
     name: str,
     rule: Callable[[str, Metrics, GateSettings], RuleResult],
     metrics: Metrics,
@@ -248,27 +260,26 @@ def _judge(
     try:
         return rule(name, metrics, settings)
     except Exception as error:
-        said = f"rule {name} cannot be judged ({type(error).__name__}: {error}): look at metrics.json and evaluate again"
-        return RuleResult(name, None, None, False, said)
+        sentence = (
+            f"rule {name} cannot be checked ({type(error).__name__}: {error}): "
+            "look at metrics.json and evaluate again"
+        )
+        return RuleResult(name, None, None, False, sentence)
 
 
-def _no_worse(name: str, metrics: Metrics, most: float) -> RuleResult:
-    """Raises ValueError where a figure is missing."""
+def _no_worse(name: str, metrics: Metrics, max_drop: float) -> RuleResult:
+    """Compare with the earlier version `name`. Raises ValueError where a figure is missing."""
     metric = _metric(metrics)
-    ours, theirs = _number(metrics, "challenger", metric), _number(metrics, name, metric)
+    challenger, earlier = _number(metrics, "challenger", metric), _number(metrics, name, metric)
     upper = _number(metrics, "bootstrap", name, "upper")
-    change = ours / theirs - 1 if theirs else 0.0
-    if ours < 0 or theirs < 0:
-        raise ValueError(f"{metric} of {min(ours, theirs)} is none")
-    said = f"{metric.upper()} {_percent(change)} against {name} {metrics[f'{name}_version']}"
-    by_chance = change < -most and upper >= 0
-    return RuleResult(
-        name,
-        change,
-        -most,
-        change >= -most or by_chance,
-        f"{said}, which may be chance" if by_chance else said,
-    )
+    if challenger < 0 or earlier < 0:
+        raise ValueError(f"{metric} is {min(challenger, earlier)}, below zero")
+    change = challenger / earlier - 1 if earlier else 0.0
+    may_be_chance = change < -max_drop and upper >= 0
+    sentence = f"{metric.upper()} {_percent(change)} against {name} {metrics[f'{name}_version']}"
+    if may_be_chance:
+        sentence += ", which may be chance"
+    return RuleResult(name, change, -max_drop, change >= -max_drop or may_be_chance, sentence)
 
 
 def _metric(metrics: Metrics) -> str:
@@ -287,7 +298,7 @@ def _number(metrics: Metrics, *path: str) -> float:
 def _not_finite(value: Any, name: str = "metrics") -> list[str]:
     """The names of the numbers in nested figures that are NaN or infinite."""
     if isinstance(value, Mapping):
-        return [found for key, inner in value.items() for found in _not_finite(inner, str(key))]
+        return [bad for key, inner in value.items() for bad in _not_finite(inner, str(key))]
     return [name] if isinstance(value, float) and not math.isfinite(value) else []
 
 

@@ -41,10 +41,7 @@ def confidence_of(
 
     Returns float32, (n,).
     """
-    if settings.bm25 is None:
-        strength = np.log1p(weight)
-    else:
-        strength = bm25(weight, settings.bm25, counts())
+    strength = np.log1p(weight) if not settings.bm25 else bm25(weight, settings.bm25, counts())
     strength *= settings.alpha
     strength += 1
     confidence = strength.astype(np.float32)

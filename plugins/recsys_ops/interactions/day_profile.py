@@ -1,66 +1,77 @@
-"""What a run's day and window look like beside the four weeks before: what the gate's data guards judge.
+"""The day profile: a run's day and window beside the four weeks before, for the gate's data guards.
 
-Metrics alone hardly see a fifth of robot rows, or half of the history gone: every model is measured on the same data.
+Metrics alone hardly show that a fifth of the rows are robots', or that half of the history is lost,
+because every model is evaluated on the same data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
 from statistics import median
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 USUAL_DAYS = 28
-JUDGED = ("align_schema", "fix_types", "filter_crawlers", "filter_bots")
-_RATIOS = ("rows_per_user", "repeats")
-_ENOUGH = 7  # days, of which a median says what is usual
+# the steps whose rejected rows are in the profile
+REJECTING_STEPS = ("align_schema", "fix_types", "filter_crawlers", "filter_bots")
+_MIN_DAYS = 7  # with fewer days before, nothing is called usual
 
 
-class DayProfile(BaseModel):
-    """A day beside the 28 days before; None where fewer than seven of those are known.
+class Figure(BaseModel):
+    """A figure of the day beside the same figure of the 28 days before.
 
-    rows, users, items : of the day, in the history · usual_rows, … : the median over the days before that have rows
-    rows_per_user · repeats : rows for each pair of user and item · spread_… : how many times the median, or what part of it, one
-        of the days before has at the utmost, at least 1
-    gap : days from the last day before that has rows to this one · usual_gap : the longest between two such days
-    window_rows, window_days : of the whole window
-    quarantine_share, bot_share : of the rows that came in, what the contract and what the filters of robots rejected
+    value : of the day; None where it has none
+    usual : the median of the days before, of a gap the longest; None with fewer than seven days
+    spread : how far the most unusual of those days is from the median, as a factor ≥ 1; only for
+        the ratios `rows_per_user` and `repeats`
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int
-    users: int
-    items: int
-    rows_per_user: float | None
-    repeats: float | None
-    usual_rows: float | None
-    usual_users: float | None
-    usual_items: float | None
-    usual_rows_per_user: float | None
-    usual_repeats: float | None
-    spread_rows_per_user: float | None
-    spread_repeats: float | None
-    gap: int | None
-    usual_gap: int | None
+    value: int | float | None
+    usual: int | float | None
+    spread: float | None = None
+
+
+class DayProfile(BaseModel):
+    """The figures of a day, as they are stored in ``metrics.json`` under ``data``.
+
+    rows, users, items : of the day, in the history; only earlier days with rows count for `usual`
+    rows_per_user : rows / users
+    repeats : rows / pairs of user and item
+    gap : days from the last earlier day that has rows to this one; usual is the longest gap between
+        two neighbouring days that have rows
+    quarantine_share, bot_share : the shares of the delivered rows that were rejected for their
+        values, and as those of crawlers and bots
+    window_rows, window_days : of the whole window
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: Figure
+    users: Figure
+    items: Figure
+    rows_per_user: Figure
+    repeats: Figure
+    gap: Figure
+    quarantine_share: Figure
+    bot_share: Figure
     window_rows: int
     window_days: int
-    quarantine_share: float | None
-    usual_quarantine_share: float | None
-    bot_share: float | None
-    usual_bot_share: float | None
 
 
 def profile_day(
     events: pl.DataFrame, day: date, window_start: date, shares: Mapping[date, Mapping[str, float]]
 ) -> DayProfile:
-    """The facts of a run's day.
+    """The profile of a run's day.
 
     events : the window's history rows: day, user_id, item_id
-    shares : by day, what `rejected_shares` found of the run of that day; days that nobody ran are missing
+    shares : by day, what `rejected_shares` gave for the run of that day; days without a run are
+        missing
     """
     first = day - timedelta(days=USUAL_DAYS)
-    of = (
+    by_day = (
         events.lazy()
         .filter(pl.col("day").is_between(max(first, window_start), day))
         .group_by("day")
@@ -76,44 +87,63 @@ def profile_day(
         .sort("day")
         .collect()
     )
-    today, before = of.filter(pl.col("day") == day), of.filter(pl.col("day") < day)
-    enough = before.height >= _ENOUGH
-    days = before["day"].to_list()
-    gaps = before["day"].diff().dt.total_days().drop_nulls()
-    found: dict[str, float | None] = {}
-    for name in ("rows", "users", "items", "rows_per_user", "repeats"):
-        found[name] = today[name][0] if today.height else (None if name in _RATIOS else 0)
-        found[f"usual_{name}"] = before[name].median() if enough else None  # type: ignore[assignment]
-    for name in _RATIOS:
-        values = before[name].to_numpy()
-        found[f"spread_{name}"] = (
-            max(values.max() / median(values), median(values) / values.min()) if enough else None
-        )
-    for name in ("quarantine_share", "bot_share"):
-        earlier = [share[name] for at, share in shares.items() if first <= at < day]
-        found[name] = shares[day][name] if day in shares else None
-        found[f"usual_{name}"] = median(earlier) if len(earlier) >= _ENOUGH else None
-    return DayProfile.model_validate(
-        {
-            **found,
-            "gap": (day - days[-1]).days if enough else None,
-            "usual_gap": int(gaps.max()) if enough else None,  # type: ignore[arg-type]
-            "window_rows": events.filter(pl.col("day").is_between(window_start, day)).height,
-            "window_days": (day - window_start).days + 1,
-        }
+    today, before = by_day.filter(pl.col("day") == day), by_day.filter(pl.col("day") < day)
+    earlier_shares = [share for run_day, share in shares.items() if first <= run_day < day]
+
+    def count(name: str) -> Figure:
+        value = today[name][0] if today.height else 0
+        return Figure(value=value, usual=_usual(before[name].to_list()))
+
+    def ratio(name: str) -> Figure:
+        value, values = today[name][0] if today.height else None, before[name].to_list()
+        return Figure(value=value, usual=_usual(values), spread=_spread(values))
+
+    def share(name: str) -> Figure:
+        value = shares[day][name] if day in shares else None
+        return Figure(value=value, usual=_usual([earlier[name] for earlier in earlier_shares]))
+
+    return DayProfile(
+        rows=count("rows"),
+        users=count("users"),
+        items=count("items"),
+        rows_per_user=ratio("rows_per_user"),
+        repeats=ratio("repeats"),
+        gap=_gap(before["day"].to_list(), day),
+        quarantine_share=share("quarantine_share"),
+        bot_share=share("bot_share"),
+        window_rows=events.filter(pl.col("day").is_between(window_start, day)).height,
+        window_days=(day - window_start).days + 1,
     )
 
 
 def rejected_shares(figures: Mapping[str, Mapping[str, int]]) -> dict[str, float] | None:
-    """Of the rows that a run delivered, the share its steps rejected, from their figures by step; None when it delivered none.
+    """The shares of a run's delivered rows that its steps rejected; None when it delivered none.
 
-    figures : of the steps `JUDGED`, each with ``rows_in`` and ``rejected``
+    figures : by step, of all `REJECTING_STEPS`, each with ``rows_in`` and ``rejected``
     """
     delivered = figures["align_schema"]["rows_in"]
     if not delivered:
         return None
-    rejected = {step: found["rejected"] / delivered for step, found in figures.items()}
+    rejected = {step: of_step["rejected"] / delivered for step, of_step in figures.items()}
     return {
         "quarantine_share": rejected["align_schema"] + rejected["fix_types"],
         "bot_share": rejected["filter_crawlers"] + rejected["filter_bots"],
     }
+
+
+def _usual(values: Sequence[float]) -> float | None:
+    return float(median(values)) if len(values) >= _MIN_DAYS else None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    if len(values) < _MIN_DAYS:
+        return None
+    return max(max(values) / median(values), median(values) / min(values))
+
+
+def _gap(days_before: Sequence[date], day: date) -> Figure:
+    """days_before : those that have rows, ascending"""
+    if len(days_before) < _MIN_DAYS:
+        return Figure(value=None, usual=None)
+    gaps = [(later - earlier).days for earlier, later in pairwise(days_before)]
+    return Figure(value=(day - days_before[-1]).days, usual=max(gaps))

@@ -28,7 +28,7 @@ class EncodedWindow:
 
     users, items : String series, sorted, unique
     events : user, item, event_type (the index in `EVENT_TYPES`), age (days before the run's day)
-    weights : float64, (n_event_types, window_days), the weight of the newest event of a type and age
+    weights : float64, (n_event_types, window_days), what a first event of a type and age weighs
     keys : int64, sorted, one for each event whose type has a weight
     """
 
@@ -62,10 +62,8 @@ class EncodedWindow:
         return events.select(self.pair.unique().sort()).collect().to_series().to_numpy()
 
 
-def encode_window(
-    events: pl.DataFrame, day: date, confidence: ConfidenceSettings
-) -> EncodedWindow:
-    """Encode the events of the window that ends with `day`. Arguments as in `build_interactions`."""
+def encode_window(events: pl.DataFrame, day: date, confidence: ConfidenceSettings) -> EncodedWindow:
+    """The window that ends with `day`, encoded. Arguments as in `build_interactions`."""
     users, items = _ids(events["user_id"]), _ids(events["item_id"])
     encoded = (
         events.lazy()

@@ -77,7 +77,8 @@ def build_interactions(
     if seen.nnz == 0:
         raise DataError(
             f"nothing to train on: the history has no {', '.join(confidence.weights)} events of "
-            f"{first} … {last} ({events.height:,} rows read); run recsys_ingest for those days first"
+            f"{first} … {last} ({events.height:,} rows read); "
+            "run recsys_ingest for those days first"
         )
     train = confidence_matrix(seen, buyers, confidence)
     if train.nnz == 0:
@@ -184,10 +185,13 @@ def _only(
 def _pair_counts(sums: sparse.csr_matrix, weight: NDArray[np.float64]) -> PairCounts:
     """Of each stored cell. Items without a cell, which only the held-out day has, do not count."""
     items, item_of_cell = np.unique(sums.indices, return_inverse=True)
-    lengths = np.bincount(item_of_cell, weights=weight)
+    lengths: NDArray[np.float64] = np.bincount(item_of_cell, weights=weight)  # type: ignore[assignment]
     items_of_user = np.diff(sums.indptr)
     return PairCounts(
-        np.repeat(items_of_user, items_of_user), lengths[item_of_cell], lengths.mean(), len(items)
+        np.repeat(items_of_user, items_of_user),
+        lengths[item_of_cell],
+        float(lengths.mean()),
+        len(items),
     )
 
 

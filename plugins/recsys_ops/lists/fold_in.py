@@ -17,9 +17,9 @@ class FoldIn:
     """A version's item factors, and the part of a new user's equations that all new users share.
 
     A basket gets the factors that training would give to a user of just these items (Hu, Koren &
-    Volinsky 2008, eq. 4). Each item weighs as one event of today: `cart`, or the heaviest type where
-    `cart` has no weight. With `bm25` each item counts as one of average popularity, because the
-    version does not keep the summed weights of the items.
+    Volinsky 2008, eq. 4). Each item weighs as one event of today: `cart`, or the heaviest type
+    where `cart` has no weight. With `bm25` each item counts as one of average popularity, because
+    the version does not keep the summed weights of the items.
 
     Memory: the item factors once, and the ids.
 
@@ -103,9 +103,7 @@ class FoldIn:
         parts = [
             gather(np, (rows, confidence), one_row, range(len(rows)), self.item_factors, scale)
         ]
-        user: NDArray[np.float32] = scale * exact(
-            np, lambda: parts, len(rows), len(self._spectrum)
-        )
+        user: NDArray[np.float32] = scale * exact(np, lambda: parts, len(rows), len(self._spectrum))
         return user
 
     def _basket_confidence(self, size: int) -> NDArray[np.float32]:

@@ -145,14 +145,14 @@ def _shop(
 
 def _shares(store: "Storage", day: date) -> dict[date, dict[str, float]]:
     """What the cleaning of `day` and of the four weeks before rejected, by day; a day that was not run itself is missing."""
-    from recsys_ops.interactions.day_profile import JUDGED, USUAL_DAYS, rejected_shares
+    from recsys_ops.interactions.day_profile import REJECTING_STEPS, USUAL_DAYS, rejected_shares
 
     found = {}
     for at in (day - timedelta(days=n) for n in range(USUAL_DAYS + 1)):
-        written = [paths.report(step, at) for step in JUDGED]
+        written = [paths.report(step, at) for step in REJECTING_STEPS]
         if all(store.exists(path) for path in written):
             shares = rejected_shares(
-                {step: store.read_json(path) for step, path in zip(JUDGED, written, strict=True)}
+                {step: store.read_json(path) for step, path in zip(REJECTING_STEPS, written, strict=True)}
             )
             if shares is not None:
                 found[at] = shares

@@ -18,6 +18,9 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 FENCE = re.compile(r"```.*?```", re.DOTALL)
 SECTIONS = "|".join(Settings.model_fields)
 KEY = re.compile(rf"`((?:{SECTIONS})\.[a-z_0-9.]+)(?:: [^`]*)?`")
+FILE = re.compile(r"`((?:recsys_ops|benchmarks|tests|dags|plugins)/[\w./-]+\w)`")
+TARGET = re.compile(r"`make ([a-z]+(?:-[a-z]+)*)\b(?!-)")
+TOPS = (ROOT, ROOT / "plugins")
 # file names in the form of a key
 NOT_KEYS = {"evaluation.npz"}
 
@@ -58,6 +61,16 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
 def test_settings_that_a_page_names_exist(page: Path) -> None:
     named = set(KEY.findall(page.read_text())) - NOT_KEYS
     assert named - set(keys(Settings)) == set()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OUTSIDE], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_commands_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    files = set(FILE.findall(text))
+    targets = set(TARGET.findall(text))
+    gone = {name for name in files if not any((top / name).exists() for top in TOPS)}
+    makefile = (ROOT / "Makefile").read_text()
+    assert gone | {name for name in targets if not re.search(rf"^{name}:", makefile, re.M)} == set()
 
 
 def test_the_drawing_shows_the_layers_of_pyproject() -> None:

@@ -201,7 +201,7 @@ def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
     figures = build(settings, pinned_items=["p33", "p3", "gone", "p0", "p33"])
     assert figures["pinned"] == 2
     assert (
-        "lists.pinned_items: not shown, as the catalogue of 2026-03-28 does not have them for sale: p3, gone"
+        "lists.pinned_items: not shown, because the catalogue of 2026-03-28 does not have them for sale: p3, gone"
         in caplog.text
     )
     inputs = read_inputs(shop, read_spec(shop, DAY))

@@ -315,6 +315,6 @@ def test_a_server_that_is_away_and_a_connection_that_is_not_there_say_so(
     monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
     with pytest.raises(
         AirflowFailException,
-        match=r"no connection tracking: add it, type http, or name another in mlflow.conn_id",
+        match=r"no connection tracking: add it with type http, or name another one in mlflow.conn_id",
     ):
         mirror()

@@ -22,8 +22,8 @@ from recsys_ops.operators.tune import (
     ProposeOperator,
     TellOperator,
     TrialOperator,
-    corner,
     read_study,
+    trial_storage,
 )
 from recsys_ops.settings import Settings, load_settings, settings_file
 from recsys_ops.storage import paths, serialization
@@ -33,7 +33,7 @@ from recsys_ops.worker.job import main
 
 DAY = date(2026, 3, 10)
 TUNING = {
-    "days": 2,
+    "holdout_days": 2,
     "batches": 2,
     "batch_size": 2,
     "search": {
@@ -98,7 +98,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
     made = InThisProcess()
-    monkeypatch.setattr(train_on_worker, "launcher", lambda settings: made)
+    monkeypatch.setattr(train_on_worker, "open_launcher", lambda settings: made)
     return made
 
 
@@ -141,7 +141,7 @@ def test_a_study_from_its_first_trial_to_its_proposal(
     study = read_study(store, DAY)
     assert study.plan.days == (DAY, DAY - timedelta(days=1))
     assert [trial.state for trial in study.trials] == ["complete"] * 4
-    own = corner(store, DAY, 1)
+    own = trial_storage(store, DAY, 1)
     assert {path.rpartition("/")[2] for path in own.list("jobs")} == {
         "spec.json",
         "result.json",
@@ -172,8 +172,8 @@ def test_a_study_from_its_first_trial_to_its_proposal(
     assert f"training:\n  factors: {best.params['training.factors']}" in caplog.text
 
 
-def test_a_trials_corner_is_a_storage_of_its_own(storage: Storage) -> None:
-    own = corner(storage, DAY, 3)
+def test_a_trial_has_a_storage_of_its_own(storage: Storage) -> None:
+    own = trial_storage(storage, DAY, 3)
     own.put("jobs/spec.json", b"{}")
     assert storage.get(paths.trial(DAY, 3, "jobs/spec.json")) == own.get(own.list("")[0]) == b"{}"
     assert main(own.url(paths.job(DAY, "spec.json"))) == 1
@@ -188,7 +188,7 @@ def test_a_trial_that_is_staged_brings_back_its_scores(
     ask(1)
     assert len(trial(0)["values"]) == 2
     assert all("/staging/recsys-" in url for url in launcher.jobs)
-    assert corner(store, DAY, 0).exists(paths.job(DAY, "ndcg.npz"))
+    assert trial_storage(store, DAY, 0).exists(paths.job(DAY, "ndcg.npz"))
     assert Storage(f"file://{tmp_path}/staging").list("") == []
 
 
@@ -230,7 +230,7 @@ def test_failed_trials_are_told_and_the_study_goes_on_without_them(
 
 
 @pytest.mark.parametrize(
-    ("scored", "words"), [([], "no trial of batch 1"), ([1], "trial 0, the settings as they are")]
+    ("scored", "words"), [([], "no trial of batch 1"), ([1], "trial 0, the current settings")]
 )
 def test_a_batch_without_anything_to_compare_with_fails(
     scored: list[int], words: str, store: Storage, launcher: InThisProcess

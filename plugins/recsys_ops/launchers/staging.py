@@ -4,7 +4,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from recsys_ops.models.files import FACTORS, ITEMS, LOG, MANIFEST, NDCG, RESULT, SPEC, USERS
+from recsys_ops.models.files import FACTORS, ITEM_IDS, LOG, MANIFEST, NDCG, RESULT, SPEC, USER_IDS
 from recsys_ops.models.spec import JobSpec
 from recsys_ops.models.version import load_manifest
 from recsys_ops.storage import paths
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 4
 # what a job reads of the champion and of the reference
-EARLIER = (USERS, ITEMS, FACTORS, MANIFEST)
+EARLIER = (USER_IDS, ITEM_IDS, FACTORS, MANIFEST)
 
 
 def stage_job(store: Storage, work: Storage, spec: JobSpec) -> None:

@@ -22,7 +22,7 @@ from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
 # these files explain a decision and never expire: a few kilobytes without personal data
-KEPT = frozenset({METRICS, VERDICT})
+KEPT_FILES = frozenset({METRICS, VERDICT})
 # an error message names at most this many versions
 _NAMED = 10
 
@@ -30,12 +30,12 @@ _NAMED = 10
 def existing_versions(storage: Storage) -> dict[str, dict[str, datetime]]:
     """The files of every version that has not expired, each with its time of writing.
 
-    Newest version first. An expired version has only its `KEPT` files.
+    Newest version first. An expired version has only its `KEPT_FILES` files.
     """
     return {
         version: written
         for version, written in _written_files(storage).items()
-        if written.keys() - KEPT
+        if written.keys() - KEPT_FILES
     }
 
 
@@ -179,7 +179,7 @@ def list_overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
 def expire_versions(
     storage: Storage, day: date, written: datetime, settings: ModelsSettings
 ) -> int:
-    """Delete the versions that are both too old and not among the newest, except `KEPT` files.
+    """Delete the versions that are both too old and not among the newest, except `KEPT_FILES` files.
 
     These stay: the live version, the one before it, a pinned one, one that the gate compares with,
     one that an unfinished job needs, and one with a file written at `written` or later. A version
@@ -201,7 +201,7 @@ def expire_versions(
     }
     expired = old - _needed(storage, versions, day) if old else old
     for version in sorted(expired):
-        for name in sorted(versions[version].keys() - KEPT, key=lambda name: name != MANIFEST):
+        for name in sorted(versions[version].keys() - KEPT_FILES, key=lambda name: name != MANIFEST):
             storage.delete(paths.model(version, name))
     return len(expired)
 
@@ -264,7 +264,7 @@ def _read_state(
 ) -> tuple[str, Manifest | None]:
     """finished, damaged, unfinished or expired; and the manifest of a finished version."""
     if MANIFEST not in written:
-        return "unfinished" if written.keys() - KEPT else "expired", None
+        return "unfinished" if written.keys() - KEPT_FILES else "expired", None
     try:
         return "finished", load_manifest(storage, version)
     except ModelError:

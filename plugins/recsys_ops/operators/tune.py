@@ -1,12 +1,12 @@
-"""A study of settings: a batch of trials is asked, tried and told, then the next; the best is proposed."""
+"""A study of settings: ask for a batch of trials, run them, tell the results; at the end propose."""
 
 import logging
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import open_storage
 from recsys_ops.errors import ModelError, SettingsError
+from recsys_ops.models.files import LOG, NDCG, RESULT, SPEC
 from recsys_ops.operators.base import DayOperator
 from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
 from recsys_ops.settings import Settings
@@ -28,9 +28,10 @@ _OUTCOME = "outcome.json"
 
 
 class AskOperator(DayOperator):
-    """Write down the trials of a batch, the first batch those of a new study; returns them for `TrialOperator` to be mapped over.
+    """Choose the trials of a batch; the first batch begins a new study.
 
-    Who asks again gets the same trials, as long as the settings are the same: others begin the study of the day anew.
+    Returns the trials, over which `TrialOperator` is mapped. A cleared task returns the same trials
+    while the settings are the same; after a change of the settings the study begins anew.
     """
 
     def __init__(self, *, batch: int, **kwargs: Any) -> None:
@@ -48,7 +49,7 @@ class AskOperator(DayOperator):
         from recsys_ops.tuning.study import ask
 
         store = open_storage(settings)
-        study = _begin(store, day, settings) if self.batch == 1 else read_study(store, day)
+        study = _begin_study(store, day, settings) if self.batch == 1 else read_study(store, day)
         study = ask(study, self.batch, settings.tuning.batch_size)
         store.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
         return {
@@ -61,9 +62,10 @@ class AskOperator(DayOperator):
 
 
 class TrialOperator(TrainOnWorkerOperator):
-    """Fit and score the settings of one trial on each of the study's days, a job a day, where `worker.launcher` says.
+    """Fit and evaluate the settings of one trial on each day of the study, with a job for each day.
 
-    It ends early when it falls behind the trials before. A day that has its result is not trained again.
+    The jobs run where `worker.launcher` says. The trial ends early when it falls behind the earlier
+    trials. A day that has a result is not trained again.
     """
 
     def __init__(self, *, number: int, title: str = "", **kwargs: Any) -> None:
@@ -84,7 +86,7 @@ class TrialOperator(TrainOnWorkerOperator):
         values: tuple[float, ...] = ()
         state = "complete"
         for held_out in study.plan.days:
-            values = (*values, self._score(store, day, held_out, study, settings, context))
+            values = (*values, self._ndcg(store, day, held_out, study, settings, context))
             log.info(
                 "%s: ndcg@%d=%.4f on %s",
                 trial.title,
@@ -99,7 +101,7 @@ class TrialOperator(TrainOnWorkerOperator):
         store.write_json(paths.trial(day, self.number, _OUTCOME), outcome.model_dump(mode="json"))
         return {"trial": trial.title, "state": state, "values": list(values)}
 
-    def _score(
+    def _ndcg(
         self,
         store: "Storage",
         day: date,
@@ -108,61 +110,36 @@ class TrialOperator(TrainOnWorkerOperator):
         settings: Settings,
         context: "Context",
     ) -> float:
-        """NDCG of the trial on a day, from its job in the trial's own corner of the storage."""
-        from scipy import sparse
-
-        from recsys_ops.interactions.day_profile import profile_day
-        from recsys_ops.interactions.matrix import build_interactions
-        from recsys_ops.interactions.window import first_window_day
-        from recsys_ops.lists.inputs import ListInputs
-        from recsys_ops.models.files import RESULT
-        from recsys_ops.models.spec import JobDraft, JobInputs, write_job
-        from recsys_ops.operators.build_matrix import read_window
+        """The trial's mean NDCG on a held-out day, from a job in the trial's own storage."""
+        from recsys_ops.jobs.build import build_trial_job
         from recsys_ops.tuning.study import applied
 
-        own = corner(store, day, self.number)
-        result = paths.job(held_out, RESULT)
-        found = own.read_json(result) if own.exists(result) else None
-        if found is None or found["status"] != "succeeded":
-            plan = study.plan
-            training, confidence = applied(
-                plan.training, plan.confidence, study.trials[self.number].params
-            )
-            start = first_window_day(held_out, confidence)
-            window = read_window(
-                store, held_out, confidence, settings.cleaning.slow_bots, study.history_version
-            )
-            interactions = build_interactions(
-                window.human_events, held_out, confidence, plan.evaluation
-            )
-            draft = JobDraft(
-                purpose="score",
-                day=held_out,
-                confidence=confidence,
+        trial_store, plan = trial_storage(store, day, self.number), study.plan
+        path = paths.job(held_out, RESULT)
+        result = trial_store.read_json(path) if trial_store.exists(path) else None
+        if result is None or result["status"] != "succeeded":
+            params = study.trials[self.number].params
+            training, confidence = applied(plan.training, plan.confidence, params)
+            build_trial_job(
+                store,
+                trial_store,
+                held_out,
+                settings,
                 training=training,
+                confidence=confidence,
                 evaluation=plan.evaluation,
-                lists=settings.lists,
                 history_version=study.history_version,
-                window_start=start,
-                data=profile_day(window.events, held_out, start, {}),
-                price_per_hour=settings.worker.price_per_hour,
             )
-            nothing = sparse.csr_matrix(interactions.full.shape, dtype="float32")
-            inputs = JobInputs(
-                replace(interactions, full=nothing),  # nothing is served
-                interactions.items.is_not_null().to_numpy(),
-                ListInputs.empty(len(interactions.items)),
-            )
-            write_job(own, draft, inputs)
             self.external_id_key = f"job_{held_out}"
-            found = self.work_on(own, held_out, settings, context)
-        return float(found["metrics"]["challenger"][f"ndcg@{study.plan.evaluation.cutoffs[-1]}"])
+            result = self.run_job(trial_store, held_out, settings, context)
+        return float(result["metrics"]["challenger"][f"ndcg@{plan.evaluation.cutoffs[-1]}"])
 
 
 class TellOperator(DayOperator):
-    """Note what came of a batch's trials, also of those that failed, and delete what they were fitted on.
+    """Record the results of a batch's trials, failed ones included, and delete their job inputs.
 
-    Fails when all of them failed, or the settings as they are, which the others are measured against.
+    Fails if all trials of the batch failed, or if trial 0 did: the current settings, with which
+    the others are compared.
     """
 
     def __init__(self, *, batch: int, **kwargs: Any) -> None:
@@ -178,30 +155,35 @@ class TellOperator(DayOperator):
 
         store = open_storage(settings)
         study = read_study(store, day)
-        study = told(
-            study,
-            {trial.number: _outcome(store, day, trial) for trial in study.of_batch(self.batch)},
-        )
+        outcomes = {
+            trial.number: _read_outcome(store, day, trial) for trial in study.of_batch(self.batch)
+        }
+        study = told(study, outcomes)
         store.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
         batch = study.of_batch(self.batch)
         for trial in batch:
             _delete_inputs(store, day, trial.number)
         if all(trial.state == "failed" for trial in batch):
             raise ModelError(
-                f"no trial of batch {self.batch} was scored: their logs say why; clear those of them that may succeed"
+                f"no trial of batch {self.batch} has a result: their logs say why; "
+                "clear those that may succeed"
             )
         if study.trials[0].state == "failed":
             raise ModelError(
-                "trial 0, the settings as they are, was not scored: there is nothing to compare with; clear it"
+                "trial 0, the current settings, has no result, and there is nothing to compare "
+                "with: clear it"
             )
         return {
             "states": {f"{trial.number}": trial.state for trial in batch},
-            "ndcg": {f"{t.number}": t.mean for t in batch},
+            "ndcg": {f"{trial.number}": trial.mean for trial in batch},
         }
 
 
 class ProposeOperator(DayOperator):
-    """Compare the best trial with the settings as they are, and write the proposal; its lines for recsys.yaml are in the log."""
+    """Compare the best trial with the current settings and write the proposal.
+
+    The log shows the lines for `recsys.yaml`, if the gain is certain enough.
+    """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         import yaml
@@ -212,7 +194,7 @@ class ProposeOperator(DayOperator):
         store = open_storage(settings)
         study = read_study(store, day)
         plan = study.plan
-        scores = _scores(store, day, study)
+        scores = _read_scores(store, day, study)
         gain = best_gain(scores, plan.training.seed)
         users = sum(map(len, scores[0]))
         best = study.trials[gain.trial]
@@ -242,21 +224,25 @@ class ProposeOperator(DayOperator):
             log.info("for recsys.yaml:\n%s", yaml.safe_dump(changed, sort_keys=False))
         else:
             log.info(
-                "nothing is proposed: with 95 % confidence none of the trials is better than the settings as they are"
+                "nothing is proposed: no trial is better than the current settings "
+                "with 95 % confidence"
             )
-        told = ("better", "trial", "gain", "interval", "users", "trials", "complete")
-        return {key: proposal[key] for key in told}
+        figures = ("better", "trial", "gain", "interval", "users", "trials", "complete")
+        return {key: proposal[key] for key in figures}
 
 
-def corner(store: "Storage", day: date, number: int) -> "Storage":
-    """Where the jobs of a trial lie, as in a storage of its own."""
+def trial_storage(store: "Storage", day: date, number: int) -> "Storage":
+    """The storage of a trial, in which its jobs lie."""
     from recsys_ops.storage.objects import Storage
 
     return Storage(store.url(paths.trial(day, number, "")), store.account)
 
 
 def read_study(store: "Storage", day: date) -> "Study":
-    """Raises StorageError when there is none, ModelError when it is of another release."""
+    """The study of a day.
+
+    Raises StorageError if there is none, ModelError if it is damaged or of another release.
+    """
     from pydantic import ValidationError
 
     from recsys_ops.tuning.study import Study
@@ -266,22 +252,27 @@ def read_study(store: "Storage", day: date) -> "Study":
         return Study.model_validate(store.read_json(path))
     except ValidationError as error:
         raise ModelError(
-            f"{store.url(path)} is damaged, or of another release: delete it and clear the run's tasks"
+            f"{store.url(path)} is damaged or of another release: "
+            "delete it and clear the run's tasks"
         ) from error
 
 
-def _begin(store: "Storage", day: date, settings: Settings) -> "Study":
-    """The study of the day, if it is one of the same settings, else a new one; trials of earlier studies are deleted."""
+def _begin_study(store: "Storage", day: date, settings: Settings) -> "Study":
+    """The study of the day if its settings are the current ones, else a new study.
+
+    A new study deletes the old study of the day and the trials of earlier studies.
+    """
     from recsys_ops.history.table import current_version
     from recsys_ops.tuning.study import Plan, Study
 
     if not settings.tuning.search:
         raise SettingsError(
-            "tuning.search is empty: name the settings to be searched, as the recsys.yaml that comes with the package"
+            "tuning.search is empty: name the settings to search, "
+            "like the recsys.yaml that comes with the package"
         )
     base, _ = with_adopted_proposal(store, settings, day)
     plan = Plan(
-        days=tuple(day - timedelta(days=n) for n in range(settings.tuning.holdout_days)),
+        days=tuple(day - timedelta(days=age) for age in range(settings.tuning.holdout_days)),
         training=base.training,
         confidence=base.confidence,
         evaluation=base.evaluation,
@@ -291,52 +282,54 @@ def _begin(store: "Storage", day: date, settings: Settings) -> "Study":
         study = read_study(store, day)
         if study.plan.model_dump() == plan.model_dump():
             return study
-        log.info("the study of %s was of other settings: it begins anew", day)
+        log.info("the study of %s has other settings: it begins anew", day)
     for path in store.list(paths.STUDIES):
-        earlier = "/trials/" in path and path < paths.study(day, "")  # ISO dates ascend as text
-        if earlier or path.startswith(paths.study(day, "")):
+        # ISO dates sort as text
+        is_earlier_trial = "/trials/" in path and path < paths.study(day, "")
+        if is_earlier_trial or path.startswith(paths.study(day, "")):
             store.delete(path)
     return Study(plan=plan, history_version=current_version(store))
 
 
-def _outcome(store: "Storage", day: date, trial: "Trial") -> "Trial":
+def _read_outcome(store: "Storage", day: date, trial: "Trial") -> "Trial":
+    """A trial with its results; failed if it has left none."""
     from recsys_ops.tuning.study import Trial
 
     path = paths.trial(day, trial.number, _OUTCOME)
-    return (
-        Trial.model_validate(store.read_json(path))
-        if store.exists(path)
-        else trial.model_copy(update={"state": "failed"})
-    )
+    if not store.exists(path):
+        return trial.model_copy(update={"state": "failed"})
+    return Trial.model_validate(store.read_json(path))
 
 
 def _delete_inputs(store: "Storage", day: date, number: int) -> None:
-    """They hold personal data, and a matrix a day."""
-    from recsys_ops.models.files import LOG, NDCG, RESULT, SPEC
-
-    own = corner(store, day, number)
-    for path in own.list("jobs"):
+    """Delete the inputs of a trial's jobs: personal data, and the matrices of each day."""
+    trial_store = trial_storage(store, day, number)
+    for path in trial_store.list("jobs"):
         if path.rpartition("/")[2] not in (SPEC, RESULT, LOG, NDCG):
-            own.delete(path)
+            trial_store.delete(path)
 
 
-def _scores(store: "Storage", day: date, study: "Study") -> "dict[int, list[NDArray[np.float64]]]":
-    """By trial, those that are complete, and by day each user's NDCG."""
+def _read_scores(
+    store: "Storage", day: date, study: "Study"
+) -> "dict[int, list[NDArray[np.float64]]]":
+    """Each user's NDCG, by complete trial and held-out day.
+
+    Raises ModelError if the trials were evaluated for different users.
+    """
     import numpy as np
 
-    from recsys_ops.models.files import NDCG
     from recsys_ops.storage import serialization
 
-    found: dict[int, list[NDArray[np.float64]]] = {}
+    scores: dict[int, list[NDArray[np.float64]]] = {}
     users: dict[date, NDArray[np.int32]] = {}
     for trial in study.complete():
+        trial_store = trial_storage(store, day, trial.number)
         for held_out in study.plan.days:
-            scored = serialization.to_arrays(
-                corner(store, day, trial.number).get(paths.job(held_out, NDCG))
-            )
-            if not np.array_equal(scored["users"], users.setdefault(held_out, scored["users"])):
+            arrays = serialization.to_arrays(trial_store.get(paths.job(held_out, NDCG)))
+            if not np.array_equal(arrays["users"], users.setdefault(held_out, arrays["users"])):
                 raise ModelError(
-                    f"trial {trial.number} was scored on other users of {held_out} than trial 0: start the study anew"
+                    f"trial {trial.number} was evaluated for other users of {held_out} than "
+                    "trial 0: start the study anew"
                 )
-            found.setdefault(trial.number, []).append(scored["ndcg"])
-    return found
+            scores.setdefault(trial.number, []).append(arrays["ndcg"])
+    return scores

@@ -28,7 +28,7 @@ from recsys_ops.worker.usage import CountedStorage, Meter, peak_memory
 log = logging.getLogger(__name__)
 
 # by model, then by name such as ndcg@20
-Metrics = dict[str, dict[str, float]]
+ModelMetrics = dict[str, dict[str, float]]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _Outcome:
 
     spec: JobSpec | None = None
     device: dict[str, str] | None = None
-    metrics: Metrics | None = None
+    metrics: ModelMetrics | None = None
     reason: str | None = None
     outage: bool = False
 
@@ -122,7 +122,7 @@ def _write_result(storage: Storage, day: date, meter: Meter, outcome: _Outcome) 
 
 def run_job(
     storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter: Meter
-) -> Metrics | None:
+) -> ModelMetrics | None:
     """Train, make the lists and write the model version.
 
     Returns the metrics on the hold-out; None if the version was finished already.
@@ -158,7 +158,7 @@ def run_job(
 
 def _train(
     run: TrainingRun, storage: CountedStorage, device: Mapping[str, str], meter: Meter
-) -> Metrics:
+) -> ModelMetrics:
     """Go through the phases of a run, each measured; returns the metrics on the hold-out."""
     spec, data = run.spec, run.inputs.interactions
     log.info(
@@ -207,7 +207,7 @@ def _train(
     return metrics
 
 
-def _metrics(spec: JobSpec, evaluation: Evaluation) -> Metrics:
+def _metrics(spec: JobSpec, evaluation: Evaluation) -> ModelMetrics:
     """The metrics of every model on the hold-out, with a line in the log."""
     cutoffs = spec.evaluation.cutoffs
     metrics = {name: scores.metrics() for name, scores in evaluation.scores(cutoffs).items()}

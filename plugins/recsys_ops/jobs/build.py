@@ -1,0 +1,227 @@
+"""Build a training job from the window of the history: of a day's retraining, or of a trial."""
+
+import logging
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+from scipy import sparse
+
+from recsys_ops.history.encoded import read_encoded_events
+from recsys_ops.history.table import current_version
+from recsys_ops.interactions.day_profile import (
+    REJECTING_STEPS,
+    USUAL_DAYS,
+    DayProfile,
+    profile_day,
+    rejected_shares,
+)
+from recsys_ops.interactions.matrix import build_interactions
+from recsys_ops.interactions.window import Window, first_window_day, without_slow_bots
+from recsys_ops.lists.bought_together import build_baskets
+from recsys_ops.lists.inputs import ListInputs
+from recsys_ops.lists.trending import trending
+from recsys_ops.models.deployments import champion_deployment, reference_deployment
+from recsys_ops.models.spec import JobDraft, JobInputs, JobSpec, write_job
+from recsys_ops.settings import (
+    ConfidenceSettings,
+    EvaluationSettings,
+    ListsSettings,
+    Settings,
+    TrainingSettings,
+)
+from recsys_ops.source.catalogue import eligible_items
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
+
+log = logging.getLogger(__name__)
+
+# the slow bots of a day's window are in the quarantine under this name
+QUARANTINE_NAME = "build_matrix"
+
+
+def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, Any]:
+    """Write the job that trains and serves the model of a day; returns its figures.
+
+    Settings of an adopted tuning proposal replace those of `settings`. The slow bots of the window
+    are written into the quarantine.
+
+    Raises DataError if there is nothing to train on or nothing to recommend.
+    """
+    settings, study = with_adopted_proposal(storage, settings, day)
+    products = storage.read_parquet(paths.catalogue(day))
+    eligible = eligible_items(products, settings.lists.exclude_categories)
+    history_version = current_version(storage)
+    window = read_window(storage, day, settings, settings.confidence, history_version)
+    storage.write_parquet(paths.quarantine(QUARANTINE_NAME, day), window.slow_bots)
+    events = window.human_events
+    interactions = build_interactions(events, day, settings.confidence, settings.evaluation)
+    list_inputs = _list_inputs(events, products, eligible, interactions.items, day, settings.lists)
+    champion, reference = _earlier_versions(storage, day, settings)
+    draft = JobDraft(
+        day=day,
+        confidence=settings.confidence,
+        training=settings.training,
+        evaluation=settings.evaluation,
+        lists=settings.lists,
+        history_version=history_version,
+        window_start=first_window_day(day, settings.confidence),
+        champion=champion,
+        reference=reference,
+        data=_profile(storage, events, day, settings.confidence),
+        price_per_hour=settings.worker.price_per_hour,
+    )
+    is_eligible = interactions.items.is_in(eligible["item_id"].implode()).to_numpy()
+    spec = write_job(storage, draft, JobInputs(interactions, is_eligible, list_inputs))
+    if study:
+        record_first_use(storage, study, day, spec.version)
+    return {
+        "events": window.events.height,
+        "first_day": str(window.events["day"].min()),
+        "events_left_out": window.events.height - events.height,
+        "users_left_out": dict(window.slow_bots["reason"].value_counts(sort=True).iter_rows()),
+        "users": interactions.full.shape[0],
+        "items": interactions.full.shape[1],
+        "cells": interactions.full.nnz,
+        "holdout_pairs": interactions.holdout.nnz,
+        "baskets": len(list_inputs.baskets.weights),
+        "trending": list_inputs.trending.height,
+        "pinned": list_inputs.pinned.height,
+        "history_version": history_version,
+        "champion": spec.champion,
+        "reference": spec.reference,
+        "version": spec.version,
+        "proposal": study and str(study),
+    }
+
+
+def build_trial_job(
+    storage: Storage,
+    trial_storage: Storage,
+    day: date,
+    settings: Settings,
+    *,
+    training: TrainingSettings,
+    confidence: ConfidenceSettings,
+    evaluation: EvaluationSettings,
+    history_version: int,
+) -> JobSpec:
+    """Write a job that only fits and evaluates the settings of a trial; returns its spec.
+
+    storage : with the history
+    trial_storage : where the job is written
+    day : the held-out day
+    """
+    window = read_window(storage, day, settings, confidence, history_version)
+    interactions = build_interactions(window.human_events, day, confidence, evaluation)
+    draft = JobDraft(
+        purpose="score",
+        day=day,
+        confidence=confidence,
+        training=training,
+        evaluation=evaluation,
+        lists=settings.lists,
+        history_version=history_version,
+        window_start=first_window_day(day, confidence),
+        data=profile_day(window.events, day, first_window_day(day, confidence), {}),
+        price_per_hour=settings.worker.price_per_hour,
+    )
+    # without lists to serve, the matrix of the refit and the inputs of the lists stay empty
+    empty = sparse.csr_matrix(interactions.full.shape, dtype="float32")
+    inputs = JobInputs(
+        replace(interactions, full=empty),
+        interactions.items.is_not_null().to_numpy(),
+        ListInputs.empty(len(interactions.items)),
+    )
+    return write_job(trial_storage, draft, inputs)
+
+
+def read_window(
+    storage: Storage,
+    day: date,
+    settings: Settings,
+    confidence: ConfidenceSettings,
+    history_version: int,
+) -> Window:
+    """The window that ends with `day`, from one version of the history."""
+    events = read_encoded_events(
+        storage, first_window_day(day, confidence), day, version=history_version
+    )
+    return without_slow_bots(events, settings.cleaning.slow_bots)
+
+
+def _earlier_versions(
+    storage: Storage, day: date, settings: Settings
+) -> tuple[str | None, str | None]:
+    """The champion and the reference to compare with; None if there is none.
+
+    With any protocol but `next_day`, an earlier model has learned from the hold-out, and a
+    comparison would not be fair.
+    """
+    if settings.evaluation.protocol != "next_day":
+        return None, None
+    champion, reference = champion_deployment(storage, day), reference_deployment(storage, day)
+    return (
+        champion["version"] if champion else None,
+        reference["version"] if reference and reference != champion else None,
+    )
+
+
+def _list_inputs(
+    events: pl.DataFrame,
+    products: pl.DataFrame,
+    eligible: pl.DataFrame,
+    items: pl.Series,
+    day: date,
+    settings: ListsSettings,
+) -> ListInputs:
+    """What the lists are built from, for the `items` of the matrices.
+
+    Pinned items that are not eligible are left out and named in the log.
+    """
+    wanted = pl.DataFrame(
+        {"item_id": list(dict.fromkeys(settings.pinned_items))}, schema={"item_id": pl.String}
+    )
+    pinned = wanted.join(
+        eligible.select("item_id", "category"), on="item_id", maintain_order="left"
+    )
+    if missing := [item for item in wanted["item_id"] if item not in pinned["item_id"]]:
+        log.warning(
+            "lists.pinned_items: not shown, because the catalogue of %s does not have them for "
+            "sale: %s",
+            day,
+            ", ".join(missing),
+        )
+    categories = pl.DataFrame({"item_id": items}).join(
+        products.select("item_id", "category"), on="item_id", how="left", maintain_order="left"
+    )
+    return ListInputs(
+        categories["category"],
+        pinned,
+        build_baskets(events, items, day, settings.bought_together),
+        trending(events, eligible["item_id"], day, settings),
+    )
+
+
+def _profile(
+    storage: Storage, events: pl.DataFrame, day: date, confidence: ConfidenceSettings
+) -> DayProfile:
+    """The profile of the day and its window, with the shares that cleaning has rejected."""
+    days = [day - timedelta(days=age) for age in range(USUAL_DAYS + 1)]
+    shares = {cleaned: _rejected(storage, cleaned) for cleaned in days}
+    return profile_day(
+        events,
+        day,
+        first_window_day(day, confidence),
+        {cleaned: share for cleaned, share in shares.items() if share is not None},
+    )
+
+
+def _rejected(storage: Storage, day: date) -> dict[str, float] | None:
+    """What the cleaning of a day has rejected; None if the day was not cleaned by a run of its own."""
+    reports = {step: paths.report(step, day) for step in REJECTING_STEPS}
+    if not all(storage.exists(path) for path in reports.values()):
+        return None
+    return rejected_shares({step: storage.read_json(path) for step, path in reports.items()})

@@ -13,6 +13,7 @@ from support.delivery import DAY, deliver
 from support.history_rows import events
 
 import recsys_ops
+from recsys_ops.cli.tables import format_rows
 from recsys_ops.history.table import replace_days
 from recsys_ops.ingest.clean_day import STEPS, run_step
 from recsys_ops.settings import CleaningSettings
@@ -106,6 +107,21 @@ def test_a_connection_that_is_not_there_is_named() -> None:
     done = run("abfs://shop/recsys", "history", "status", RECSYS_STORAGE__CONN_ID="nowhere")
     assert done.returncode == 1
     assert "SettingsError: Airflow has no connection nowhere" in done.stderr.splitlines()[-1]
+
+
+def test_a_tables_last_column_is_wrapped_to_the_terminals_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"rule": "champion", "value": None, "sentence": "one word and another " * 8}]
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = format_rows(rows).splitlines()
+    assert lines[0].split() == ["rule", "value", "sentence"]
+    assert lines[1].startswith("champion  –      one word")
+    assert {line[:17] for line in lines[2:]} == {" " * 17}
+    assert max(map(len, lines)) <= 100
+    assert " ".join(line[17:] for line in lines[1:]) == rows[0]["sentence"].strip()
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert len(format_rows(rows).splitlines()) == 2
 
 
 def test_a_wrong_call_shows_how_to_call(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m recsys_ops``: see `recsys_ops.cli`."""
+"""``python -m recsys_ops``: the command line of `recsys_ops.cli`."""
 
 import sys
 

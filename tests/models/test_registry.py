@@ -180,7 +180,8 @@ def models(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """``recsys_ops models …``: what it prints, or its error."""
-    monkeypatch.setattr(cli, "_storage", lambda settings: storage)
+    monkeypatch.setattr(cli.models, "configured_storage", lambda: storage)
+    monkeypatch.setenv("COLUMNS", "200")
     load_settings.cache_clear()
 
     def call(*words: str) -> str:
@@ -221,7 +222,7 @@ def test_a_person_sees_what_is_live_what_a_version_is_and_what_differs(
     )
     assert f"champion {old}, started from nothing" in shown
     assert "NDCG@20 +1.0 %" in shown
-    assert "live by a night: blessed" in shown
+    assert "deployed by a nightly run: blessed" in shown
     header = next(line for line in shown.splitlines() if line.startswith("metric"))
     assert header.split() == ["metric", "challenger", "champion", "popularity"]
     assert json.loads(models("show", new, "--json"))["manifest"]["spec"]["champion"] == old

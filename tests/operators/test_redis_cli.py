@@ -27,7 +27,7 @@ def run(said: Said, *arguments: str) -> tuple[int, str, str]:
     return code, out, err.strip()
 
 
-def test_status_says_what_is_live_previous_and_noted(live: list[str], capsys: Said) -> None:
+def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys: Said) -> None:
     _, second, third = live
 
     code, out, _ = run(capsys, "status")
@@ -36,14 +36,14 @@ def test_status_says_what_is_live_previous_and_noted(live: list[str], capsys: Sa
     assert code == 0
     assert f"live      {third} in 16 buckets" in out
     assert f"previous  {second} in 16 buckets" in out
-    assert f"noted     {third} in file://" in out
+    assert f"recorded  {third} in file://" in out
     assert found["versions"] == {
         "live": {third: 16},
         "previous": {second: 16},
         "next": {"nothing": 16},
     }
     assert found["fields"] > 100
-    assert found["noted_as_live"]["version"] == third
+    assert found["last_deployment"]["version"] == third
 
 
 def test_verify_finds_a_list_that_somebody_changed(

@@ -1,0 +1,32 @@
+"""``recsys_ops <group> <command>``: looks into the stores through Airflow's connections.
+
+The same as ``python -m recsys_ops``.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from recsys_ops.cli import history, models, quarantine, redis
+from recsys_ops.errors import RecsysError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns the exit code: 0, or 1 after an error, which is one line on stderr. A wrong call exits
+    with 2 and shows the usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="recsys_ops", description="Looks into the stores through Airflow's connections."
+    )
+    groups = parser.add_subparsers(required=True, metavar="group")
+    for group in (history, quarantine, models, redis):
+        group.add_commands(groups)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except RecsysError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0

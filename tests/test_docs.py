@@ -1,5 +1,6 @@
 """The pages: each in the navigation, no dead link, no settings key that does not exist."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,33 @@ def test_the_drawing_shows_the_layers_of_pyproject() -> None:
         r'class="layer"[^>]*>([^<]+)<', (DOCS / "explanation/layers.svg").read_text()
     )
     assert drawn == re.findall(r"\w+", layers)
+
+
+def test_messages_on_the_operations_page_are_the_codes() -> None:
+    """What stands in backquotes in the first column of a table of messages; … is any text."""
+    page = (DOCS / "operations.md").read_text().split("## Messages")[1]
+    page = page.split("### No message of ours")[0]
+    first = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    quoted = [message for cell in first for message in re.findall(r"`([^`]+)`", cell)]
+    texts = list(messages())
+    lost = [
+        message
+        for message in quoted
+        if not any(re.search(re.escape(message).replace("…", ".+"), text) for text in texts)
+    ]
+    assert len(quoted) > 40
+    assert lost == []
+
+
+def messages() -> Iterator[str]:
+    """Every text in the package, with … for what is filled in."""
+    for file in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (getattr(part, "value", "…") for part in node.values)
+                yield "".join(part if isinstance(part, str) else "…" for part in parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
 
 
 def test_no_line_of_a_page_is_longer_than_100_columns() -> None:

@@ -20,7 +20,7 @@ from recsys_ops.cleaning import filter_bots
 from recsys_ops.cleaning.slow_bots import find_slow_bots
 from recsys_ops.demo.events import COLUMNS, day_events
 from recsys_ops.demo.shop import DEMO, Shop
-from recsys_ops.ingest.clean_day import STEPS
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.settings import BotSettings, CleaningSettings
 
 OPENS = date(2026, 3, 2)
@@ -52,7 +52,7 @@ def shop(seed: int) -> pl.DataFrame:
     )
     left = rows.lazy()
     for name in ("align_schema", "fix_types", "deduplicate", "filter_crawlers"):
-        left = STEPS[name](left, CleaningSettings()).kept.collect().lazy()
+        left = STEPS[name].function(left, CleaningSettings()).kept.collect().lazy()
     return left.collect().join(labels, on="row_id", how="left", maintain_order="left")
 
 

@@ -22,7 +22,8 @@ from polars.testing import assert_frame_equal
 from recsys_ops import cleaning
 from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.demo import events, shop
-from recsys_ops.ingest.clean_day import LAST_STEP, STEPS, kept_rows, run_step
+from recsys_ops.ingest.clean_day import kept_rows, run_step
+from recsys_ops.ingest.steps import LAST_STEP, STEPS
 from recsys_ops.settings import CleaningSettings, StaffSettings, include_dir
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage

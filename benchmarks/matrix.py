@@ -204,14 +204,14 @@ def main() -> None:
         if not (folder / arguments.shape).exists():
             apart("matrix", "fill", root, shape)
         storage = Storage(root)
-        for path in storage.list("coded"):
+        for path in storage.list("encoded"):
             storage.delete(path)
         _, one = apart("matrix", "code_all", root, LAST)
         events, year = apart("matrix", "code_all", root)
         size = (
             sum(
                 file.stat().st_size
-                for file in (folder / arguments.shape / "coded").rglob("*.parquet")
+                for file in (folder / arguments.shape / "encoded").rglob("*.parquet")
             )
             / 2**20
         )

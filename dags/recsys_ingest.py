@@ -14,7 +14,7 @@ for a first load, trigger once with the number of days that the shop has.
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, TaskGroup
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, TaskGroup, chain
 
 from recsys_ops.operators.alerts import alert
 from recsys_ops.operators.announce_day import AnnounceDayOperator
@@ -62,24 +62,17 @@ with DAG(
         extract_delta = ExtractDeltaOperator(task_id="extract_delta", sql="extract_events.sql")
 
     with TaskGroup("clean", prefix_group_id=False):
-        align_schema = CleaningStepOperator(task_id="align_schema")
-        fix_types = CleaningStepOperator(task_id="fix_types")
-        deduplicate = CleaningStepOperator(task_id="deduplicate")
-        filter_crawlers = CleaningStepOperator(task_id="filter_crawlers")
-        filter_bots = CleaningStepOperator(task_id="filter_bots")
-        filter_staff = CleaningStepOperator(task_id="filter_staff")
+        cleaning_steps = [
+            CleaningStepOperator(task_id="align_schema"),
+            CleaningStepOperator(task_id="fix_types"),
+            CleaningStepOperator(task_id="deduplicate"),
+            CleaningStepOperator(task_id="filter_crawlers"),
+            CleaningStepOperator(task_id="filter_bots"),
+            CleaningStepOperator(task_id="filter_staff"),
+        ]
 
     commit_history = CommitHistoryOperator(task_id="commit_history")
     expire = ExpireOperator(task_id="expire", on_success_callback=offer_versions)
     announce_day = AnnounceDayOperator(task_id="announce_day", outlets=[Asset("recsys_history")])
 
-    (
-        extract_delta
-        >> align_schema
-        >> fix_types
-        >> deduplicate
-        >> filter_crawlers
-        >> filter_bots
-        >> filter_staff
-    )
-    filter_staff >> commit_history >> [announce_day, expire]
+    chain(extract_delta, *cleaning_steps, commit_history, [announce_day, expire])

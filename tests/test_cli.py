@@ -15,7 +15,8 @@ from support.history_rows import events
 import recsys_ops
 from recsys_ops.cli.tables import format_rows
 from recsys_ops.history.table import replace_days
-from recsys_ops.ingest.clean_day import STEPS, run_step
+from recsys_ops.ingest.clean_day import run_step
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage.objects import Storage
 
@@ -45,7 +46,7 @@ def fill(storage: Storage) -> None:
             events(day, count),
             day,
             day,
-            facts={"run": "scheduled__x", "contract_version": "2"},
+            metadata={"run": "scheduled__x", "contract_version": "2"},
         )
 
 

@@ -5,18 +5,10 @@ from collections import Counter, defaultdict
 
 import polars as pl
 
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
-
-STEPS = (
-    "align_schema",
-    "fix_types",
-    "deduplicate",
-    "filter_crawlers",
-    "filter_bots",
-    "filter_staff",
-)
 
 
 def main() -> None:

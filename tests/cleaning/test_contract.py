@@ -86,7 +86,7 @@ def test_version_is_a_number_that_the_team_raises(tmp_path: Path, version: Any) 
 def test_facts_name_the_version_and_the_file_byte_for_byte(tmp_path: Path) -> None:
     path = tmp_path / "contract.yaml"
     path.write_bytes(CONTRACT_FILE.read_bytes().replace(b"version: 1", b"version: 12"))
-    assert load_contract(path).facts == {
+    assert load_contract(path).metadata == {
         "contract_version": "12",
         "contract_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from recsys_ops.ingest.steps import STEPS
+
 ROOT = Path(__file__).parents[2]
 HEAVY = [
     *(
@@ -94,15 +96,8 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
     assert bag["errors"] == {}
     assert {name: dag["order"] for name, dag in bag["dags"].items()} == {
         "recsys_ingest": [
-            *(
-                "extract_delta",
-                "align_schema",
-                "fix_types",
-                "deduplicate",
-                "filter_crawlers",
-                "filter_bots",
-                "filter_staff",
-            ),
+            "extract_delta",
+            *STEPS,
             *("commit_history", "expire", "announce_day"),
         ],
         "recsys_retrain": [

@@ -17,6 +17,7 @@ import yaml
 from support.site import storage, until
 
 from recsys_ops.history.table import current_version, read_events
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.layout import LAYOUT, VERSION, decode_items
 from recsys_ops.serving.store import RecommendationStore
@@ -24,18 +25,7 @@ from recsys_ops.settings import ServingSettings
 from recsys_ops.storage import paths
 
 ROOT = Path(__file__).parents[2]
-INGEST = [
-    *(
-        "extract_delta",
-        "align_schema",
-        "fix_types",
-        "deduplicate",
-        "filter_crawlers",
-        "filter_bots",
-        "filter_staff",
-    ),
-    *("commit_history", "announce_day", "expire"),
-]
+INGEST = ["extract_delta", *STEPS, "commit_history", "announce_day", "expire"]
 RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]
 
 

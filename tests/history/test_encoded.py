@@ -124,7 +124,7 @@ def test_a_day_that_was_emptied_has_no_events_though_its_codes_are_there(filled:
     read(filled)
     replace_days(filled, events(DAYS[2]).clear(), DAYS[2], DAYS[2])
     found = read(filled)
-    assert filled.exists(paths.coded(DAYS[2]))
+    assert filled.exists(paths.encoded(DAYS[2]))
     assert DAYS[2] not in found["day"]
     same(filled, found)
 
@@ -159,7 +159,7 @@ DAMAGES: dict[str, Callable[[bytes, Storage], bytes]] = {
     "half of it": lambda data, _: data[: len(data) // 2],
     "nothing": lambda data, _: b"",
     "another file": lambda data, _: b"not what it was" * 100,
-    "another day's": lambda data, storage: storage.get(paths.coded(DAYS[3])),
+    "another day's": lambda data, storage: storage.get(paths.encoded(DAYS[3])),
     "raw rows": lambda data, storage: storage.get(
         next(p for p in storage.list(paths.HISTORY) if p.endswith(".parquet"))
     ),
@@ -171,12 +171,12 @@ def test_a_damaged_or_foreign_object_is_made_again(
     filled: Storage, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes, Storage], bytes]
 ) -> None:
     before = read(filled)
-    good = filled.get(paths.coded(DAYS[1]))
-    filled.put(paths.coded(DAYS[1]), damage(good, filled))
+    good = filled.get(paths.encoded(DAYS[1]))
+    filled.put(paths.encoded(DAYS[1]), damage(good, filled))
     found, made = read_from_history(filled, monkeypatch)
     assert made == [DAYS[1]]
     assert found.equals(before)
-    assert filled.get(paths.coded(DAYS[1])) == good
+    assert filled.get(paths.encoded(DAYS[1])) == good
 
 
 def test_no_flipped_bit_changes_an_event(tmp_path: Path) -> None:
@@ -184,12 +184,12 @@ def test_no_flipped_bit_changes_an_event(tmp_path: Path) -> None:
     for day in DAYS[:2]:
         replace_days(storage, events(day), day, day)
     before = read(storage)
-    good = storage.get(paths.coded(DAYS[0]))
+    good = storage.get(paths.encoded(DAYS[0]))
     rng = np.random.default_rng(4)
     for at in rng.choice(len(good), 150, replace=False):
         bad = bytearray(good)
         bad[at] ^= 1 << int(rng.integers(8))
-        storage.put(paths.coded(DAYS[0]), bytes(bad))
+        storage.put(paths.encoded(DAYS[0]), bytes(bad))
         assert read(storage).equals(before), f"byte {at}"
 
 
@@ -197,9 +197,9 @@ def test_codes_of_rows_that_were_changed_without_their_digest_are_made_again(
     filled: Storage,
 ) -> None:
     before = read(filled)
-    rows, facts = filled.scan_parquet(paths.coded(DAYS[1]))
+    rows, metadata = filled.scan_parquet(paths.encoded(DAYS[1]))
     filled.write_parquet(
-        paths.coded(DAYS[1]), rows.with_columns(item=pl.col("item").reverse()).collect(), facts
+        paths.encoded(DAYS[1]), rows.with_columns(item=pl.col("item").reverse()).collect(), metadata
     )
     assert read(filled).equals(before)
 
@@ -219,10 +219,10 @@ def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
 ) -> None:
     before = read(filled)
     for day in DAYS:
-        rows, facts = filled.scan_parquet(paths.coded(day))
+        rows, metadata = filled.scan_parquet(paths.encoded(day))
         old = rows.drop("second").collect()
         digest = f"{old.height} {old.hash_rows().sum()}"
-        filled.write_parquet(paths.coded(day), old, {**facts, "digest": digest})
+        filled.write_parquet(paths.encoded(day), old, {**metadata, "digest": digest})
     found, made = read_from_history(filled, monkeypatch)
     assert made == DAYS
     assert found.equals(before)
@@ -230,12 +230,12 @@ def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
 
 def test_a_deleted_cache_is_made_again_to_the_byte(filled: Storage) -> None:
     before = read(filled)
-    objects = {path: filled.get(path) for path in filled.list("coded")}
+    objects = {path: filled.get(path) for path in filled.list("encoded")}
     assert len(objects) == len(DAYS)
     for path in objects:
         filled.delete(path)
     assert read(filled).equals(before)
-    assert {path: filled.get(path) for path in filled.list("coded")} == objects
+    assert {path: filled.get(path) for path in filled.list("encoded")} == objects
 
 
 def test_an_event_that_was_corrected_on_later_days_counts_once_as_the_last_day_has_it(

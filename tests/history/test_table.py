@@ -108,15 +108,17 @@ def test_a_row_that_no_model_could_learn_from_is_refused_without_being_shown(
 
 
 def test_the_table_says_which_run_and_which_contract_wrote_last(storage: Storage) -> None:
-    facts = {"run": "scheduled__1", "contract_version": "3", "is_bot": "0.8.7"}
-    version = replace_days(storage, events(FIRST, 3), FIRST, FIRST, facts=facts)
+    metadata = {"run": "scheduled__1", "contract_version": "3", "is_bot": "0.8.7"}
+    version = replace_days(storage, events(FIRST, 3), FIRST, FIRST, metadata=metadata)
     last = history_status(storage, FIRST).last
     assert last is not None
-    assert (last.version, last.facts) == (version, facts)
+    assert (last.version, last.metadata) == (version, metadata)
 
 
 def test_status_passes_over_what_somebody_else_wrote_to_the_table(storage: Storage) -> None:
-    version = replace_days(storage, events(FIRST, 3), FIRST, FIRST, facts={"run": "scheduled__1"})
+    version = replace_days(
+        storage, events(FIRST, 3), FIRST, FIRST, metadata={"run": "scheduled__1"}
+    )
     table = DeltaTable(storage.url(paths.HISTORY), storage_options=storage.options)
     table.delete(
         "quantity > 9",
@@ -124,7 +126,7 @@ def test_status_passes_over_what_somebody_else_wrote_to_the_table(storage: Stora
     )
     last = history_status(storage, FIRST).last
     assert last is not None
-    assert (last.version, last.facts) == (version, {"run": "scheduled__1"})
+    assert (last.version, last.metadata) == (version, {"run": "scheduled__1"})
 
 
 def test_status_names_missing_days_and_compares_with_the_median_without_reading_data(

@@ -8,8 +8,9 @@ import pytest
 from support.delivery import DAY, GOOD, SETTINGS, deliver
 
 from recsys_ops.errors import ContractError, DataError, StorageError
-from recsys_ops.ingest.clean_day import LAST_STEP, STEPS, kept_rows, run_step
+from recsys_ops.ingest.clean_day import kept_rows, run_step
 from recsys_ops.ingest.quarantine import quarantine_summary
+from recsys_ops.ingest.steps import LAST_STEP, STEPS
 from recsys_ops.settings import CleaningSettings, include_dir
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -47,7 +48,7 @@ def test_every_row_ends_in_the_history_or_in_the_quarantine_of_its_step_with_its
     delivery = [({"event_id": "e0"}, "deduplicate", "duplicate"), *DELIVERY[1:]]
     deliver(storage, [row for row, _, _ in delivery])
     figures = clean(storage)
-    kept, facts = kept_rows(storage, LAST_STEP, DAY)
+    kept, metadata = kept_rows(storage, LAST_STEP, DAY)
     ends = dict.fromkeys(kept.collect()["row_id"], ("kept", ""))
     for step in STEPS:
         rejected = storage.read_parquet(paths.quarantine(step, DAY)).select("row_id", "reason")
@@ -56,8 +57,8 @@ def test_every_row_ends_in_the_history_or_in_the_quarantine_of_its_step_with_its
     assert [ends[str(i)] for i in range(len(delivery))] == [
         (step, reason) for _, step, reason in delivery
     ]
-    assert facts["first_day"] == str(DAY)
-    assert {"crawler_user_agents", "is_bot"} <= set(facts), (
+    assert metadata["first_day"] == str(DAY)
+    assert {"crawler_user_agents", "is_bot"} <= set(metadata), (
         "the lists' versions travel with the rows"
     )
 
@@ -93,7 +94,7 @@ def test_rows_written_anew_are_not_mixed_with_an_earlier_judgement(storage: Stor
     clean(storage, "align_schema", "fix_types")
     with pytest.raises(
         StorageError,
-        match=r"filter_staff of 2026-03-02 judged other rows .* run the steps after fix_types",
+        match=r"filter_staff of 2026-03-02 refers to rows that fix_types has replaced since: run the",
     ):
         kept_rows(storage, LAST_STEP, DAY)
 
@@ -111,7 +112,9 @@ def test_a_run_of_the_same_day_beside_this_one_cannot_lend_its_rows_to_this_ones
     clean(storage, "align_schema", "fix_types", "deduplicate")
     for path, data in earlier.items():
         storage.put(path, data)
-    with pytest.raises(StorageError, match="filter_bots of 2026-03-02 judged other rows"):
+    with pytest.raises(
+        StorageError, match="filter_bots of 2026-03-02 refers to rows that fix_types has"
+    ):
         clean(storage, "filter_staff")
 
 
@@ -127,13 +130,13 @@ def test_a_contract_mended_between_two_steps_is_not_half_applied_and_travels_wit
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
     with pytest.raises(
         StorageError,
-        match="contract has changed since align_schema judged 2026-03-02: run the steps after ext",
+        match="contract has changed since align_schema cleaned 2026-03-02: run the steps after ext",
     ):
         clean(storage, "fix_types")
     clean(storage)
-    kept, facts = kept_rows(storage, LAST_STEP, DAY)
+    kept, metadata = kept_rows(storage, LAST_STEP, DAY)
     assert kept.collect()["item_id"].to_list() == ["n1", "n2"]
-    assert facts["contract_version"] == "2"
+    assert metadata["contract_version"] == "2"
 
 
 def test_a_delivery_written_anew_is_not_read_with_the_verdicts_on_the_one_before(
@@ -144,7 +147,7 @@ def test_a_delivery_written_anew_is_not_read_with_the_verdicts_on_the_one_before
     deliver(storage, [{"customer_ref": "u2"}, {}])
     with pytest.raises(
         StorageError,
-        match=r"align_schema of 2026-03-02 judged other rows .* steps after extract_delta again",
+        match=r"align_schema of 2026-03-02 refers to rows .* steps after extract_delta again",
     ):
         clean(storage, "fix_types")
 

@@ -9,9 +9,10 @@ from support.delivery import DAY, GOOD, SETTINGS
 
 from recsys_ops.errors import DataError
 from recsys_ops.history.table import current_version, read_events
-from recsys_ops.ingest.clean_day import STEPS, run_step
+from recsys_ops.ingest.clean_day import run_step
 from recsys_ops.ingest.commit import commit_run, replay_days
 from recsys_ops.ingest.quarantine import quarantine_summary, rejected_rows
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -106,7 +107,7 @@ def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(
 def test_a_day_whose_raw_rows_are_gone_is_named_and_nothing_is_changed(storage: Storage) -> None:
     ingested(storage, DAY, {"b": DAY}, lookback=0)
     with pytest.raises(
-        DataError, match=f"no raw object holds {BEFORE}: .* run recsys_ingest for it instead"
+        DataError, match=f"no raw object holds {BEFORE}: .* Trigger recsys_ingest for these days"
     ):
         replay_days(storage, BEFORE, DAY, SETTINGS)
     assert held(storage) == {}

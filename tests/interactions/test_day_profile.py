@@ -10,7 +10,6 @@ from recsys_ops.interactions.day_profile import (
     DayProfile,
     Figure,
     profile_day,
-    rejected_shares,
 )
 
 DAY = date(2026, 3, 10)
@@ -83,17 +82,3 @@ def test_usual_shares_are_the_medians_of_the_runs_of_four_weeks():
     assert day.quarantine_share.usual == pytest.approx(0.145)
     six_before = {run: share for run, share in shares.items() if run > DAY - timedelta(days=7)}
     assert profile({0: 10}, six_before).bot_share.usual is None
-
-
-def test_rejected_rows_count_against_all_that_were_delivered():
-    steps = {
-        "align_schema": (200, 10),
-        "fix_types": (190, 10),
-        "filter_crawlers": (170, 30),
-        "filter_bots": (140, 10),
-    }
-    shares = rejected_shares(
-        {step: {"rows_in": rows, "rejected": rejected} for step, (rows, rejected) in steps.items()}
-    )
-    assert shares == {"quarantine_share": pytest.approx(0.1), "bot_share": pytest.approx(0.2)}
-    assert rejected_shares({step: {"rows_in": 0, "rejected": 0} for step in steps}) is None

@@ -55,7 +55,7 @@ def test_rows_and_the_facts_about_them_come_back(bucket: Gcs) -> None:
     storage = bucket.storage()
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
     assert storage.read_parquet("a.parquet").equals(FRAME)
-    assert storage.facts("a.parquet") == {"first_day": "2026-01-01"}
+    assert storage.metadata("a.parquet") == {"first_day": "2026-01-01"}
 
 
 def test_a_large_object_goes_up_in_parts_and_comes_back_whole(bucket: Gcs) -> None:

@@ -65,7 +65,7 @@ def test_what_is_both_old_and_not_among_the_newest_goes_and_its_verdict_stays(
     unfinished, young = put(storage, 92, names=()), put(storage, 90, names=())
     assert list(existing_versions(storage)) == [young, newest, unfinished, second, gone]
     assert expire_versions(storage, NOW - timedelta(days=10), EVER, LIMITS) == 0
-    assert expire_versions(storage, NOW, min(storage.written("models").values()), LIMITS) == 0
+    assert expire_versions(storage, NOW, min(storage.write_times("models").values()), LIMITS) == 0
     assert expire_versions(storage, NOW, EVER, LIMITS) == 2
     assert list(existing_versions(storage)) == [young, newest, second]
     explained = [

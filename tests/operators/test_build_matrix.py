@@ -91,7 +91,7 @@ def test_matrix_built_from_the_coded_days_is_the_one_built_from_the_history(
         ).inputs
 
     first = build()
-    assert len(storage.list("coded")) == 28
+    assert len(storage.list("encoded")) == 28
     with monkeypatch.context() as patch:
         patch.delattr(encoded, "read_events")
         assert build() == first

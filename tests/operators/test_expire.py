@@ -65,8 +65,10 @@ def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storag
 def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Storage) -> None:
     write(storage, NEWEST - timedelta(days=300))
     before = storage.list("")
-    written = max(storage.written("").values())
-    assert set(expire(storage, NEWEST, min(storage.written("").values()), PERSONAL).values()) == {0}
+    written = max(storage.write_times("").values())
+    assert set(
+        expire(storage, NEWEST, min(storage.write_times("").values()), PERSONAL).values()
+    ) == {0}
     assert storage.list("") == before
     assert set(expire(storage, NEWEST, written + timedelta(seconds=1), PERSONAL).values()) == {1}
 
@@ -98,13 +100,13 @@ def test_a_night_drops_days_that_no_model_learns_from(
     for day in (gone, kept, NEWEST):
         replace_days(storage, events(day, 1), day, day)
         write(storage, day)
-        storage.put(paths.coded(day), b"1")
+        storage.put(paths.encoded(day), b"1")
         storage.put(paths.model(f"{day:%Y%m%d}-0123456789", "factors.npz"), b"never finished")
     age(tmp_path, gone)
-    expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "coded": 1, "models": 2}
+    expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "encoded": 1, "models": 2}
     assert night(NEWEST) == {"expired": expired, "leftovers": 0, "days_dropped": 1}
     assert list(counts(storage, gone)) == [kept, NEWEST]
-    assert storage.list("coded") == [paths.coded(kept), paths.coded(NEWEST)]
+    assert storage.list("encoded") == [paths.encoded(kept), paths.encoded(NEWEST)]
     assert storage.exists(paths.raw(NEWEST))
 
 

@@ -39,17 +39,17 @@ def test_what_was_put_is_got_listed_replaced_and_deleted(storage: Storage) -> No
         storage.get("raw/day=1/a")
 
 
-def test_rows_and_the_facts_about_them_come_back(storage: Storage) -> None:
+def test_rows_and_their_metadata_come_back(storage: Storage) -> None:
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
     storage.sink_parquet("b.parquet", FRAME.lazy(), {"first_day": "2026-01-01"})
     for path in ("a.parquet", "b.parquet"):
-        rows, facts = storage.scan_parquet(path)
+        rows, metadata = storage.scan_parquet(path)
         assert rows.collect().equals(FRAME)
-        assert facts["first_day"] == "2026-01-01"
+        assert metadata["first_day"] == "2026-01-01"
         assert storage.read_parquet(path).equals(FRAME)
 
 
-def test_the_facts_and_columns_of_an_object_cost_its_footer_and_no_more(
+def test_the_metadata_and_columns_of_an_object_cost_its_footer_and_no_more(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
@@ -62,7 +62,7 @@ def test_the_facts_and_columns_of_an_object_cost_its_footer_and_no_more(
 
     monkeypatch.setattr(obstore, "get_range", counted)
     monkeypatch.delattr(obstore, "get")
-    assert storage.facts("a.parquet") == {"first_day": "2026-01-01"}
+    assert storage.metadata("a.parquet") == {"first_day": "2026-01-01"}
     assert storage.schema("a.parquet") == FRAME.schema
     assert sum(fetched) < len(data) / 50
 
@@ -101,9 +101,9 @@ def test_half_written_files_are_swept_out_of_a_folder_once_they_are_old(tmp_path
     half.parent.mkdir(parents=True)
     half.write_bytes(b"PAR1")
     now = datetime.now(UTC)
-    assert storage.sweep(now - timedelta(minutes=1)) == 0
+    assert storage.delete_half_written(now - timedelta(minutes=1)) == 0
     assert half.exists()
-    assert storage.sweep(now + timedelta(minutes=1)) == 1
+    assert storage.delete_half_written(now + timedelta(minutes=1)) == 1
     assert not half.exists()
     assert storage.list("") == ["raw/day=1/a#b.parquet", "raw/day=1/a.parquet"]
 

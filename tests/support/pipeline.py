@@ -19,18 +19,11 @@ from typing import Any
 import redis
 
 from recsys_ops.history.table import current_version, read_events
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-CLEANING = (
-    "align_schema",
-    "fix_types",
-    "deduplicate",
-    "filter_crawlers",
-    "filter_bots",
-    "filter_staff",
-)
-INGEST = ("extract_delta", *CLEANING, "commit_history")
+INGEST = ("extract_delta", *STEPS, "commit_history")
 RETRAIN = ("extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis")
 
 State = dict[str, Any]
@@ -202,7 +195,7 @@ class Pipeline:
         """Changes when an object below a path, or in its folder, is written."""
         if self.storage.root.startswith("file:"):
             return file_mark(self.folder / path)
-        return self.storage.written(str(path if path.suffix == "" else path.parent))
+        return self.storage.write_times(str(path if path.suffix == "" else path.parent))
 
     def snapshot(self, folder: Path) -> Snapshot:
         self._wait_for_orphans()

@@ -103,7 +103,7 @@ def align_schema(
     return Cleaned(
         kept,
         rejected,
-        {"unknown_columns": sorted(set(dtypes) - known), "split": several, **contract.facts},
+        {"unknown_columns": sorted(set(dtypes) - known), "split": several, **contract.metadata},
     )
 
 

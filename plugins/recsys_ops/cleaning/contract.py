@@ -139,7 +139,7 @@ class Contract(_Strict):
     _sha256: str = PrivateAttr("")
 
     @property
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Which contract it is: what the team calls it, and the SHA-256 of its file."""
         return {"contract_version": str(self.version), "contract_sha256": self._sha256}
 

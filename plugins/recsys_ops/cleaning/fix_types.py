@@ -42,7 +42,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         "row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA)
     )
     return Cleaned(
-        kept, _with_reasons(marked.filter("broken"), refused, dtypes), dict(contract.facts)
+        kept, _with_reasons(marked.filter("broken"), refused, dtypes), dict(contract.metadata)
     )
 
 

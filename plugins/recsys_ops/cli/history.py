@@ -36,8 +36,8 @@ def show_history_status(arguments: argparse.Namespace) -> None:
     if arguments.json:
         last_commit = status.last and {
             "version": status.last.version,
-            "at": str(status.last.at),
-            "facts": dict(status.last.facts),
+            "at": str(status.last.committed_at),
+            "metadata": dict(status.last.metadata),
         }
         answer = {
             "url": status.url,
@@ -64,5 +64,5 @@ def show_history_status(arguments: argparse.Namespace) -> None:
 def _describe_commit(commit: "HistoryCommit | None") -> str:
     if commit is None:
         return "none among the latest commits"
-    facts = "".join(f", {name} {fact}" for name, fact in commit.facts.items())
-    return f"version {commit.version} at {commit.at:%Y-%m-%d %H:%M} UTC{facts}"
+    metadata = "".join(f", {name} {value}" for name, value in commit.metadata.items())
+    return f"version {commit.version} at {commit.committed_at:%Y-%m-%d %H:%M} UTC{metadata}"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from recsys_ops.demo.truth import expected_step
 from recsys_ops.history.table import current_version, read_events
-from recsys_ops.ingest.clean_day import STEPS
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import load_settings

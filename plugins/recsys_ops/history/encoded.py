@@ -87,14 +87,14 @@ def encode_events(events: pl.DataFrame) -> pl.DataFrame:
 
 def _day(storage: Storage, day: date, files: Sequence[str], version: int) -> pl.DataFrame:
     """The day's object, made again where it is not what was made of these files."""
-    path = paths.coded(day)
+    path = paths.encoded(day)
     # the hashes of another Polars may be others
     made_of = {"files": " ".join(files), "polars": pl.__version__}
     try:
-        rows, facts = storage.scan_parquet(path)
-        if facts.items() >= made_of.items():
+        rows, metadata = storage.scan_parquet(path)
+        if metadata.items() >= made_of.items():
             found = rows.collect()
-            if found.schema == _OBJECT and facts.get("digest") == _digest(
+            if found.schema == _OBJECT and metadata.get("digest") == _digest(
                 found
             ):  # another release's has other columns
                 return found

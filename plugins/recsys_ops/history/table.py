@@ -47,11 +47,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HistoryCommit:
-    """One commit of the table: `facts` are those given to `replace_days`, none for upkeep."""
+    """One commit of the table: `metadata` is that of `replace_days`, empty for upkeep."""
 
     version: int
-    at: datetime
-    facts: Mapping[str, Any]
+    committed_at: datetime
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def replace_days(
     first: date,
     last: date,
     *,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> int:
     """Make the days first … last hold exactly `events` (canonical frame); days outside are untouched.
 
@@ -103,7 +103,7 @@ def replace_days(
             mode="overwrite",
             predicate=f"day >= '{first}' AND day <= '{last}'",
             commit_properties=CommitProperties(
-                custom_metadata={"userMetadata": json.dumps(facts or {}, sort_keys=True)}
+                custom_metadata={"userMetadata": json.dumps(metadata or {}, sort_keys=True)}
             ),
         )
         return table.version()
@@ -206,7 +206,7 @@ def history_status(storage: Storage, through: date) -> HistoryStatus:
                 / pl.col("rows").rolling_median_by("day", "28d", closed="left")
             )
         )
-        commits = [_commit_of(entry) for entry in retry(lambda: table.history(20))]
+        commits = [_read_commit(entry) for entry in retry(lambda: table.history(20))]
     except (DeltaError, OSError) as error:
         raise StorageError(
             f"cannot read {storage.url(paths.HISTORY)}: {error_reason(error)}"
@@ -218,17 +218,19 @@ def history_status(storage: Storage, through: date) -> HistoryStatus:
         storage.url(paths.HISTORY),
         days.select("day", "rows", "of_median", "written"),
         table.version(),
-        next((commit for commit in commits if commit.facts), None),
+        next((commit for commit in commits if commit.metadata), None),
     )
 
 
-def _commit_of(entry: Mapping[str, Any]) -> HistoryCommit:
-    at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
+def _read_commit(entry: Mapping[str, Any]) -> HistoryCommit:
+    committed_at = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
     try:
-        facts = json.loads(entry.get("userMetadata", "{}"))
-    except ValueError:  # somebody else's commit
-        facts = {}
-    return HistoryCommit(entry["version"], at, facts if isinstance(facts, dict) else {})
+        metadata = json.loads(entry.get("userMetadata", "{}"))
+    except ValueError:  # another program's commit
+        metadata = {}
+    return HistoryCommit(
+        entry["version"], committed_at, metadata if isinstance(metadata, dict) else {}
+    )
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:

@@ -1,14 +1,12 @@
-"""A day's rows on their way through the cleaning steps, from the raw object to what goes into the history.
+"""The cleaning of a day: from the raw object to the rows that go into the history.
 
-Only `fix_types` writes the rows that it keeps. The others are judges, `align_schema` of the raw object, those after `fix_types`
-of its rows: each writes the numbers of the rows that it and the judges before it took out, tied to the object they judged by
-its SHA-256. The rejected rows themselves, with their reasons, lie in quarantine.
+A step that writes rows leaves an object with the rows it keeps. Every other step leaves an object
+with the indices of the rows that it and the steps before it rejected, and with the SHA-256 of the
+object whose rows they are. The rejected rows themselves are in quarantine, with their reasons.
 """
 
-import hashlib
 import logging
 import re
-from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,162 +14,172 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys_ops import cleaning
-from recsys_ops.cleaning import Cleaned
+from recsys_ops.cleaning import Cleaned, drift
 from recsys_ops.cleaning.result import is_member
 from recsys_ops.errors import DataError, StorageError
-from recsys_ops.settings import CleaningSettings, include_dir
+from recsys_ops.ingest.steps import EXTRACT, Step, find_step, step_before, steps_after
+from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
-from recsys_ops.storage.scratch import scratch
+from recsys_ops.storage.serialization import sha256
+from recsys_ops.storage.temporary_folder import temporary_folder
 
 log = logging.getLogger(__name__)
 
-STEPS: dict[str, Callable[[pl.LazyFrame, CleaningSettings], Cleaned]] = {
-    "align_schema": lambda rows, settings: cleaning.align_schema(rows, _contract(settings)),
-    "fix_types": lambda rows, settings: cleaning.fix_types(rows, _contract(settings)),
-    "deduplicate": lambda rows, settings: cleaning.deduplicate(rows),
-    "filter_crawlers": lambda rows, settings: cleaning.filter_crawlers(rows, settings.crawlers),
-    "filter_bots": lambda rows, settings: cleaning.filter_bots(rows, settings.bots),
-    "filter_staff": lambda rows, settings: cleaning.filter_staff(rows, settings.staff),
-}
-_ORDER = list(STEPS)
-LAST_STEP = _ORDER[-1]
+SOURCE = "source_sha256"  # metadata: the SHA-256 of the object that holds the rows
+
 _FAST: Any = {"compression": "zstd", "compression_level": 1, "statistics": False}
-# what a message may show of a rejected row: it goes into logs and alerts, and columns may be mixed up
+# Messages go into logs and alerts, and columns may be mixed up. So a message shows only values
+# that cannot be personal: numbers and times in these columns, and names of events.
 _NUMBER = r"(?!(\d+\.){3})[-0-9.eE_:TZ]{1,32}"
 _IMPERSONAL = dict.fromkeys(("recorded_at", "event_time", "quantity", "value"), _NUMBER) | {
     "event_type": "[a-z_]{1,32}"
 }
 
 
-def run_step(storage: Storage, step: str, day: date, settings: CleaningSettings) -> dict[str, Any]:
-    """Apply a step to what the one before it left of the day, and return the step's figures.
+def run_step(storage: Storage, name: str, day: date, settings: CleaningSettings) -> dict[str, Any]:
+    """Apply a step to the rows that the step before it kept, and return the step's figures.
 
-    Memory grows with the compressed rows of the day and with what the step's function says.
-    Raises DataError when a larger share of the rows than `max_rejected_share` is rejected; they are in quarantine by then.
+    Memory grows with the compressed rows of the day, and as the step's function says.
+    Raises DataError when the share of rejected rows is above `max_rejected_share`; the rejected
+    rows are in quarantine by then.
     """
-    rows, facts = _incoming(storage, step, day, settings)
-    cleaned = STEPS[step](rows, settings)
-    # versions of lists and of the contract travel with the rows
-    facts |= {name: note for name, note in cleaned.notes.items() if isinstance(note, str)}
-    with scratch() as folder:
+    step = find_step(name)
+    rows, metadata = _rows_to_clean(storage, step, day, settings)
+    cleaned = step.function(rows, settings)
+    metadata |= _metadata(cleaned)
+    with temporary_folder() as folder:
         kept, rejected = folder / "kept.parquet", folder / "rejected.parquet"
         try:
-            # one sink after the other: Polars would hold in memory what two have in common
-            if step == "fix_types":
-                cleaned.kept.sink_parquet(kept, metadata=facts, **_FAST)
-            refused = (
-                cleaned.rejected.filter(_left_out(rows, kept))
-                if step == "fix_types"
-                else cleaned.rejected
-            )
-            refused.sink_parquet(rejected, metadata=facts, **_FAST)
+            _write_rows(step, rows, cleaned, kept, rejected, metadata)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise StorageError(
-                f"{step} {day}: cannot write to {folder}, or read its rows: {error}"
+                f"{name} {day}: cannot write to {folder}, or cannot read the rows: {error}"
             ) from error
-        storage.put(paths.quarantine(step, day), rejected)
-        for later in _ORDER[_ORDER.index(step) + 1 :]:
-            storage.delete(paths.quarantine(later, day))  # it is about rows of an earlier run
+        storage.put(paths.quarantine(name, day), rejected)
+        for later in steps_after(step):  # what they rejected in an earlier run is out of date
+            storage.delete(paths.quarantine(later.name, day))
         quarantined = pl.scan_parquet(rejected)
         figures = _figures(rows, quarantined, cleaned.notes)
         if figures["rejected"] > settings.max_rejected_share * figures["rows_in"]:
-            storage.delete(
-                paths.step(step, day)
-            )  # an earlier run's rows must not pass for this one's
+            # the rows of an earlier run must not be taken for those of this run
+            storage.delete(paths.step(name, day))
             raise DataError(
-                _too_many(storage, step, day, figures, quarantined, settings.max_rejected_share)
+                _too_many(storage, name, day, figures, quarantined, settings.max_rejected_share)
             )
-        figures["kept"] = _count(pl.scan_parquet(kept) if step == "fix_types" else cleaned.kept)
+        figures["kept"] = _count(pl.scan_parquet(kept) if step.writes_rows else cleaned.kept)
         exploded = figures["kept"] + figures["rejected"] - figures["rows_in"]
         if exploded and not (exploded > 0 and cleaned.notes.get("split")):
             raise DataError(
-                f"{step} {day}: {figures} do not add up: rows in must be rows kept and rejected"
+                f"{name} {day}: kept and rejected rows must add up to the rows in: {figures}. "
+                "The step's function loses or doubles rows; correct it"
             )
-        if step == "fix_types":
-            storage.put(paths.step(step, day), kept)
+        if step.writes_rows:
+            storage.put(paths.step(name, day), kept)
         else:
-            _take_out(storage, step, day, quarantined, facts)
-    return figures | (
-        {"exploded": exploded, "drift": _drift(storage, day, rows.collect_schema())}
-        if step == "align_schema"
-        else {}
-    )
+            _write_rejected(storage, step, day, quarantined, metadata)
+    if step_before(step) is None:
+        figures |= {"exploded": exploded, "drift": _drift(storage, day, rows.collect_schema())}
+    return figures
 
 
-def kept_rows(storage: Storage, step: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """The rows that `fix_types` or a later step left of the day, in the order of delivery, and the facts that travel with them.
+def kept_rows(storage: Storage, name: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The canonical rows that a step kept, in the order of delivery, and the step's metadata.
 
-    Raises StorageError when the step's object is missing, or when the rows it judged have been written anew since.
+    name : a step that writes rows, or one that reads the rows of such a step.
+    Raises StorageError when the step's object is missing, or when the rows that it refers to have
+    been written again since.
     """
-    judged, facts = _judged(storage, paths.step("fix_types", day))
-    if step == "fix_types":
-        return judged, facts
-    taken, facts = _taken(storage, step, day, facts["judged"])
-    return judged.filter(~is_member(taken)), facts
+    step = find_step(name)
+    if step.writes_rows:
+        return _rows_of(storage, name, day)
+    rows, metadata = _rows_of(storage, step.reads, day)
+    rejected, metadata = _rejected_by(storage, step, day, metadata[SOURCE])
+    return rows.filter(~is_member(rejected)), metadata
 
 
-def _incoming(
-    storage: Storage, step: str, day: date, settings: CleaningSettings
+def _rows_to_clean(
+    storage: Storage, step: Step, day: date, settings: CleaningSettings
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """The rows that a step judges, and the facts that travel with them."""
-    if step not in ("align_schema", "fix_types"):
-        return kept_rows(storage, _before(step), day)
-    delivered, facts = _judged(storage, paths.raw(day))
-    if step == "align_schema":
-        return delivered, facts
-    broken, facts = _taken(storage, "align_schema", day, facts["judged"])
-    contract = _contract(settings)
-    if facts["contract_sha256"] != contract.facts["contract_sha256"]:
+    """The rows that a step gets, and their metadata."""
+    before = step_before(step)
+    if before is None:
+        return _rows_of(storage, step.reads, day)
+    if before.repeat is None:
+        return kept_rows(storage, before.name, day)
+    rows, metadata = _rows_of(storage, before.reads, day)
+    rejected, metadata = _rejected_by(storage, before, day, metadata[SOURCE])
+    repeated = before.repeat(rows, settings, rejected)
+    if not metadata.items() >= _metadata(repeated).items():
         raise StorageError(
-            f"the contract has changed since align_schema judged {day}: run the steps after extract_delta again"
+            f"the contract has changed since {before.name} cleaned {day}: "
+            f"run the steps after {before.reads} again"
         )
-    return cleaning.align_schema(delivered, contract, broken).kept, facts
+    return repeated.kept, metadata
 
 
-def _judged(storage: Storage, path: str) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """An object that steps judge, and its facts, its SHA-256 among them."""
+def _rows_of(storage: Storage, task: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """The rows that a task wrote, and their metadata with the object's SHA-256."""
+    path = paths.raw(day) if task == EXTRACT else paths.step(task, day)
     data = storage.get(path)
-    rows, facts = storage.open_parquet(path, data)
-    return rows, {**facts, "judged": hashlib.sha256(data).hexdigest()}
+    rows, metadata = storage.open_parquet(path, data)
+    return rows, metadata | {SOURCE: sha256(data)}
 
 
-def _taken(storage: Storage, step: str, day: date, digest: str) -> tuple[pl.Series, dict[str, str]]:
-    """The numbers of the rows that a step and the judges before it took out, and the facts that travel with the others."""
-    taken, facts = storage.scan_parquet(paths.step(step, day))
-    if facts.get("judged") != digest:
-        wrote = "extract_delta" if step == "align_schema" else "fix_types"
+def _rejected_by(
+    storage: Storage, step: Step, day: date, source: str
+) -> tuple[pl.Series, dict[str, str]]:
+    """The indices of the rows that a step and those before it rejected, and the step's metadata."""
+    rejected, metadata = storage.scan_parquet(paths.step(step.name, day))
+    if metadata.get(SOURCE) != source:
         raise StorageError(
-            f"{step} of {day} judged other rows than {wrote} left since: run the steps after {wrote} again"
+            f"{step.name} of {day} refers to rows that {step.reads} has replaced since: "
+            f"run the steps after {step.reads} again"
         )
-    return taken.collect()["row"], facts
+    return rejected.collect()["row"], metadata
 
 
-def _before(step: str) -> str:
-    return _ORDER[_ORDER.index(step) - 1]
-
-
-def _take_out(
-    storage: Storage, step: str, day: date, quarantined: pl.LazyFrame, facts: dict[str, str]
+def _write_rejected(
+    storage: Storage, step: Step, day: date, quarantined: pl.LazyFrame, metadata: dict[str, str]
 ) -> None:
-    """Write the numbers of all rows taken out so far, ascending, with the digest of the object that was judged."""
-    taken = quarantined.select("row").collect()["row"]
-    if step not in ("align_schema", "deduplicate"):
-        taken = taken.append(_taken(storage, _before(step), day, facts["judged"])[0])
-    storage.write_parquet(paths.step(step, day), taken.sort().to_frame(), facts)
+    """Write the ascending indices of all rows rejected so far, and the SHA-256 of their object."""
+    rejected = quarantined.select("row").collect()["row"]
+    before = step_before(step)
+    if before is not None and not before.writes_rows:
+        rejected = rejected.append(_rejected_by(storage, before, day, metadata[SOURCE])[0])
+    storage.write_parquet(paths.step(step.name, day), rejected.sort().to_frame(), metadata)
 
 
-def _contract(settings: CleaningSettings) -> cleaning.Contract:
-    return cleaning.load_contract(include_dir() / settings.contract)
+def _write_rows(
+    step: Step,
+    rows: pl.LazyFrame,
+    cleaned: Cleaned,
+    kept: Path,
+    rejected: Path,
+    metadata: dict[str, str],
+) -> None:
+    """Write the rejected rows, and the kept rows of a step that writes them.
+
+    Two separate sinks: one combined plan would keep the shared part in memory.
+    """
+    refused = cleaned.rejected
+    if step.writes_rows:
+        cleaned.kept.sink_parquet(kept, metadata=metadata, **_FAST)
+        refused = refused.filter(_is_missing_in(rows, kept))
+    refused.sink_parquet(rejected, metadata=metadata, **_FAST)
 
 
-def _left_out(rows: pl.LazyFrame, kept: Path) -> pl.Expr:
-    """Which rows are not among the kept, so that only those are judged once more for their reasons."""
-    came, went = (
+def _is_missing_in(rows: pl.LazyFrame, kept: Path) -> pl.Expr:
+    """Whether a row is not among the kept: only for those the reasons are computed."""
+    indices, kept_indices = (
         frame.select("row").collect()["row"].to_numpy() for frame in (rows, pl.scan_parquet(kept))
     )
-    return is_member(pl.Series(np.setdiff1d(came, went, assume_unique=True)))
+    return is_member(pl.Series(np.setdiff1d(indices, kept_indices, assume_unique=True)))
+
+
+def _metadata(cleaned: Cleaned) -> dict[str, str]:
+    """The notes that are stored with the rows: the versions of the lists and of the contract."""
+    return {name: note for name, note in cleaned.notes.items() if isinstance(note, str)}
 
 
 def _count(rows: pl.LazyFrame) -> int:
@@ -195,40 +203,43 @@ def _figures(
 
 def _too_many(
     storage: Storage,
-    step: str,
+    name: str,
     day: date,
     figures: dict[str, Any],
     quarantined: pl.LazyFrame,
     max_share: float,
 ) -> str:
-    """What the failed task says: how much, why most often, a row of each, and where all of them lie."""
-    top = sorted(figures["reasons"].items(), key=lambda found: -found[1])[:5]
+    """The message of the failed task: how many rows, the commonest reasons, and where they are."""
+    commonest = sorted(figures["reasons"].items(), key=lambda reason: -reason[1])[:5]
     samples = (
         quarantined.group_by("reason", maintain_order=True).first().collect(engine="streaming")
     )
-    seen = {row["reason"]: _sample(row) for row in samples.iter_rows(named=True)}
-    said = "; ".join(f"{reason} {count:,}, such as {seen[reason]}" for reason, count in top)
+    sample = {row["reason"]: _sample(row) for row in samples.iter_rows(named=True)}
+    reasons = "; ".join(
+        f"{reason} {count:,}, such as {sample[reason]}" for reason, count in commonest
+    )
     return (
-        f"{step} {day}: {figures['rejected']:,} of {figures['rows_in']:,} rows rejected, more than "
-        f"cleaning.max_rejected_share = {max_share}. {said}. The rows: {storage.url(paths.quarantine(step, day))}. "
-        "Mend the source, include/contract.yaml or the settings"
+        f"{name} {day}: {figures['rejected']:,} of {figures['rows_in']:,} rows rejected, "
+        f"more than cleaning.max_rejected_share = {max_share}. {reasons}. "
+        f"The rows: {storage.url(paths.quarantine(name, day))}. "
+        "Correct the source, include/contract.yaml or the settings"
     )
 
 
 def _sample(row: dict[str, Any]) -> str:
-    """A rejected row as a message may show it: by its id, with a value that looks like a number, a time or an event's name."""
-    where = f"row_id {row['row_id']}" if row.get("row_id") is not None else f"row {row['row']}"
+    """A rejected row for a message: its id, and its value only if that cannot be personal."""
+    place = f"row_id {row['row_id']}" if row.get("row_id") is not None else f"row {row['row']}"
     pattern, value = _IMPERSONAL.get(row["column"]), str(row["value"])
     shown = f" = {value!r}" if pattern and re.fullmatch(pattern, value) else ""
-    return f"{where}, {row['column']}{shown}" if row["column"] else where
+    return f"{place}, {row['column']}{shown}" if row["column"] else place
 
 
 def _drift(storage: Storage, day: date, today: pl.Schema) -> dict[str, object] | None:
-    """How the delivery's columns differ from the day before's, null where that was not delivered."""
+    """How the delivered columns differ from the day before's; None if there is no such delivery."""
     earlier = paths.raw(day - timedelta(days=1))
     if not storage.exists(earlier):
         return None
-    found = cleaning.drift(today, storage.schema(earlier))
-    if found:
-        log.warning("the delivery of %s differs from the day before's: %s", day, found)
-    return found
+    changes = drift(today, storage.schema(earlier))
+    if changes:
+        log.warning("the delivery of %s differs from the day before's: %s", day, changes)
+    return changes

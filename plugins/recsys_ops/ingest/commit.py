@@ -1,4 +1,4 @@
-"""The clean rows of a run into the history, and days cleaned anew from what was delivered."""
+"""Writing cleaned days into the history, and cleaning days of the past again."""
 
 import logging
 from datetime import date, timedelta
@@ -9,68 +9,71 @@ import polars as pl
 
 from recsys_ops.errors import DataError
 from recsys_ops.history.table import SCHEMA, replace_days
-from recsys_ops.ingest.clean_day import LAST_STEP, STEPS, kept_rows, run_step
+from recsys_ops.ingest.clean_day import SOURCE, kept_rows, run_step
+from recsys_ops.ingest.steps import LAST_STEP, STEPS
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-# the trigger form allows no more days before a run's own
+# the trigger form allows at most so many days before the run's day
 _MAX_LOOKBACK = 366
 
 
 def commit_run(storage: Storage, run: date, run_id: str) -> dict[str, Any]:
-    """Replace in the history the days that the run of a day read by what the cleaning steps left of them.
+    """Replace in the history the days that a run read by the rows that the last step kept.
 
-    A day that another run has read since is left to that run, whose rows are newer. Memory grows with the rows, without what the
-    filters alone need of them.
+    run : the run's day.
+    A day that a later run has read since is left to that run, because its rows are newer. Memory
+    grows with the rows, without the columns that only the filters need.
     """
-    first = date.fromisoformat(storage.facts(paths.step(LAST_STEP, run))["first_day"])
+    first = date.fromisoformat(storage.metadata(paths.step(LAST_STEP, run))["first_day"])
     days = _days(first, run)
-    ours = [day for day, last in _last_runs(storage, days).items() if last == run]
-    committed = [_commit(storage, run, stretch, run_id) for stretch in _stretches(ours)]
-    if len(ours) < len(days):
+    own_days = [day for day, last in _last_runs(storage, days).items() if last == run]
+    committed = [_commit(storage, run, stretch, run_id) for stretch in _stretches(own_days)]
+    if len(own_days) < len(days):
         log.warning(
-            "%d of %d days were read by a later run since and are left to it",
-            len(days) - len(ours),
+            "a later run has read %d of the %d days since: its rows stay in the history",
+            len(days) - len(own_days),
             len(days),
         )
     return {
         "rows": sum(rows for rows, _ in committed),
         "first_day": str(first),
-        "days": len(ours),
+        "days": len(own_days),
         "history_version": max((version for _, version in committed), default=None),
     }
 
 
 def _commit(storage: Storage, run: date, days: list[date], run_id: str) -> tuple[int, int]:
-    """Adjoining days of a run into the history; returns their rows and the history's version."""
-    rows, facts = kept_rows(storage, LAST_STEP, run)
+    """Write adjoining days of a run; returns their number of rows and the history's version."""
+    rows, metadata = kept_rows(storage, LAST_STEP, run)
     events = (
         rows.filter(pl.col("recorded_at").dt.date().is_between(days[0], days[-1]))
         .select("recorded_at", *(name for name in SCHEMA if name != "day"))
         .collect(engine="streaming")
     )
-    about = {name: fact for name, fact in facts.items() if name != "judged"}
-    version = replace_days(
-        storage, events, days[0], days[-1], facts={**about, "day": str(run), "run": run_id}
-    )
-    return events.height, version
+    metadata = {name: value for name, value in metadata.items() if name != SOURCE}
+    metadata |= {"day": str(run), "run": run_id}
+    return events.height, replace_days(storage, events, days[0], days[-1], metadata=metadata)
 
 
 def replay_days(
     storage: Storage, first: date, last: date, settings: CleaningSettings
 ) -> dict[str, dict[date, Any]]:
-    """Clean the days first … last anew from raw, with the contract and the lists of now, and replace them in the history.
+    """Clean the days first … last again from raw and replace them in the history.
 
-    A day's rows are those of the run that read it last, because late and corrected rows reached only that one; the other days
-    of that run stay as they are. Returns ``runs``, run → the figures of its steps, and ``rows``, day → its rows in the history.
+    The contract, the lists and the settings of now are used. The rows of a day are those of the
+    run that read it last, because late and corrected rows reached only that run. The other days of
+    that run do not change. Returns ``runs``, run → the figures of its steps, and ``rows``,
+    day → its number of rows in the history.
 
-    Raises DataError when no run whose raw object is still there has read a day, before anything is changed.
+    Raises DataError, before anything is changed, when a day was read by no run whose raw object
+    still exists.
     """
     if last < first:
-        raise DataError(f"{first} … {last} are no days: the first comes first")
+        raise DataError(f"{first} … {last} is no range of days: give the first day first")
     runs = _last_runs(storage, _days(first, last))
     figures = {
         run: {step: run_step(storage, step, run, settings) for step in STEPS}
@@ -89,24 +92,26 @@ def _days(first: date, last: date) -> list[date]:
 
 
 def _stretches(days: list[date]) -> list[list[date]]:
-    """Ascending days, cut where one is missing."""
-    cut = groupby(enumerate(days), key=lambda numbered: numbered[1] - timedelta(days=numbered[0]))
-    return [[day for _, day in stretch] for _, stretch in cut]
+    """Ascending days, cut where a day is missing."""
+    groups = groupby(enumerate(days), key=lambda pair: pair[1] - timedelta(days=pair[0]))
+    return [[day for _, day in stretch] for _, stretch in groups]
 
 
 def _last_runs(storage: Storage, days: list[date]) -> dict[date, date]:
     """For each day the run that read it last, by the time at which its raw object was written."""
-    written = {
-        date.fromisoformat(path.split("/")[1].removeprefix("day=")): at
-        for path, at in storage.written("raw").items()
+    write_times = {
+        date.fromisoformat(path.split("/")[1].removeprefix("day=")): time
+        for path, time in storage.write_times("raw").items()
     }
-    found: dict[date, date] = {}
-    for run in sorted(written, key=lambda run: (written[run], run), reverse=True):
-        if days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK) and len(found) < len(days):
-            read_from = date.fromisoformat(storage.facts(paths.raw(run))["first_day"])
-            found |= {day: run for day in days if read_from <= day <= run and day not in found}
-    if gone := [str(day) for day in days if day not in found]:
+    last_runs: dict[date, date] = {}
+    for run in sorted(write_times, key=lambda run: (write_times[run], run), reverse=True):
+        may_have_read = days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK)
+        if may_have_read and len(last_runs) < len(days):
+            first = date.fromisoformat(storage.metadata(paths.raw(run))["first_day"])
+            last_runs |= {day: run for day in days if first <= day <= run and day not in last_runs}
+    if missing := [str(day) for day in days if day not in last_runs]:
         raise DataError(
-            f"no raw object holds {', '.join(gone)}: expired or never extracted; run recsys_ingest for it instead"
+            f"no raw object holds {', '.join(missing)}: it has expired or was never extracted. "
+            "Trigger recsys_ingest for these days instead"
         )
-    return {day: found[day] for day in days}
+    return {day: last_runs[day] for day in days}

@@ -1,27 +1,29 @@
-"""What the cleaning steps of a run rejected, and why."""
+"""The rows that the cleaning steps rejected, with their reasons."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
 
-from recsys_ops.errors import DataError
-from recsys_ops.ingest.clean_day import STEPS
+from recsys_ops.ingest.steps import STEPS, find_step, step_before
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
 
 def quarantine_summary(storage: Storage, day: date) -> pl.DataFrame:
-    """The run of a day: ``step``, ``reason``, ``column``, ``rows``, and one rejected row's ``row_id`` and ``value``."""
-    reasons = ["step", "reason", "column"]
-    # the first step always leaves an object, those after a failed one do not
-    there = [
-        step
-        for step in STEPS
-        if step == "align_schema" or storage.exists(paths.quarantine(step, day))
+    """The rejected rows of a day's run, counted.
+
+    Returns ``step``, ``reason``, ``column``, ``rows``, and the ``row_id`` and ``value`` of one row.
+    """
+    # the first step always leaves an object, the steps after a failed one do not
+    names = [
+        name
+        for name, step in STEPS.items()
+        if step_before(step) is None or storage.exists(paths.quarantine(name, day))
     ]
     return (
-        pl.concat(_rejected(storage, step, day).with_columns(step=pl.lit(step)) for step in there)
-        .group_by(reasons, maintain_order=True)
+        pl.concat(_rejected(storage, name, day).with_columns(step=pl.lit(name)) for name in names)
+        .group_by("step", "reason", "column", maintain_order=True)
         .agg(pl.len().alias("rows"), pl.first("row_id"), pl.first("value"))
         .collect()
     )
@@ -30,11 +32,36 @@ def quarantine_summary(storage: Storage, day: date) -> pl.DataFrame:
 def rejected_rows(
     storage: Storage, step: str, day: date, reason: str | None, limit: int
 ) -> pl.DataFrame:
-    """The first `limit` rows that a step rejected, for one reason or for any. Raises DataError for a step that there is not."""
-    if step not in STEPS:
-        raise DataError(f"no cleaning step is named {step}: {', '.join(STEPS)}")
-    rows = _rejected(storage, step, day)
+    """The first `limit` rows that a step rejected, for one reason or for any.
+
+    Raises DataError when no step has this name.
+    """
+    rows = _rejected(storage, find_step(step).name, day)
     return (rows if reason is None else rows.filter(reason=reason)).head(limit).collect()
+
+
+def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[str, float]]:
+    """The shares of the delivered rows that the runs of `days` rejected, from the steps' reports.
+
+    Returns for each day ``quarantine_share`` and ``bot_share``, see `Step.counts_as`. A day is
+    missing if it had no run, if its run failed, or if nothing was delivered.
+    """
+    counted = [step for step in STEPS.values() if step.counts_as is not None]
+    first, *_ = STEPS
+    shares: dict[date, dict[str, float]] = {}
+    for day in days:
+        written = {step.name: paths.report(step.name, day) for step in counted}
+        if not all(storage.exists(path) for path in written.values()):
+            continue
+        reports = {name: storage.read_json(path) for name, path in written.items()}
+        delivered = reports[first]["rows_in"]
+        if delivered:
+            shares[day] = {
+                share: sum(reports[s.name]["rejected"] for s in counted if s.counts_as == share)
+                / delivered
+                for share in ("quarantine_share", "bot_share")
+            }
+    return shares
 
 
 def _rejected(storage: Storage, step: str, day: date) -> pl.LazyFrame:

@@ -13,8 +13,6 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 USUAL_DAYS = 28
-# the steps whose rejected rows are in the profile
-REJECTING_STEPS = ("align_schema", "fix_types", "filter_crawlers", "filter_bots")
 _MIN_DAYS = 7  # with fewer days before, nothing is called usual
 
 
@@ -67,8 +65,7 @@ def profile_day(
     """The profile of a run's day.
 
     events : the window's history rows: day, user_id, item_id
-    shares : by day, what `rejected_shares` gave for the run of that day; days without a run are
-        missing
+    shares : by day, as `ingest.quarantine.rejected_shares` returns them
     """
     first = day - timedelta(days=USUAL_DAYS)
     by_day = (
@@ -114,21 +111,6 @@ def profile_day(
         window_rows=events.filter(pl.col("day").is_between(window_start, day)).height,
         window_days=(day - window_start).days + 1,
     )
-
-
-def rejected_shares(figures: Mapping[str, Mapping[str, int]]) -> dict[str, float] | None:
-    """The shares of a run's delivered rows that its steps rejected; None when it delivered none.
-
-    figures : by step, of all `REJECTING_STEPS`, each with ``rows_in`` and ``rejected``
-    """
-    delivered = figures["align_schema"]["rows_in"]
-    if not delivered:
-        return None
-    rejected = {step: of_step["rejected"] / delivered for step, of_step in figures.items()}
-    return {
-        "quarantine_share": rejected["align_schema"] + rejected["fix_types"],
-        "bot_share": rejected["filter_crawlers"] + rejected["filter_bots"],
-    }
 
 
 def _usual(values: Sequence[float]) -> float | None:

@@ -10,13 +10,8 @@ from scipy import sparse
 
 from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version
-from recsys_ops.interactions.day_profile import (
-    REJECTING_STEPS,
-    USUAL_DAYS,
-    DayProfile,
-    profile_day,
-    rejected_shares,
-)
+from recsys_ops.ingest.quarantine import rejected_shares
+from recsys_ops.interactions.day_profile import USUAL_DAYS, DayProfile, profile_day
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.interactions.window import Window, first_window_day, without_slow_bots
 from recsys_ops.lists.bought_together import build_baskets
@@ -210,18 +205,5 @@ def _profile(
 ) -> DayProfile:
     """The profile of the day and its window, with the shares that cleaning has rejected."""
     days = [day - timedelta(days=age) for age in range(USUAL_DAYS + 1)]
-    shares = {cleaned: _rejected(storage, cleaned) for cleaned in days}
-    return profile_day(
-        events,
-        day,
-        first_window_day(day, confidence),
-        {cleaned: share for cleaned, share in shares.items() if share is not None},
-    )
-
-
-def _rejected(storage: Storage, day: date) -> dict[str, float] | None:
-    """What the cleaning of a day has rejected; None if the day was not cleaned by a run of its own."""
-    reports = {step: paths.report(step, day) for step in REJECTING_STEPS}
-    if not all(storage.exists(path) for path in reports.values()):
-        return None
-    return rejected_shares({step: storage.read_json(path) for step, path in reports.items()})
+    shares = rejected_shares(storage, days)
+    return profile_day(events, day, first_window_day(day, confidence), shares)

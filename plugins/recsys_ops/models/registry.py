@@ -209,7 +209,7 @@ def expire_versions(
 def _written_files(storage: Storage) -> dict[str, dict[str, datetime]]:
     """The files of every version with their times of writing, newest version first."""
     versions: dict[str, dict[str, datetime]] = {}
-    for path, written in storage.written("models").items():
+    for path, written in storage.write_times("models").items():
         if match := re.fullmatch(r"models/(\d{8}-[0-9a-f]{10})/(.+)", path):
             versions.setdefault(match[1], {})[match[2]] = written
     newest_first = sorted(

@@ -48,12 +48,12 @@ class ExpireOperator(DayOperator):
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
         written = day_start(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
         expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL) | expire(
-            store, day - timedelta(days=days), written, (paths.coded,)
+            store, day - timedelta(days=days), written, (paths.encoded,)
         )
         expired["models"] = expire_versions(store, day, written, settings.models)
         return {
             "expired": expired,
-            "leftovers": store.sweep(written),
+            "leftovers": store.delete_half_written(written),
             **apply_retention(store, day, settings.history),
         }
 
@@ -70,7 +70,9 @@ def expire(
         prefix = path_of(oldest).partition(f"{oldest}")[0]  # raw/day=
         kind = prefix.partition("/")[0]
         # ISO dates ascend as text
-        objects = {path: at for path, at in store.written(kind).items() if path.startswith(prefix)}
+        objects = {
+            path: at for path, at in store.write_times(kind).items() if path.startswith(prefix)
+        }
         expired = [
             path for path, at in objects.items() if path < f"{prefix}{oldest}" and at < written
         ]

@@ -10,7 +10,7 @@ from recsys_ops.operators.base import DayOperator
 from recsys_ops.run_day import day_start
 from recsys_ops.settings import Settings, load_settings
 from recsys_ops.storage import paths
-from recsys_ops.storage.scratch import scratch
+from recsys_ops.storage.temporary_folder import temporary_folder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,7 +52,7 @@ class ExtractDeltaOperator(DayOperator):
                 f"{scan.rows:,}",
                 scan.advice,
             )
-        with scratch() as folder:
+        with temporary_folder() as folder:
             frame, rows = extract_slices(
                 database,
                 self.sql,

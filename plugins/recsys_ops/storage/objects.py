@@ -1,4 +1,4 @@
-"""Objects in blob storage: one small door to `file://`, `abfs://` and `gs://`, whole objects, put in place atomically."""
+"""Access to blob storage: whole objects in `file://`, `abfs://` and `gs://`, written atomically."""
 
 import io
 import json
@@ -20,22 +20,24 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
 from recsys_ops.errors import StorageError
-from recsys_ops.storage.scratch import scratch
+from recsys_ops.storage.temporary_folder import temporary_folder
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _ATTEMPTS = 20
-# Throttling, cut connections and server errors are retried by object_store itself: 10 times within 3 minutes, the pause
-# doubling from 0.1 s. Its 30 s for one request are too few for a large block on a slow line.
+# object_store retries throttling, cut connections and server errors itself: 10 times within
+# 3 minutes, with a pause that doubles from 0.1 s. Its default of 30 s for one request is too short
+# for a large block on a slow line.
 _REQUEST_TIMEOUT = "300s"
 
 
 class Storage:
     """The objects below a root URL.
 
-    `options` are object_store's keys of the account (``account_name``, ``account_key``, …); what is not among them comes from
-    the environment (``AZURE_STORAGE_ACCOUNT_NAME``, …). Plain HTTP is spoken only where ``endpoint`` says so.
+    options : object_store's keys of the account (``account_name``, ``account_key``, …). Keys that
+        are missing come from the environment (``AZURE_STORAGE_ACCOUNT_NAME``, …). Plain HTTP is
+        used only if ``endpoint`` says so.
     """
 
     def __init__(self, root: str, options: Mapping[str, str] | None = None) -> None:
@@ -44,7 +46,7 @@ class Storage:
 
     @property
     def options(self) -> dict[str, str]:
-        """The account and the client's manners as Delta and Polars take them."""
+        """The account and the client's settings, for Delta and Polars."""
         return (
             {}
             if self.root.startswith("file:")
@@ -60,14 +62,17 @@ class Storage:
             if self.root.startswith("file:"):
                 return from_url(self.root, mkdir=True)
             client = {"allow_http": True, "timeout": _REQUEST_TIMEOUT}
-            return from_url(self.root, client_options=client, **self.account)  # type: ignore[call-overload, no-any-return]
+            return from_url(  # type: ignore[call-overload, no-any-return]
+                self.root, client_options=client, **self.account
+            )
         except (BaseError, ValueError, OSError) as error:
             raise StorageError(
-                f"cannot open storage {self.root}: {error_reason(error)}; check storage.root and its connection"
+                f"cannot open storage {self.root}: {error_reason(error)}; "
+                "check storage.root and its connection"
             ) from error
 
     def put(self, path: str, data: bytes | Path) -> None:
-        """Write a whole object, from bytes or a local file; a reader sees the old bytes or the new ones, never a part."""
+        """Write an object from bytes or a local file; a reader sees all old or all new bytes."""
         try:
             obstore.put(self._store, path, data)
         except (BaseError, OSError) as error:
@@ -77,14 +82,21 @@ class Storage:
         try:
             return bytes(obstore.get(self._store, path).bytes())
         except FileNotFoundError as error:
-            raise StorageError(
-                f"{self.url(path)} is not there: run the task that writes it first"
-            ) from error
+            raise self._missing(path) from error
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot read {self.url(path)}: {error_reason(error)}") from error
 
+    def _missing(self, path: str) -> StorageError:
+        return StorageError(f"{self.url(path)} is not there: run the task that writes it first")
+
+    def _unreadable(self, path: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self.url(path)} is no Parquet ({error_reason(error)}): "
+            "run the task that writes it again"
+        )
+
     def delete(self, path: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Delete an object; a missing object is no error."""
         try:
             retry(lambda: obstore.delete(self._store, path))
         except FileNotFoundError:
@@ -103,37 +115,38 @@ class Storage:
 
     def list(self, prefix: str) -> list[str]:
         """The paths below a prefix, sorted."""
-        return sorted(self.written(prefix))
+        return sorted(self.write_times(prefix))
 
-    def written(self, prefix: str) -> dict[str, datetime]:
-        """The paths below a prefix, each with the time at which the store got the object."""
+    def write_times(self, prefix: str) -> dict[str, datetime]:
+        """The paths below a prefix, and when each object was written, by the storage's clock."""
         try:
-            found = retry(lambda: obstore.list(self._store, prefix).collect())
-            return {str(entry["path"]): entry["last_modified"] for entry in found}
+            entries = retry(lambda: obstore.list(self._store, prefix).collect())
+            return {str(entry["path"]): entry["last_modified"] for entry in entries}
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot list {self.url(prefix)}: {error_reason(error)}") from error
 
-    def sweep(self, before: datetime) -> int:
-        """Remove what writers killed before a time left half written in a folder; returns the number of files.
+    def delete_half_written(self, before: datetime) -> int:
+        """Delete the half-written files that killed writers left before a time; returns how many.
 
-        Only a folder keeps such files, and no other method sees them. Azure drops half an upload itself, after a week.
+        Only a local folder has such files, and no other method sees them. Azure drops an
+        unfinished upload itself after a week.
         """
-        swept = 0
+        deleted = 0
         if self.root.startswith("file:"):
             try:
                 for path in Path(url2pathname(urlsplit(self.root).path)).rglob("*#*"):
-                    with suppress(FileNotFoundError):  # whole by now, under its own name
+                    with suppress(FileNotFoundError):  # its writer has just renamed it
                         if (
                             re.search(r"#\d+$", path.name)
                             and path.stat().st_mtime < before.timestamp()
                         ):
                             path.unlink()
-                            swept += 1
+                            deleted += 1
             except OSError as error:
                 raise StorageError(
-                    f"cannot clear {self.root} of half-written files: {error_reason(error)}"
+                    f"cannot delete the half-written files in {self.root}: {error_reason(error)}"
                 ) from error
-        return swept
+        return deleted
 
     def write_json(self, path: str, value: Any) -> None:
         self.put(
@@ -151,7 +164,7 @@ class Storage:
     def write_parquet(
         self, path: str, frame: pl.DataFrame, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write a frame, with facts that must never part from it in the file's own metadata."""
+        """Write a frame, with `metadata` inside the Parquet file."""
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", metadata=dict(metadata or {}))
         self.put(path, buffer.getvalue())
@@ -159,8 +172,8 @@ class Storage:
     def sink_parquet(
         self, path: str, frame: pl.LazyFrame, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write a lazy frame while it is computed; memory does not grow with its rows, the disk holds it once meanwhile."""
-        with scratch() as folder:
+        """Write a lazy frame; memory does not grow with its rows, a temporary file holds them."""
+        with temporary_folder() as folder:
             file = folder / "object.parquet"
             try:
                 frame.sink_parquet(
@@ -181,43 +194,37 @@ class Storage:
         return self.open_parquet(path, self.get(path))
 
     def open_parquet(self, path: str, data: bytes) -> tuple[pl.LazyFrame, dict[str, str]]:
-        """As `scan_parquet`, of an object whose bytes are at hand."""
+        """As `scan_parquet`, for an object whose bytes the caller has."""
         try:
-            # row groups would be tried against their statistics, which a function of ours cannot answer
-            return pl.scan_parquet(data, use_statistics=False), _facts(data)
+            # Polars cannot compare row groups' statistics with a filter that is a Python function
+            return pl.scan_parquet(data, use_statistics=False), _metadata(data)
         except pl.exceptions.PolarsError as error:
-            raise StorageError(
-                f"{self.url(path)} is no Parquet ({error_reason(error)}): run the task that writes it again"
-            ) from error
+            raise self._unreadable(path, error) from error
 
-    def facts(self, path: str) -> dict[str, str]:
-        """The metadata of a Parquet object, of which only the footer is fetched."""
-        return self._footer(path, _facts)
+    def metadata(self, path: str) -> dict[str, str]:
+        """The metadata of a Parquet object; only its footer is fetched."""
+        return self._footer(path, _metadata)
 
     def schema(self, path: str) -> pl.Schema:
-        """The columns of a Parquet object, of which only the footer is fetched."""
+        """The columns of a Parquet object; only its footer is fetched."""
         return self._footer(path, lambda footer: pl.Schema(pl.read_parquet_schema(footer)))
 
     def _footer(self, path: str, read: Callable[[bytes], T]) -> T:
         try:
             end = obstore.head(self._store, path)["size"]
-            last = bytes(
+            tail = bytes(
                 obstore.get_range(self._store, path, start=max(end - 8, 0), length=min(end, 8))
             )
-            length = int.from_bytes(last[:4], "little") + 8
-            if last[4:] != b"PAR1" or length > end:
+            length = int.from_bytes(tail[:4], "little") + 8
+            if tail[4:] != b"PAR1" or length > end:
                 raise ValueError("its end is missing")
             return read(
                 bytes(obstore.get_range(self._store, path, start=end - length, length=length))
             )
         except FileNotFoundError as error:
-            raise StorageError(
-                f"{self.url(path)} is not there: run the task that writes it first"
-            ) from error
+            raise self._missing(path) from error
         except (BaseError, OSError, ValueError, pl.exceptions.PolarsError) as error:
-            raise StorageError(
-                f"{self.url(path)} is no Parquet ({error_reason(error)}): run the task that writes it again"
-            ) from error
+            raise self._unreadable(path, error) from error
 
     def read_parquet(self, path: str) -> pl.DataFrame:
         """The whole object as a frame; memory grows with its rows."""
@@ -225,37 +232,36 @@ class Storage:
         try:
             return pl.read_parquet(data)
         except pl.exceptions.PolarsError as error:
-            raise StorageError(
-                f"{self.url(path)} is no Parquet ({error_reason(error)}): run the task that writes it again"
-            ) from error
+            raise self._unreadable(path, error) from error
 
 
-def _facts(data: bytes) -> dict[str, str]:
-    """What was written as metadata, without what Polars adds."""
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata without what Polars adds."""
     return {
-        name: fact
-        for name, fact in pl.read_parquet_metadata(data).items()
+        name: value
+        for name, value in pl.read_parquet_metadata(data).items()
         if name != "ARROW:schema"
     }
 
 
 def error_reason(error: Exception) -> str:
-    """What a store or its client says, on one line, without the client's internals and without a signature."""
-    said = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).partition("Debug source:")[0].split())
-    return re.sub(r"\bsig=[^&\s\"')]+", "sig=…", said)
+    """A storage error on one line, without the client's internals and without a signature."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Debug source:")[0]
+    return re.sub(r"\bsig=[^&\s\"')]+", "sig=…", " ".join(text.split()))
 
 
-def retry(action: Callable[[], T], *races: type[Exception]) -> T:
-    """Do what may be done twice again, a little later each time, when an answer broke off in its middle or a race was lost.
+def retry(action: Callable[[], T], *conflicts: type[Exception]) -> T:
+    """Retry an idempotent action when a response broke off or a write conflict occurred.
 
-    Everything else that a retry can mend is retried by the clients themselves.
+    conflicts : the errors that mean a write conflict.
+    The storage clients retry everything else themselves.
     """
     for attempt in range(1, _ATTEMPTS):
         try:
             return action()
         except Exception as error:
             broken_off = "error reading a body" in str(error) or "response body error" in str(error)
-            if not broken_off and not isinstance(error, races):
+            if not broken_off and not isinstance(error, conflicts):
                 raise
             log.info("attempt %d of %d: %s", attempt, _ATTEMPTS, error_reason(error))
             time.sleep(0.1 * attempt)

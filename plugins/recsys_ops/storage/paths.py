@@ -1,4 +1,4 @@
-"""Where a day's or a version's objects lie, relative to the storage root. Nothing else builds a path."""
+"""The paths of all objects, relative to the storage root. No other module builds a path."""
 
 from datetime import date
 
@@ -8,6 +8,7 @@ STUDIES = "tuning"
 
 
 def raw(day: date) -> str:
+    """The rows as the database delivered them."""
     return f"raw/day={day}/events.parquet"
 
 
@@ -16,39 +17,40 @@ def catalogue(day: date) -> str:
 
 
 def step(name: str, day: date) -> str:
-    """The rows a cleaning step kept."""
+    """The rows that a cleaning step kept, or the indices of those that it rejected."""
     return f"cleaning/day={day}/{name}.parquet"
 
 
 def quarantine(name: str, day: date) -> str:
-    """The rows a cleaning step rejected, each with its reason."""
+    """The rows that a cleaning step rejected, each with its reason."""
     return f"quarantine/day={day}/{name}.parquet"
 
 
-def coded(day: date) -> str:
-    """The day's events as integer codes: a cache, made again where it is missing."""
-    return f"coded/day={day}/events.parquet"
+def encoded(day: date) -> str:
+    """The encoded day: a cache, written again where it is missing."""
+    return f"encoded/day={day}/events.parquet"
 
 
 def report(name: str, day: date) -> str:
-    """A task's figures of the day."""
+    """The figures of a task."""
     return f"reports/day={day}/{name}.json"
 
 
 def job(day: date, name: str) -> str:
-    """What `build_matrix` hands to the worker; the worker's checkpoints, log and result."""
+    """The inputs that `build_matrix` writes for the worker, and the worker's files."""
     return f"jobs/day={day}/{name}"
 
 
 def study(day: date, name: str) -> str:
-    """What `recsys_tune` has asked, what came of it, and what it proposes."""
+    """The plan, the results and the proposal of a `recsys_tune` study."""
     return f"{STUDIES}/day={day}/{name}"
 
 
 def trial(day: date, number: int, name: str) -> str:
-    """What a study's trial has; its jobs lie below ``trial(day, number, "")`` as those of a storage of its own."""
+    """The files of a study's trial. ``trial(day, number, "")`` is the storage root of its jobs."""
     return study(day, f"trials/{number}/{name}")
 
 
 def model(version: str, name: str) -> str:
+    """A file of a model version."""
     return f"models/{version}/{name}"

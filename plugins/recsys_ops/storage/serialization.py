@@ -1,4 +1,7 @@
-"""Arrays, matrices and frames as bytes and back; the same value gives the same bytes, and nothing is pickled."""
+"""Arrays, matrices and frames to bytes and back.
+
+The same value gives the same bytes, and nothing is pickled.
+"""
 
 import hashlib
 import io
@@ -12,6 +15,7 @@ from scipy import sparse
 
 
 def sha256(data: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 

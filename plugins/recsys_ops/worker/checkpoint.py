@@ -15,7 +15,7 @@ from recsys_ops.models.code import code_digest, package_versions
 from recsys_ops.models.spec import JobSpec
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage
-from recsys_ops.storage.scratch import scratch
+from recsys_ops.storage.temporary_folder import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Checkpoints:
     def _write(self, phase: str, sweeps: int, factors: Factors) -> None:
         started = time.monotonic()
         try:
-            with scratch() as folder:
+            with temporary_folder() as folder:
                 file = folder / "checkpoint.npz"
                 origin = np.array(self._name(phase))
                 np.savez(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from recsys_ops.storage.scratch import scratch
+from recsys_ops.storage.temporary_folder import temporary_folder
 
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def write_and_die(temporary: Path) -> None:
     tempfile.tempdir = str(temporary)
-    with scratch() as folder:
+    with temporary_folder() as folder:
         (folder / "rows.parquet").write_bytes(b"personal")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -32,9 +32,9 @@ def test_what_a_killed_process_left_goes_at_the_next_use_and_what_others_use_or_
     for folder in (others, new):
         folder.mkdir()
     (others / "file").touch()
-    with scratch() as first:
+    with temporary_folder() as first:
         (first / "rows.parquet").touch()
-        with scratch() as second:
+        with temporary_folder() as second:
             assert not left.parent.exists()
             assert sorted(tmp_path.iterdir()) == sorted([first, second, others, new])
         assert [*first.iterdir()] == [first / "rows.parquet"]

@@ -1,0 +1,32 @@
+"""The shares of rejected rows that the day profile shows."""
+
+from datetime import timedelta
+
+import pytest
+from support.delivery import DAY
+
+from recsys_ops.ingest.quarantine import rejected_shares
+from recsys_ops.ingest.steps import STEPS
+from recsys_ops.storage import paths
+from recsys_ops.storage.objects import Storage
+
+REPORTS = {
+    "align_schema": (200, 10),
+    "fix_types": (190, 10),
+    "deduplicate": (180, 10),
+    "filter_crawlers": (170, 30),
+    "filter_bots": (140, 10),
+    "filter_staff": (130, 10),
+}
+
+
+def test_rejected_rows_are_counted_against_all_delivered_rows(storage: Storage) -> None:
+    empty, failed = (DAY - timedelta(days=age) for age in (1, 2))
+    for step, (rows, rejected) in REPORTS.items():
+        storage.write_json(paths.report(step, DAY), {"rows_in": rows, "rejected": rejected})
+        storage.write_json(paths.report(step, empty), {"rows_in": 0, "rejected": 0})
+    storage.write_json(paths.report("align_schema", failed), {"rows_in": 9, "rejected": 1})
+    assert set(REPORTS) == set(STEPS)
+    assert rejected_shares(storage, [failed, empty, DAY]) == {
+        DAY: {"quarantine_share": pytest.approx(0.1), "bot_share": pytest.approx(0.2)}
+    }

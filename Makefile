@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every target starts several Python processes: without bytecode each compiles all of Airflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check clean
+.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check settings clean
 
 demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo
@@ -43,6 +43,9 @@ lock-check: .venv/installed     ## both are what they are compiled to
 	@$(compile-lock)
 	@$(compile-worker-lock)
 	@git diff --exit-code requirements.txt requirements-worker.txt && touch .venv/installed
+
+settings: .venv/installed       ## include/recsys.yaml and docs/settings.md, from recsys_ops/settings/sections.py
+	@$(BIN)/python -m recsys_ops.settings.pages
 
 need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
 

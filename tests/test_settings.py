@@ -3,14 +3,15 @@
 import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from recsys_ops import settings
 from recsys_ops.errors import SettingsError
+from recsys_ops.settings import pages
 
 
 @pytest.fixture(autouse=True)
@@ -18,23 +19,40 @@ def fresh() -> None:
     settings.load_settings.cache_clear()
 
 
-def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
+def test_recsys_yaml_and_the_page_are_what_make_settings_writes() -> None:
+    written = (pages.ROOT / "include/recsys.yaml", pages.ROOT / "docs/settings.md")
+    made = (pages.recsys_yaml(), pages.settings_page())
+    assert [path.read_text() for path in written] == [*made], "run make settings"
+
+
+def test_every_key_is_explained_in_one_or_more_sentences() -> None:
+    def explained(entries: tuple[pages.Entry, ...]) -> Iterator[str]:
+        for entry in entries:
+            assert re.fullmatch(r"\S.{10,}[.]", entry.text), f"{entry.path}: {entry.text!r}"
+            yield entry.path
+            yield from explained(entry.keys)
+
+    paths = [*explained(pages.entries())]
+    assert len(paths) == len({*paths}) > 120
+
+
+def test_the_shipped_file_has_every_key_and_its_default() -> None:
     loaded = settings.load_settings()
-    lines = settings.settings_file().read_text().splitlines()
-
-    def explained(values: dict[str, Any], indent: int, path: str) -> None:
-        for key, value in values.items():
-            found = [n for n, line in enumerate(lines) if line.startswith(f"{' ' * indent}{key}:")]
-            assert found, f"{path}{key} is not in recsys.yaml"
-            if isinstance(value, dict) and key != "weights" and path != "tuning.search.":
-                explained(value, indent + 2, f"{path}{key}.")
-            else:
-                assert all(lines[n - 1].lstrip().startswith("#") for n in found), (
-                    f"{path}{key} is not explained"
-                )
-
-    explained(loaded.model_dump(), 0, "")
-    assert yaml.safe_load("\n".join(lines)).keys() == loaded.model_dump().keys()
+    shipped = yaml.safe_load(settings.settings_file().read_text())
+    assert settings.Settings.model_validate(shipped) == loaded
+    assert shipped.keys() == loaded.model_dump().keys()
+    defaults = loaded.model_copy(
+        update={
+            "tuning": settings.TuningSettings(search=loaded.tuning.search),
+            "confidence": settings.ConfidenceSettings(),
+            **{
+                name: field.default
+                for name, field in settings.Settings.model_fields.items()
+                if name not in ("storage", "tuning", "confidence")
+            },
+        }
+    )
+    assert loaded == defaults
 
 
 @pytest.mark.parametrize(
@@ -53,7 +71,6 @@ def test_the_shipped_settings_load_and_every_key_is_explained_once() -> None:
             '["("]',
             ["cleaning.crawlers.allow.0", "not a regular expression"],
         ),
-        ("RECSYS_GTAE__MIN_USERS", "5", ["RECSYS_GTAE__MIN_USERS", "GATE"]),
         (
             "RECSYS_CLEANING__STAFF__NETWORKS",
             '["10.0.0.0/99"]',
@@ -85,12 +102,51 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_an_unknown_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = settings.settings_file().read_text().replace("  max_drop:", "  max_dorp:")
-    (tmp_path / "recsys.yaml").write_text(text)
+@pytest.mark.parametrize(
+    ("key", "typo", "words"),
+    [
+        ("  factors: 64", "  factor: 64", "training.factor; did you mean training.factors?"),
+        ("  max_drop: 0.05", "  max_dorp: 0.05", "gate.max_dorp; did you mean gate.max_drop"),
+        ("    roles: [", "    rols: [", "cleaning.staff.rols; did you mean cleaning.staff.roles?"),
+        ("\ngate:", "\ngtae:", "gtae; did you mean gate?"),
+        ("  keep_newest:", "  keep: 14\n  keep_newest:", "models.keep; did you mean models.keep"),
+        ("\nalerts:", "\nwebhook: 1\nalerts:", "webhook; docs/settings.md lists all"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, typo: str, words: str
+) -> None:
+    text = settings.settings_file().read_text()
+    assert text.count(key) == 1
+    (tmp_path / "recsys.yaml").write_text(text.replace(key, typo))
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
-    with pytest.raises(SettingsError, match=r"gate\.max_dorp"):
+    with pytest.raises(SettingsError, match=re.escape(f"unknown setting {words}")):
         settings.load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("RECSYS_GATE__MIN_USER", "unknown setting gate.min_user; did you mean gate.min_users"),
+        ("RECSYS_GTAE__MIN_USERS", "unknown setting gtae.min_users; did you mean gate.min_users"),
+        (
+            "RECSYS_CLEANING__BOTS__WINDOW__MIN_DAYS",
+            "unknown setting cleaning.bots.window.min_days; did you mean cleaning.slow_bots.min_da",
+        ),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_keys(
+    monkeypatch: pytest.MonkeyPatch, variable: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, "5")
+    with pytest.raises(SettingsError, match=re.escape(f"{variable}: {words}")):
+        settings.load_settings()
+
+
+def test_a_variable_may_set_one_entry_of_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_CONFIDENCE__WEIGHTS__VIEW", "0.5")
+    assert settings.load_settings().confidence.weights["view"] == 0.5
+    assert settings.load_settings().confidence.weights["cart"] == 3
 
 
 def test_missing_settings_say_where_they_are_looked_for(
@@ -167,11 +223,13 @@ def test_a_preset_without_a_file_is_refused_with_those_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "shop")
-    with pytest.raises(SettingsError, match=r"no shop\.yaml.*: recency_bm25, retail_demo_store$"):
+    with pytest.raises(
+        SettingsError, match=r"no .*shop\.yaml; .*: recency_bm25, retail_demo_store$"
+    ):
         settings.load_settings()
 
 
 def test_a_preset_that_changes_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_CONFIDENCE__PRESET", "retail_demo_store")
-    with pytest.raises(SettingsError, match=r"changes nothing.*delete .*confidence\.weights$"):
+    with pytest.raises(SettingsError, match=r"changes nothing.*Delete .*confidence\.weights$"):
         settings.load_settings()

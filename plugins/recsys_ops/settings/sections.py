@@ -1,0 +1,660 @@
+"""The sections of the settings, with the meaning, the bounds and the default of each key.
+
+A docstring explains the key above it. ``make settings`` writes `include/recsys.yaml` and
+`docs/settings.md` from these classes. No secret is ever here: secrets live in Airflow connections.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    model_validator,
+)
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("must ascend")
+    return values
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+FactorFromOne = Annotated[float, Field(ge=1)]
+RegularExpression = Annotated[
+    str, AfterValidator(_compiles), Field(json_schema_extra={"format": "regular expression"})
+]
+_URL = {"format": "URL"}
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[\w.:-]+$", json_schema_extra=_URL)]
+StorageUrl = Annotated[
+    str, Field(pattern=r"^(file:///|(abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL)
+]
+StagingUrl = Annotated[
+    str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL)
+]
+EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
+EventTypes = Annotated[tuple[EventType, ...], Field(min_length=1)]
+Cutoffs = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSettings(Section):
+    """The blob storage that holds deliveries, history, model versions and reports."""
+
+    root: StorageUrl
+    """Where everything is stored: `file:///folder` or `abfs://container/folder`."""
+
+    conn_id: str = "recsys_blob"
+    """The Airflow connection of the storage account: key, SAS or managed identity, see
+    docs/how-to/azure.md. Not needed for `file://`."""
+
+    raw_retention_days: PositiveInt = 90
+    """Deliveries, the results of the cleaning steps, quarantine and jobs are deleted when they are
+    older than this many days, because they hold personal data."""
+
+
+class HistorySettings(Section):
+    """The Delta table of clean events."""
+
+    retention_days: PositiveInt = 400
+    """Days older than this many days are deleted from the history. At least
+    `confidence.window_days` + `source.lookback_days`."""
+
+
+class SourceSettings(Section):
+    """The production database that events are extracted from."""
+
+    conn_id: str = "recsys_db"
+    """The Airflow connection of the database. Give it an account that may only read."""
+
+    lookback_days: Annotated[int, Field(ge=0, le=30)] = 3
+    """A scheduled run also reads this many days before its own again, so that late and corrected
+    rows are not lost."""
+
+    slice_hours: Annotated[int, Field(ge=1, le=24)] = 1
+    """How many hours of events one query reads. Each query is a short transaction of its own."""
+
+    connections: Annotated[int, Field(ge=1, le=8)] = 2
+    """How many queries run at the same time, each on its own connection. 1 puts the least load on
+    the database."""
+
+    statement_timeout_s: PositiveInt = 600
+    """The database cancels a query that takes longer than this many seconds."""
+
+
+class CrawlerSettings(Section):
+    """Robots that say so in their user agent."""
+
+    allow: tuple[RegularExpression, ...] = ()
+    """Regular expressions of user agents that are never crawlers, whatever the lists of known
+    crawlers say. For example your own app, or a monitor whose events you want to keep."""
+
+
+class BotSettings(Section):
+    """Robots that do not say so, found by a user's behaviour on one day. A user without a purchase
+    on that day who shows at least `min_signals` of six signals is a bot. The sixth signal is
+    no_conversions: nothing was put into a cart, checked out or bought. Rows with the same event
+    time count as one event, because a basket has many."""
+
+    min_events: PositiveInt = 100
+    """Applied only to users with at least this many events on that day."""
+
+    max_events_per_minute: PositiveInt = 20
+    """More events than this in the busiest minute: the signal rate."""
+
+    max_events_per_day: PositiveInt = 1000
+    """More events than this on the day: the signal rate, too."""
+
+    max_items: PositiveInt = 250
+    """More different items than this: the signal breadth."""
+
+    max_hours_active: Annotated[int, Field(ge=1, le=24)] = 18
+    """Events in more of the day's 24 clock hours than this: the signal hours."""
+
+    max_visit_hours: Annotated[float, Field(gt=0, le=24)] = 8.0
+    """More hours than this without a pause of 30 minutes: the signal visit."""
+
+    min_gap_spread: PositiveFloat = 0.6
+    """Interquartile range of the gaps between events, divided by their median. Below this: the
+    signal regular_gaps. Typical for people: above 1."""
+
+    min_signals: Annotated[int, Field(ge=1, le=6)] = 2
+    """How many of the six signals make a bot."""
+
+    pseudo_user_share: ShareAboveZero = 0.2
+    """An id with at least this share of a day's events is treated as a placeholder ("0",
+    "unknown") and rejected as pseudo_user, even if it buys. Not applied below 50 users a day, nor
+    to ids with fewer than 500 events that day."""
+
+
+class SlowBotSettings(Section):
+    """Bots that show only over weeks. They are looked for in the days of `confidence.window_days`
+    when the matrix is built, and left out of the model. A user who never put anything into a cart,
+    checked out or bought and shows at least `min_signals` of three signals is a slow bot."""
+
+    min_days: Annotated[int, Field(ge=2)] = 14
+    """Applied only to users with events on at least this many days."""
+
+    min_events: PositiveInt = 500
+    """Applied only to users with at least this many events."""
+
+    max_items: PositiveInt = 5000
+    """More different items than this: the signal breadth."""
+
+    max_active_share: Share = 0.9
+    """Events on a larger share of the days from the user's first to the last: the signal
+    every_day."""
+
+    min_daily_variation: PositiveFloat = 0.25
+    """Standard deviation of the events a day, divided by their mean. Below this: the signal
+    steady."""
+
+    min_signals: Annotated[int, Field(ge=1, le=3)] = 2
+    """How many of the three signals make a slow bot."""
+
+    pseudo_user_share: ShareAboveZero = 0.05
+    """An id with at least this share of all events is left out as pseudo_user, even if it buys.
+    Not applied below 50 users, nor to ids with events on fewer than `min_days` days."""
+
+
+class StaffSettings(Section):
+    """The shop's own people, networks and test accounts. Their rows are rejected."""
+
+    user_ids: tuple[str, ...] = ()
+    """Ids of the users who work for the shop."""
+
+    roles: tuple[str, ...] = ("admin", "staff")
+    """Values of the role column that mean staff."""
+
+    email_domains: tuple[Annotated[str, Field(pattern=r"^[^@\s]+$")], ...] = ()
+    """The e-mail domains of the company, without the @."""
+
+    networks: tuple[IPvAnyNetwork, ...] = ()
+    """The networks of the company, in CIDR notation: 10.0.0.0/8."""
+
+    test_account_pattern: RegularExpression | None = None
+    """A regular expression for the e-mail addresses of test accounts. null: none."""
+
+
+class CleaningSettings(Section):
+    """The cleaning steps, from `align_schema` to `filter_staff`."""
+
+    contract: str = "contract.yaml"
+    """The data contract, a file in the folder of `recsys.yaml`."""
+
+    max_rejected_share: Share = 0.5
+    """A cleaning step that rejects a larger share of its rows fails, and the day does not reach
+    the history."""
+
+    crawlers: CrawlerSettings = CrawlerSettings()
+    bots: BotSettings = BotSettings()
+    slow_bots: SlowBotSettings = SlowBotSettings()
+    staff: StaffSettings = StaffSettings()
+
+
+class Bm25Settings(Section):
+    """The parameters of BM25."""
+
+    k1: PositiveFloat
+    """A pair's weight saturates at k1 + 1. The smaller k1, the sooner."""
+
+    b: Share
+    """How strongly a pair's weight falls with the popularity of the item: 0 not at all, 1 in
+    proportion to the item's summed weight."""
+
+
+class ConfidenceSettings(Section):
+    """How events become the user–item matrix that a model learns from."""
+
+    preset: Annotated[str, Field(pattern=r"^\w+$")] | None = None
+    """The name of a file in the folder `presets`, without .yaml. Its values apply to all keys that
+    are left out here and in the environment. Shipped: retail_demo_store, recency_bm25. null:
+    none."""
+
+    window_days: PositiveInt = 365
+    """How many days a model learns from. The last one is the run's day."""
+
+    weights: Annotated[dict[EventType, PositiveFloat], Field(min_length=1)] = {
+        "view": 1, "wishlist": 2, "cart": 3, "checkout": 3, "purchase": 5
+    }  # fmt: skip
+    """What one event of each type counts. Event types without a weight do not enter the matrix."""
+
+    half_life_days: PositiveFloat | None = 90.0
+    """An event counts half after this many days. null: age does not matter."""
+
+    repeat_decay: ShareAboveZero = 1.0
+    """The n-th event of one type by one user with one item, counted from the newest, counts
+    repeat_decay^(n−1) of its weight. 1: repeated events count as much as the first."""
+
+    bm25: Bm25Settings | None = None
+    """BM25 as in the package implicit, for example {k1: 1.2, b: 0.3}: repeated events count less
+    and less, and so do popular items and users with many items. null: log1p."""
+
+    alpha: PositiveFloat = 16.0
+    """confidence = 1 + alpha·log1p(weight) (Hu, Koren & Volinsky 2008, eq. 6), or with bm25
+    1 + alpha·bm25(weight)."""
+
+    min_items_per_user: PositiveInt = 1
+    """Users with fewer different items than this are left out. Both minima are counted once,
+    before anything is left out."""
+
+    min_users_per_item: PositiveInt = 1
+    """Items with fewer different users than this are left out, and the model never recommends
+    them."""
+
+    buyers_only: bool = False
+    """Learn only from users who bought something within the window."""
+
+
+class TrainingSettings(Section):
+    """The factorisation of the user–item matrix by ALS."""
+
+    factors: PositiveInt = 64
+    """How many numbers describe a user or an item. Time and memory grow with it."""
+
+    solver: Literal["auto", "gpu", "cpu", "implicit"] = "auto"
+    """The code that does the sweeps. auto: gpu if the worker has a GPU, otherwise cpu. implicit:
+    the package of that name, slower, for cross-checks; it needs `regularization_exponent: 0`."""
+
+    iterations: PositiveInt = 15
+    """How many sweeps a cold start does."""
+
+    warm_iterations: PositiveInt = 2
+    """How many sweeps a warm start does. It begins with the live version's factors."""
+
+    cold_every_days: PositiveInt = 7
+    """Fit from scratch at least every this many days. 1: always."""
+
+    refit_iterations: PositiveInt = 3
+    """How many sweeps the refit does. It adds the run's own day to the evaluated model before the
+    model is served."""
+
+    regularization: PositiveFloat = 0.1
+    """The L2 penalty λ, as a share of the average confidence of a user and of an item. See
+    docs/explanation/training.md."""
+
+    regularization_exponent: Share = 1.0
+    """How strongly L2 grows with a row's total confidence: 0 not at all, 1 in proportion (ν in
+    Rendle et al. 2021)."""
+
+    max_gpu_memory_gib: PositiveFloat | None = None
+    """The training uses at most this many GiB of GPU memory. null: 80 % of what is free."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    """The seed of the first factors, of the bootstrap, and of the search of recsys_tune."""
+
+    @model_validator(mode="after")
+    def _implicit_regularises_all_rows_alike(self) -> Self:
+        if self.solver == "implicit" and self.regularization_exponent:
+            raise ValueError(
+                "solver implicit regularises all rows alike: "
+                "set regularization_exponent to 0 as well"
+            )
+        return self
+
+
+class SshSettings(Section):
+    """A machine of yours that is reached by SSH, for `launcher: ssh`."""
+
+    conn_id: str = "recsys_worker"
+    """The Airflow connection of type ssh. Its extra must contain host_key, unless the machine is
+    in the known_hosts file of Airflow's user."""
+
+    python: str = "python3"
+    """The Python on that machine into which recsys-ops[worker] is installed."""
+
+    lost_after_s: PositiveInt = 300
+    """If the machine cannot be reached for this many seconds, the job is lost and the task is
+    retried."""
+
+
+class GceSettings(Section):
+    """A machine on Google Compute Engine, see docs/how-to/compute-engine.md."""
+
+    project: str
+    """The Google Cloud project of the machine."""
+
+    zone: str
+    """The zone of the machine, for example europe-west4-a."""
+
+    instance: str
+    """The name of the machine."""
+
+    start_timeout_s: PositiveInt = 600
+    """How many seconds the machine may take to start."""
+
+    endpoint: HttpUrl = "https://compute.googleapis.com"
+    """The address of the Compute Engine API."""
+
+
+class VertexSettings(Section):
+    """A job on Vertex AI, see docs/how-to/vertex-ai.md."""
+
+    project: str
+    """The Google Cloud project of the job."""
+
+    region: str
+    """The region of the job, for example europe-west4."""
+
+    image: str
+    """The container image of the worker, built from Dockerfile.worker."""
+
+    service_account: str
+    """The e-mail address of the service account that the job runs as."""
+
+    machine_type: str = "g2-standard-12"
+    """The type of the machine."""
+
+    accelerator_type: str = "NVIDIA_L4"
+    """The type of the machine's GPUs."""
+
+    accelerator_count: PositiveInt = 1
+    """How many GPUs the machine has."""
+
+    spot: bool = False
+    """Use a Spot machine: cheaper, but Google may stop it at any time. A preempted job resumes
+    from its checkpoint."""
+
+    endpoint: HttpUrl | None = None
+    """The address of the Vertex AI API. null: the one of the region."""
+
+
+class WorkerSettings(Section):
+    """The machine that trains, see docs/explanation/worker.md."""
+
+    launcher: Literal["local", "ssh", "vertex"] = "local"
+    """Where a job runs. local: a process on Airflow's machine. ssh: a machine of yours. vertex: a
+    job on Vertex AI."""
+
+    timeout_s: PositiveInt = 7200
+    """A job that takes longer than this many seconds is ended, and the task fails."""
+
+    price_per_hour: PositiveFloat | None = None
+    """What an hour of the machine costs, in your currency. A version's manifest then says what its
+    training cost. null: it does not."""
+
+    staging_url: StagingUrl | None = None
+    """`gs://bucket/folder` or `abfs://container/folder`, for a worker that cannot read
+    `storage.root`: a job's files are copied there, its results are copied back, and the copies are
+    deleted. null: the worker reads `storage.root`."""
+
+    google_conn_id: str = "google_cloud_default"
+    """The Airflow connection of type google_cloud_platform for `gs://`, gce and vertex. For `abfs://`
+    it is `storage.conn_id`."""
+
+    ssh: SshSettings = SshSettings()
+
+    gce: GceSettings | None = None
+    """The machine of `launcher: ssh`, if it is on Google Compute Engine: it is started before the
+    training and stopped afterwards, also after a failure. null: none."""
+
+    vertex: VertexSettings | None = None
+    """The job of `launcher: vertex`. null: none."""
+
+
+class EvaluationSettings(Section):
+    """How versions are compared, see docs/explanation/quality.md."""
+
+    cutoffs: Cutoffs = (3, 10, 20)
+    """The cut-offs K of the metrics, ascending. The gate decides on the last one."""
+
+    events: EventTypes = ("purchase", "cart")
+    """The types of events in the hold-out that count as "liked"."""
+
+    exclude_seen: bool = True
+    """Leave out the items that a user already had events with before the hold-out."""
+
+    protocol: Literal["next_day", "random", "leave_last_out"] = "next_day"
+    """The hold-out. next_day: what users liked on the run's day, for a model of the days before.
+    random: a share of all liked user–item pairs of the window. leave_last_out: what each user liked
+    last. With the last two no champion can be compared, because it learned from the hold-out."""
+
+    random_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The share of the pairs that the protocol random holds out."""
+
+
+class GateSettings(Section):
+    """What a challenger must satisfy to be served, see docs/explanation/gate.md."""
+
+    max_drop: Share = 0.05
+    """Not blessed if NDCG is lower than the champion's by more than this share, unless the
+    difference may be chance."""
+
+    max_drop_reference: Share = 0.08
+    """The same against the version that was live 30 days ago, so that quality cannot decline in
+    small steps."""
+
+    min_users: PositiveInt = 50
+    """Not blessed if fewer users than this were evaluated."""
+
+    min_refit_overlap: Share = 0.4
+    """The refit must keep at least this share of the lists of the evaluated model."""
+
+    max_refit_change: FactorFromOne = 2.0
+    """The refit may change the number of different items in the lists, and the length of the
+    factors, by at most this factor."""
+
+    max_day_change: FactorFromOne = 3.0
+    """Each of the day's rows, users and items must lie between 1/x and x times its 28-day
+    median."""
+
+    max_ratio_change: FactorFromOne = 1.3
+    """The same for the rows per user and per user–item pair, which sales and weekends hardly change
+    but robots and doubled rows do. If one of those 28 days deviated by factor s, the limit is
+    raised to s^1.5."""
+
+    max_share_change: Share = 0.1
+    """The share of rows rejected for their values, and the share rejected as bots, may differ from
+    their medians over 28 days by at most this much."""
+
+    min_window_share: Share = 0.8
+    """The window must have at least this share of the rows that the champion's window had."""
+
+    allow_first_deployment: bool = False
+    """The first version has no champion to be compared with. Set this to true for one run to let it
+    go live."""
+
+    when_not_blessed: Literal["fail", "skip"] = "fail"
+    """What happens to a run whose version is not blessed. fail: the task gate fails. skip: the
+    tasks after it are skipped. The alert is sent either way."""
+
+    approval: bool = False
+    """A person must approve each blessed version before it goes live. The task `approve` waits for
+    them in Airflow's UI."""
+
+
+SearchedName = Literal[
+    "training.factors",
+    "training.iterations",
+    "training.regularization",
+    "training.regularization_exponent",
+    "confidence.alpha",
+    "confidence.half_life_days",
+]
+
+
+class SearchRange(Section):
+    """The values of one setting that are searched: ``low`` to ``high``, or ``choices``."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[int | float | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _bounds_or_choices(self) -> Self:
+        if self.choices:
+            if (self.low, self.high, self.log) != (None, None, False):
+                raise ValueError("give low and high, or choices, not both")
+        elif self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("give low and a larger high, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError("with log, low must be above 0")
+        return self
+
+    @property
+    def ends(self) -> tuple[int | float | None, ...]:
+        return self.choices or (self.low, self.high)
+
+
+class TuningSettings(Section):
+    """The weekly search for better settings, the DAG recsys_tune."""
+
+    adopt: bool = False
+    """Let recsys_retrain train its challengers with the newest proposal of recsys_tune. They still
+    have to pass the gate, and a proposal whose first challenger is not blessed is dropped. false:
+    the log of the task `propose` has the lines to copy into this file."""
+
+    holdout_days: PositiveInt = 3
+    """How many days a trial is evaluated on: the run's day and those before it."""
+
+    batches: PositiveInt = 4
+    """How many batches of trials run, one after another. The results of a batch guide the next."""
+
+    batch_size: PositiveInt = 3
+    """How many trials a batch has. The very first trial uses the settings as they are."""
+
+    parallel_trials: PositiveInt = 1
+    """How many trials run at the same time. 1 if they share a machine; batch_size if each gets its
+    own (vertex)."""
+
+    # The default must stay empty: given names are merged into it, so that no name of a longer
+    # default could be left out.
+    search: dict[SearchedName, SearchRange] = {}
+    """Search space; settings not listed keep their value. {low: 5, high: 30} searches between two
+    numbers, with log: true on a logarithmic scale; {choices: [5, 10]} searches among these.
+    training.regularization_exponent may be searched, too."""
+
+
+class ModelsSettings(Section):
+    """How long model versions are kept. Never deleted are the live version, the one before it,
+    pinned ones (recsys_ops models pin) and those that the gate compares with. The metrics and the
+    verdict of every version stay."""
+
+    keep_newest: PositiveInt = 14
+    """This many newest versions are never deleted."""
+
+    keep_days: PositiveInt = 90
+    """The others are deleted when they are older than this many days."""
+
+
+class BoughtTogetherSettings(Section):
+    """Lists of items that are bought together, see docs/explanation/lists.md."""
+
+    events: EventTypes = ("purchase",)
+    """The types of events that make baskets."""
+
+    session_gap_hours: PositiveInt = 12
+    """A pause of this many hours ends a basket. Events of one user with shorter pauses between them
+    are one basket, whether or not they share an id."""
+
+    min_support: PositiveInt = 3
+    """At least this many baskets must contain both items."""
+
+    half_life_days: PositiveFloat | None = 90
+    """A basket counts half after this many days. null: age does not matter."""
+
+    rank_by: Literal["weight", "lift"] = "weight"
+    """weight: first the items that are most often bought with this one. lift: first those that are
+    bought with this one more often than without it."""
+
+
+class ListsSettings(Section):
+    """The recommendation lists of a version. A change of this section makes a new version."""
+
+    top_n: PositiveInt = 20
+    """How many items a list has."""
+
+    exclude_seen: bool = True
+    """Leave out of a user's list the items that the user had events with."""
+
+    exclude_categories: tuple[str, ...] = ()
+    """Categories of the catalogue from which nothing is recommended."""
+
+    max_per_category: PositiveInt | None = None
+    """The category cap: a user's list has at most this many items of one category. null: no
+    cap."""
+
+    pinned_items: tuple[str, ...] = ()
+    """Items that stand first in every user's list and in the popular list, in this order, while
+    they are eligible."""
+
+    trending_days: Annotated[int, Field(ge=1, le=14)] = 3
+    """An item is trending by its visitors in this many days, compared with the 28 days before."""
+
+    bought_together: BoughtTogetherSettings = BoughtTogetherSettings()
+
+
+class ApiSettings(Section):
+    """The lookup service, started by `python -m recsys_ops.serving.api`."""
+
+    host: str = "127.0.0.1"
+    """The address that the service listens on."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 3000
+    """The port that the service listens on."""
+
+    require_key: bool = False
+    """Answer only requests whose header X-API-Key has the value of the environment variable
+    RECSYS_API_KEY."""
+
+    requests_per_minute: PositiveInt | None = None
+    """How many requests a minute one address, or one key, may make. null: any number."""
+
+
+class ServingSettings(Section):
+    """Where lists are published for the shop."""
+
+    conn_id: str = "recsys_redis"
+    """The Airflow connection of the Redis that the shop reads."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "recsys"
+    """The first part of every Redis key."""
+
+    buckets: Annotated[int, Field(ge=1, le=65536)] = 4096
+    """How many Redis hashes the lists are spread over. Readers must use the same number; to change
+    it, change the prefix as well."""
+
+    encoding: Literal["text", "int32"] = "text"
+    """How lists are stored. text: readable, for any item ids. int32: a fifth less memory, if all
+    item ids are whole numbers below 2,147,483,648."""
+
+    api: ApiSettings = ApiSettings()
+
+
+class MlflowSettings(Section):
+    """A mirror of every version on an MLflow server, as a run and as a registered model."""
+
+    conn_id: str | None = None
+    """The Airflow connection of type HTTP of the MLflow server. null: no mirror; storage has
+    everything."""
+
+    experiment: Annotated[str, Field(pattern=r"^[\w .-]+$")] = "recsys"
+    """The name of the experiment and of the registered model. Its alias `champion` is the live
+    version."""
+
+
+class AlertSettings(Section):
+    """Messages about failed tasks and versions that are not blessed."""
+
+    conn_id: str | None = None
+    """The Airflow connection of type HTTP that alerts are sent to, as POST requests with JSON.
+    null: alerts are only in the log."""

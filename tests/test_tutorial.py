@@ -1,4 +1,4 @@
-"""The tutorial's files on a small table in the shape of the Online Retail data, typed here: what its reader is promised."""
+"""The tutorial's files keep their promises on a small table in the shape of its data."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -146,7 +146,7 @@ def test_the_later_steps_keep_all_of_a_shop_without_user_agents(
     )
 
 
-def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(
+def test_a_line_after_midnight_in_summer_belongs_to_the_utc_day_before(
     shop: sa.URL,
 ) -> None:
     assert ingested(shop, date(2010, 6, 30), date(2010, 7, 1))[0]["recorded_at"].to_list() == [
@@ -155,9 +155,9 @@ def test_a_line_after_midnight_in_british_summer_belongs_to_the_utc_day_before(
     assert ingested(shop, date(2010, 7, 1), date(2010, 7, 2))[0].is_empty()
 
 
-def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.URL) -> None:
+def test_an_item_has_its_latest_title_and_is_in_stock_while_it_sells(shop: sa.URL) -> None:
     products = normalise_catalogue(query(shop, "extract_catalogue.sql"))
-    # the test article is in the catalogue, yet never in the history, so nobody can be recommended it
+    # the test article is in the catalogue but never in the history, so it is never recommended
     assert products["item_id"].to_list() == [
         "10002",
         "22041",
@@ -172,7 +172,7 @@ def test_a_product_has_its_latest_words_and_is_in_stock_while_it_sells(shop: sa.
     ]
 
 
-def test_the_tutorials_settings_load_and_differ_from_the_packages_where_it_says(
+def test_the_tutorials_settings_differ_where_the_page_says(
     tutorial_settings: Settings,
 ) -> None:
     assert tutorial_settings.confidence.weights == {"purchase": 1}
@@ -187,7 +187,7 @@ def test_settings_can_be_tried_on_days_of_the_history(
     storage: Storage, tutorial_settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = datetime(2010, 11, 1, 12, tzinfo=UTC)
-    # 20 customers, each every day buys two of the five products of their taste
+    # 20 customers, each every day buys two of the five items of their taste
     bought = [
         (user, day, (user % 4) * 5 + (user + day + n) % 5)
         for user in range(20)
@@ -215,18 +215,18 @@ def test_settings_can_be_tried_on_days_of_the_history(
         "exponent",
         "exclude_seen",
     ]
-    asked_again = [row.split() for row in rows if row.split()[4] == "False"]
-    assert len(rows) == 2 * len(asked_again) == 2 * len(try_settings.TRIALS)
-    model, popularity = map(float, asked_again[0][5:7])
-    assert model > 1.5 * popularity, "a taste is found that popularity cannot know"
+    seen_allowed = [row.split() for row in rows if row.split()[4] == "False"]
+    assert len(rows) == 2 * len(seen_allowed) == 2 * len(try_settings.TRIALS)
+    model, popularity = map(float, seen_allowed[0][5:7])
+    assert model > 1.5 * popularity, "the model finds tastes that popularity cannot know"
 
 
 def test_the_outcome_adds_the_rows_of_all_runs_up(
     storage: Storage, tutorial_settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script_steps = script("outcome").STEPS
+    steps = script("outcome").STEPS
     for day, missing in ((date(2010, 11, 1), 300), (date(2010, 11, 2), 900)):
-        for step in script_steps:
+        for step in steps:
             report = {
                 "rows_in": 1000,
                 "kept": 1000 - missing,

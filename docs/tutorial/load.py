@@ -1,4 +1,7 @@
-"""``python docs/tutorial/load.py FILE``: the Online Retail II data (.parquet, .xlsx or .csv) into PostgreSQL, as they are."""
+"""``python docs/tutorial/load.py FILE``: load the Online Retail II data into PostgreSQL, unchanged.
+
+FILE is a .parquet, .xlsx or .csv file.
+"""
 
 import os
 import sys
@@ -11,20 +14,22 @@ TABLE = """
     DROP TABLE IF EXISTS invoice_lines;
     CREATE TABLE invoice_lines (
         line_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        "Invoice" text, "StockCode" text, "Description" text, "Quantity" bigint, "InvoiceDate" timestamp,
-        "Price" double precision, "Customer ID" double precision, "Country" text)
+        "Invoice" text, "StockCode" text, "Description" text, "Quantity" bigint,
+        "InvoiceDate" timestamp, "Price" double precision, "Customer ID" double precision,
+        "Country" text)
 """
 COPY = """
-    COPY invoice_lines ("Invoice", "StockCode", "Description", "Quantity", "InvoiceDate", "Price", "Customer ID", "Country")
+    COPY invoice_lines ("Invoice", "StockCode", "Description", "Quantity", "InvoiceDate", "Price",
+        "Customer ID", "Country")
     FROM STDIN (FORMAT csv)
 """
 READERS = {".parquet": pd.read_parquet, ".xlsx": pd.read_excel, ".csv": pd.read_csv}
-# 85048 is the name of a product, not a number
+# 85048 is the code of an item, not a number
 AS_TEXT = {"Invoice": str, "StockCode": str}
 
 
 def load(file: Path, database: str) -> int:
-    """Replace the table ``invoice_lines`` with the lines of the file; returns their number."""
+    """Replace the table ``invoice_lines`` by the lines of the file; returns their number."""
     lines = READERS[file.suffix](file).astype(AS_TEXT)
     with psycopg.connect(database) as connection:
         connection.execute(TABLE)

@@ -1,4 +1,7 @@
-"""``python docs/tutorial/outcome.py``: rows by reason, models and verdicts, seconds, as the runs left them in storage."""
+"""``python docs/tutorial/outcome.py``: rows by reason, models with verdicts, and seconds.
+
+All figures come from what the runs wrote to storage.
+"""
 
 import re
 from collections import Counter, defaultdict
@@ -23,16 +26,12 @@ def main() -> None:
         runs = reports[step].values()
         reasons = sum((Counter(run["reasons"]) for run in runs), Counter())
         total = {name: sum(run[name] for run in runs) for name in ("rows_in", "kept", "rejected")}
-        print(
-            f"  {step:16}",
-            *(
-                f"{name} {count:,}"
-                for name, count in {**total, **dict(reasons.most_common())}.items()
-            ),
-        )
+        counts = {**total, **dict(reasons.most_common())}
+        print(f"  {step:16}", *(f"{name} {count:,}" for name, count in counts.items()))
 
     print(
-        "models: users evaluated, NDCG@20 of the model, the live model, popularity; the bound against popularity; verdict"
+        "models: users evaluated, NDCG@20 of the model, the live model and popularity; "
+        "lower bound of the gain over popularity; verdict"
     )
     for path in storage.list("models"):
         if path.endswith("verdict.json"):
@@ -44,15 +43,13 @@ def main() -> None:
             ]
             shown = " ".join("  -   " if score is None else f"{score:.4f}" for score in scores)
             bound = metrics["bootstrap"]["popularity"]["lower"]
-            print(
-                f"  {verdict['version']} {metrics['users']:4} {shown} {bound:+.4f} {verdict['summary'].partition(';')[0]}"
-            )
+            sentence = verdict["summary"].partition(";")[0]
+            print(f"  {verdict['version']} {metrics['users']:4} {shown} {bound:+.4f} {sentence}")
 
-    print("seconds a task, median of its runs")
+    print("seconds of each task, median of its runs")
     for task, runs in reports.items():
-        print(
-            f"  {task:18} {pl.Series([run['seconds'] for run in runs.values()]).median():6.2f}  ({len(runs)} runs)"
-        )
+        median = pl.Series([run["seconds"] for run in runs.values()]).median()
+        print(f"  {task:18} {median:6.2f}  ({len(runs)} runs)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""``python docs/tutorial/servers.py``: an embedded PostgreSQL and Redis below $SHOP until Ctrl-C, for whom has none at hand."""
+"""``python docs/tutorial/servers.py``: run a PostgreSQL and a Redis in $SHOP until Ctrl-C.
+
+For readers who have no servers of their own.
+"""
 
 import contextlib
 import os
@@ -9,7 +12,7 @@ from recsys_ops.demo import services
 
 
 def main(home: Path, redis_port: int) -> None:
-    """Run both, with the databases of the shop and of Airflow."""
+    """Run both servers, with a database for the shop and one for Airflow."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         services.postgres(home / "postgres") as server,

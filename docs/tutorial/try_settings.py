@@ -1,4 +1,7 @@
-"""``python docs/tutorial/try_settings.py DAY…``: what other settings would have scored on days of the history, in a table."""
+"""``python docs/tutorial/try_settings.py DAY…``: compare settings on days of the history.
+
+Prints a table with the mean NDCG@20 of each combination.
+"""
 
 import sys
 from datetime import date
@@ -13,7 +16,7 @@ from recsys_ops.lists.build import evaluation_lists
 from recsys_ops.settings import Settings, load_settings
 from recsys_ops.storage.objects import Storage
 
-# what to try: half-life in days, factors, regularization and its exponent
+# half-life in days, factors, regularization and its exponent
 TRIALS = [
     (90, 64, 0.06, 1),
     (90, 128, 0.06, 1),
@@ -26,25 +29,26 @@ TRIALS = [
 
 
 def main(days: list[date]) -> None:
-    """Print the means over the days of NDCG@20 of the model and of popularity, for both values of `exclude_seen`."""
+    """Print the mean NDCG@20 of the model and of popularity, for both values of `exclude_seen`."""
     settings = load_settings()
     storage = Storage(settings.storage.root)
     events = read_events(storage, date.min, max(days), version=current_version(storage))
     print(
-        "half-life factors regularization exponent exclude_seen   model  popularity  days that clear the gate"
+        "half-life factors regularization exponent exclude_seen   model  popularity  "
+        "days better than popularity"
     )
     for trial in TRIALS:
         for exclude_seen in (True, False):
-            found = [score(events, day, settings, trial, exclude_seen) for day in days]
+            scores = [score(events, day, settings, trial, exclude_seen) for day in days]
             means = (
-                sum(metrics[name]["ndcg@20"] for metrics in found) / len(days)
+                sum(metrics[name]["ndcg@20"] for metrics in scores) / len(days)
                 for name in ("challenger", "popularity")
             )
-            clear = sum(metrics["bootstrap"]["popularity"]["lower"] > 0 for metrics in found)
+            better = sum(metrics["bootstrap"]["popularity"]["lower"] > 0 for metrics in scores)
             figures = "{:9} {:7} {:14} {:8} {!s:>12} {:7.3f} {:11.3f}".format(
                 *trial, exclude_seen, *means
             )
-            print(figures, f"{clear:4} of {len(days)}")
+            print(figures, f"{better:4} of {len(days)}")
 
 
 def score(
@@ -54,7 +58,7 @@ def score(
     trial: tuple[int, int, float, int],
     exclude_seen: bool,
 ) -> dict:
-    """The metrics of a model of one trial, fitted before the day and measured on it, as `recsys_retrain` would."""
+    """The metrics of one trial's model, fitted on the days before `day` and evaluated on it."""
     half_life, factors, regularization, exponent = trial
     confidence = settings.confidence.model_copy(update={"half_life_days": half_life})
     regularized = {"regularization": regularization, "regularization_exponent": exponent}

@@ -1,5 +1,6 @@
--- The invoice lines recorded from `start` up to, not including, `end`. "InvoiceDate" is the shop's wall clock, the bounds are UTC:
--- they are turned into the shop's time, not the column into UTC, so that the index on "InvoiceDate" serves.
+-- The invoice lines recorded from `start` up to, not including, `end`. "InvoiceDate" is the shop's
+-- local time, the bounds are UTC. The query converts the bounds to the shop's time, and not the column
+-- to UTC, because only so can the database use the index on "InvoiceDate".
 SELECT line_id                                        AS row_id,
        "InvoiceDate" AT TIME ZONE 'Europe/London'     AS recorded_at,
        "InvoiceDate" AT TIME ZONE 'Europe/London'     AS event_time,

@@ -10,7 +10,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 
-class _SharedCache(FunctionCache):  # type: ignore[misc]
+class _SharedCache(FunctionCache):
     """Numba's cache on disk, for several processes at a time.
 
     Numba numbers the files of a function's variants and keeps the numbers in an index. Two
@@ -21,11 +21,11 @@ class _SharedCache(FunctionCache):  # type: ignore[misc]
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         with self._locked(fcntl.LOCK_EX):
-            super().save_overload(signature, compiled)
+            super().save_overload(signature, compiled)  # type: ignore[no-untyped-call]
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         with self._locked(fcntl.LOCK_SH):
-            return super().load_overload(signature, target_context)
+            return super().load_overload(signature, target_context)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:
@@ -43,7 +43,7 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(function, nogil=True, **options)
         try:
-            compiled._cache = _SharedCache(compiled.py_func)
+            compiled._cache = _SharedCache(compiled.py_func)  # type: ignore[no-untyped-call]
         except RuntimeError:  # no folder can be written to: compiled once a process
             pass
         return compiled

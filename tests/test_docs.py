@@ -1,5 +1,6 @@
 """The pages: each in the navigation, no dead link, no settings key that does not exist."""
 
+import argparse
 import ast
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from recsys_ops.cli import history, models, quarantine, redis
 from recsys_ops.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +82,25 @@ def test_the_drawing_shows_the_layers_of_pyproject() -> None:
         r'class="layer"[^>]*>([^<]+)<', (DOCS / "explanation/layers.svg").read_text()
     )
     assert drawn == re.findall(r"\w+", layers)
+
+
+def test_the_command_line_page_has_every_command_and_option() -> None:
+    rows = (DOCS / "reference/command-line.md").read_text().splitlines()
+    for command, options in commands():
+        (row,) = [line for line in rows if re.match(rf"\| `{command}\b", line)]
+        assert [option for option in options if f"`{option}" not in row] == [], command
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Each command with its options."""
+    groups = argparse.ArgumentParser().add_subparsers()
+    for module in (history, quarantine, models, redis):
+        module.add_commands(groups)
+    for group, parser in groups.choices.items():
+        (action,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        for name, command in action.choices.items():
+            options = [option for a in command._actions for option in a.option_strings]
+            yield f"{group} {name}", [o for o in options if o not in ("-h", "--help")]
 
 
 def test_messages_on_the_operations_page_are_the_codes() -> None:

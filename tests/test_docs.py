@@ -4,6 +4,7 @@ import argparse
 import ast
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from recsys_ops.cli import history, models, quarantine, redis
 from recsys_ops.evaluation.gate import RULES
 from recsys_ops.settings import Settings
+from recsys_ops.storage import paths
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -108,6 +110,13 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 def test_every_rule_of_the_gate_is_explained(page: str) -> None:
     first = re.findall(r"^\| ([a-z_, ]+) \|", (DOCS / page).read_text(), re.MULTILINE)
     assert set(RULES) - {name for cell in first for name in cell.split(", ")} == set()
+
+
+def test_the_storage_page_has_the_paths_of_a_day() -> None:
+    page = (DOCS / "reference/storage.md").read_text()
+    day = date(2026, 1, 31)
+    objects = [path(day) for path in (paths.raw, paths.encoded, paths.catalogue)]
+    assert [path for path in objects if f"`{path.replace(str(day), 'D')}`" not in page] == []
 
 
 def test_messages_on_the_operations_page_are_the_codes() -> None:

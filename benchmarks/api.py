@@ -30,7 +30,7 @@ from fastapi import FastAPI, Response
 from measure import machine
 
 from recsys_ops.demo import services
-from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.layout import VersionLists
 from recsys_ops.serving.publish import publish
 from recsys_ops.settings import load_settings
 
@@ -60,7 +60,7 @@ def fill(port: int, users: int) -> None:
         client,
         load_settings().serving,
         "2026-03-10-0123456789ab",
-        Lists(items, nothing, nothing, nothing, top, top),
+        VersionLists(items, nothing, nothing, nothing, top, top),
     )
     body = json.dumps(
         {"items": top, "source": "personal", "version": "2026-03-10-0123456789ab"},

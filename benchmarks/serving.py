@@ -30,14 +30,15 @@ from measure import machine
 
 from recsys_ops.demo import services
 from recsys_ops.serving.layout import (
-    Content,
-    Lists,
+    EncodedVersion,
+    VersionLists,
     bucket_of,
-    encode,
+    encode_version,
     field_of,
     live_key,
     next_key,
 )
+from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import publish, stage_version, swap, swap_back, verify_buckets
 from recsys_ops.serving.resp import hset_commands
 from recsys_ops.serving.store import RecommendationStore
@@ -99,7 +100,7 @@ def compare(users: int, program: str | None) -> list[Row]:
             with server(program, more) as (client, port):
                 rows.append(ours(client, layout, name, lists, users))
         with server(program) as (client, port):
-            piped = pipe(encode(settings, "piped", lists), settings, port)
+            piped = pipe(encode_version(settings, "piped", lists), settings, port)
             print(
                 f"{encoding}: redis-cli --pipe takes {piped:.2f} s, {piped / (rows[-2].staged or 1):.2f} x our staging"
             )
@@ -117,7 +118,7 @@ def compare(users: int, program: str | None) -> list[Row]:
     return rows
 
 
-def made(users: int) -> Lists:
+def made(users: int) -> VersionLists:
     items = np.random.default_rng(1).integers(10_000, 10_000 + ITEMS, users * N)
     frame = pl.DataFrame(
         {
@@ -126,7 +127,9 @@ def made(users: int) -> Lists:
         }
     )
     nothing = frame.clear()
-    return Lists(frame, nothing, nothing, nothing, [str(10_000 + item) for item in range(N)], [])
+    return VersionLists(
+        frame, nothing, nothing, nothing, [str(10_000 + item) for item in range(N)], []
+    )
 
 
 def set_json(client: redis.Redis, lists: pl.DataFrame) -> None:
@@ -138,28 +141,29 @@ def set_json(client: redis.Redis, lists: pl.DataFrame) -> None:
 
 
 def ours(
-    client: redis.Redis, settings: ServingSettings, name: str, lists: Lists, users: int
+    client: redis.Redis, settings: ServingSettings, name: str, lists: VersionLists, users: int
 ) -> Row:
     """Two versions: the first from nothing, for the memory; the second while the first is live, which is timed."""
+    nodes = find_nodes(client, settings)
     _, memory = measured(
-        client, users, lambda: stage_version(client, settings, encode(settings, "v1", lists))
+        client, users, lambda: stage_version(nodes, encode_version(settings, "v1", lists))
     )
-    swap(client, settings, "v1")
+    swap(nodes, "v1")
     times = [time.perf_counter()]
-    content = encode(settings, "v2", lists)
+    content = encode_version(settings, "v2", lists)
     times.append(time.perf_counter())
     for step in (
-        partial(stage_version, client, settings, content),
-        partial(verify_buckets, client, settings, content),
-        partial(swap, client, settings, "v2"),
-        partial(swap_back, client, settings, "v1"),
+        partial(stage_version, nodes, content),
+        partial(verify_buckets, nodes, content),
+        partial(swap, nodes, "v2"),
+        partial(swap_back, nodes, "v1"),
     ):
         step()
         times.append(time.perf_counter())
     return Row(name, *np.diff(times), memory=memory)
 
 
-def pipe(content: Content, settings: ServingSettings, port: int) -> float:
+def pipe(content: EncodedVersion, settings: ServingSettings, port: int) -> float:
     with tempfile.NamedTemporaryFile() as file:
         for batch in content.batches(50_000):
             file.writelines(hset_commands(content, batch, partial(next_key, settings)))
@@ -171,7 +175,7 @@ def pipe(content: Content, settings: ServingSettings, port: int) -> float:
         return time.perf_counter() - began
 
 
-def read(client: redis.Redis, port: int, lists: Lists, users: int) -> None:
+def read(client: redis.Redis, port: int, lists: VersionLists, users: int) -> None:
     """One process reads all layouts in turn; then two read while a version is published."""
     settings = {
         encoding: ServingSettings(encoding=encoding, prefix=encoding)

@@ -15,7 +15,7 @@ from recsys_ops.settings import Settings
 if TYPE_CHECKING:
     import sqlalchemy
 
-    from recsys_ops.serving.client import Client
+    from recsys_ops.serving.client import RedisClient
     from recsys_ops.storage.objects import Storage
 
 _WASB_EXTRAS = (
@@ -124,13 +124,15 @@ def database_url(settings: Settings) -> "sqlalchemy.URL":
     )
 
 
-def open_redis(settings: Settings) -> "Client":
+def open_redis(settings: Settings) -> "RedisClient":
     """A client of the Redis in ``serving.conn_id``."""
-    from recsys_ops.serving.client import address, connect
+    from recsys_ops.serving.client import connect_redis, parse_address
 
     connection = find_connection(settings.serving.conn_id, "redis", "serving.conn_id")
     fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password")}
-    return connect(address(connection.conn_id, {**fields, "extra": connection.extra_dejson}))
+    return connect_redis(
+        parse_address(connection.conn_id, {**fields, "extra": connection.extra_dejson})
+    )
 
 
 def _azure_options(conn_id: str) -> dict[str, str]:

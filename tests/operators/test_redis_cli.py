@@ -12,6 +12,7 @@ from support.jobs import DAY
 from recsys_ops import cli
 from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.layout import bucket_of, live_key
+from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import live_version
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -58,9 +59,9 @@ def test_verify_finds_a_list_that_somebody_changed(
     redis_client.hset(key, field, "something,else")
     code, _, complaint = run(capsys, "verify")
     assert code == 1
-    assert f"bucket {key} is not what version {live[2]} holds: " in complaint
+    assert f"bucket {key} does not hold version {live[2]}: " in complaint
     assert complaint.endswith(
-        f"1 missing or different: see who else writes to this Redis, then publish {live[2]} again"
+        f"1 missing or different: check who else writes to this Redis, then publish {live[2]} again"
     )
 
 
@@ -76,7 +77,7 @@ def test_swap_back_puts_the_previous_version_live_and_keeps_the_newer_one_away(
     code, out, _ = run(capsys, "swap-back", "--reason", "robots bought everything")
 
     assert (code, out) == (0, f"{second} is live; blocked until they are released: {third}\n")
-    assert live_version(redis_client, SERVING) == second
+    assert live_version(find_nodes(redis_client, SERVING)) == second
     assert list_deployments(storage)[-1]["reason"] == "robots bought everything"
     assert refresh(task, DAY)["live"] is False
     code, _, complaint = run(capsys, "swap-back", "--reason", "once more")

@@ -24,6 +24,7 @@ from recsys_ops.operators import rollback
 from recsys_ops.operators.refresh_redis import RefreshRedisOperator
 from recsys_ops.operators.rollback import OFFERED, RollbackOperator, offer_versions
 from recsys_ops.run_day import TASKS_TEST_PREFIX, day_start
+from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import live_version
 from recsys_ops.settings import ServingSettings, load_settings
 from recsys_ops.storage import paths
@@ -107,7 +108,7 @@ def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_rel
 ) -> None:
     first, second, third = live
     figures = roll_back(task, first)
-    assert live_version(redis_client, SERVING) == first
+    assert live_version(find_nodes(redis_client, SERVING)) == first
     assert (figures["live"], figures["rolled_back_from"], figures["by"]) == (
         True,
         sorted([second, third]),
@@ -124,12 +125,12 @@ def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_rel
             held = refresh(task, day, **params)
             assert held["live"] is False
             assert f"rolled back to {first}: robots bought everything" in held["held_back"]
-    assert live_version(redis_client, SERVING) == first
+    assert live_version(find_nodes(redis_client, SERVING)) == first
     assert champion_deployment(storage, DAY + timedelta(days=1))["version"] == first
 
     release_version(storage, third)
     assert refresh(task, DAY)["live"] is True
-    assert live_version(redis_client, SERVING) == third
+    assert live_version(find_nodes(redis_client, SERVING)) == third
 
 
 def test_a_blocked_version_that_a_person_chooses_is_released(
@@ -138,7 +139,7 @@ def test_a_blocked_version_that_a_person_chooses_is_released(
     first, second, third = live
     roll_back(task, first)
     roll_back(task, third, "it was the catalogue after all")
-    assert live_version(redis_client, SERVING) == third
+    assert live_version(find_nodes(redis_client, SERVING)) == third
     assert list(read_deployment_state(storage)["blocked"]) == [second]
 
 
@@ -153,11 +154,11 @@ def test_a_rollback_that_failed_is_finished_by_the_next_try(
         patch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://127.0.0.1:1")
         with pytest.raises(ServingError):
             roll_back(task, live[0])
-    assert live_version(redis_client, SERVING) == live[2]
+    assert live_version(find_nodes(redis_client, SERVING)) == live[2]
     assert list_deployments(storage)[-1]["version"] == live[2]
     for _ in range(2):
         assert roll_back(task, live[0])["rolled_back_from"] == sorted(live[1:])
-    assert live_version(redis_client, SERVING) == live[0]
+    assert live_version(find_nodes(redis_client, SERVING)) == live[0]
     assert [d["version"] for d in list_deployments(storage)] == [*live, live[0]]
 
 
@@ -170,7 +171,7 @@ def test_what_is_damaged_refused_or_not_there_never_goes_live(
     def refused(version: str, words: str) -> None:
         with pytest.raises(AirflowFailException, match=words):
             roll_back(task, version)
-        assert live_version(redis_client, SERVING) == third
+        assert live_version(find_nodes(redis_client, SERVING)) == third
         assert storage.get(paths.LIVE) == before
 
     refused(
@@ -193,7 +194,7 @@ def test_a_tasks_test_checks_and_publishes_nothing(
     before = storage.get(paths.LIVE)
     figures = roll_back(task, live[0], run_id=f"{TASKS_TEST_PREFIX}x")
     assert (figures["live"], figures["held_back"]) == (False, "a tasks test publishes nothing")
-    assert live_version(redis_client, SERVING) == live[2]
+    assert live_version(find_nodes(redis_client, SERVING)) == live[2]
     assert storage.get(paths.LIVE) == before
 
 

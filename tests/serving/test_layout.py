@@ -9,10 +9,10 @@ from support.redis_lists import lists_of
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.layout import (
-    Content,
+    EncodedVersion,
     bucket_of,
     decode_items,
-    encode,
+    encode_version,
     field_of,
     live_key,
     next_key,
@@ -24,7 +24,7 @@ SETTINGS = ServingSettings(buckets=64)
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-def bucket(content: Content, number: int) -> dict[bytes, bytes]:
+def bucket(content: EncodedVersion, number: int) -> dict[bytes, bytes]:
     """The fields and values of one bucket's hash."""
     own = slice(content.starts[number], content.starts[number + 1])
     return {
@@ -34,7 +34,7 @@ def bucket(content: Content, number: int) -> dict[bytes, bytes]:
 
 
 def test_a_reader_in_any_language_finds_a_user_by_crc32_and_unquotes_between_commas() -> None:
-    content = encode(SETTINGS, "v1", lists_of({"ann": ["i1", "i,2", "3%"]}, ["p1", "p2"]))
+    content = encode_version(SETTINGS, "v1", lists_of({"ann": ["i1", "i,2", "3%"]}, ["p1", "p2"]))
 
     found = bucket(content, zlib.crc32(b"ann") % 64)
 
@@ -57,7 +57,7 @@ def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
 def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(
     own: dict[str, list[str]], popular: str
 ) -> None:
-    content = encode(
+    content = encode_version(
         SETTINGS, "v1", lists_of(own, [popular], similar=own, bought_together=own, categories=own)
     )
 
@@ -69,7 +69,7 @@ def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(
 
 
 def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
-    content = encode(
+    content = encode_version(
         SETTINGS, "v1", lists_of({f"u{number}": ["i"] for number in range(1000)}, ["p"])
     )
 
@@ -83,8 +83,8 @@ def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
     ("users", "popular", "said"),
     [
         ({"ann": ["i"]}, [], "no popular items"),
-        ({}, ["p"], "for nobody"),
-        ({"ann": []}, ["p"], "for nobody"),
+        ({}, ["p"], "has no recommendations"),
+        ({"ann": []}, ["p"], "has no recommendations"),
         ({None: ["i"]}, ["p"], "have an empty id"),
         ({"ann": ["i", None]}, ["p"], "have an empty id"),
         ({"ann": ["i", ""]}, ["p"], "have an empty id"),
@@ -94,7 +94,7 @@ def test_a_version_with_nothing_to_serve_is_refused(
     users: Mapping[str, Sequence[str]], popular: Sequence[str], said: str
 ) -> None:
     with pytest.raises(ServingError, match=said):
-        encode(SETTINGS, "v1", lists_of(users, popular))
+        encode_version(SETTINGS, "v1", lists_of(users, popular))
 
 
 def test_a_user_with_two_lists_is_refused_by_name() -> None:
@@ -102,7 +102,7 @@ def test_a_user_with_two_lists_is_refused_by_name() -> None:
     twice.users[1, "id"] = "ann"
 
     with pytest.raises(ServingError, match="'ann' twice"):
-        encode(SETTINGS, "v1", twice)
+        encode_version(SETTINGS, "v1", twice)
 
 
 @pytest.mark.parametrize("item", ["A-17", "2147483648", "1.5", "007", "+7", "-7", "-0", " 7"])
@@ -111,4 +111,4 @@ def test_ids_that_would_not_come_back_are_not_packed(item: str) -> None:
 
     for lists in (lists_of({"ann": ["1", item]}, ["1"]), lists_of({"ann": ["1"]}, ["1", item])):
         with pytest.raises(ServingError, match=r"serving\.encoding must be text"):
-            encode(packed, "v1", lists)
+            encode_version(packed, "v1", lists)

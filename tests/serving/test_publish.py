@@ -9,9 +9,17 @@ from support.redis_lists import lists_of, redis_7
 from recsys_ops.demo import services
 from recsys_ops.errors import ServingError
 from recsys_ops.serving import publish as publishing
-from recsys_ops.serving.layout import Lists, bucket_of, encode, live_key, next_key, previous_key
+from recsys_ops.serving.layout import (
+    VersionLists,
+    bucket_of,
+    encode_version,
+    live_key,
+    next_key,
+    previous_key,
+)
+from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import (
-    free_memory,
+    free_redis_memory,
     live_version,
     previous_version,
     publish,
@@ -25,7 +33,7 @@ from recsys_ops.settings import ServingSettings
 
 
 @pytest.fixture
-def live(redis_client: redis.Redis, settings: ServingSettings, v1: Lists) -> redis.Redis:
+def live(redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists) -> redis.Redis:
     """A Redis where v1 is live."""
     publish(redis_client, settings, "v1", v1)
     return redis_client
@@ -37,7 +45,7 @@ def dump(client: redis.Redis, settings: ServingSettings) -> list[dict[bytes, byt
 
 
 def test_a_new_version_replaces_the_old_one_whole(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     published = publish(live, settings, "v2", v2)
 
@@ -49,7 +57,7 @@ def test_a_new_version_replaces_the_old_one_whole(
         ["v2-c"],
     ]
     assert [store.popular("cups").items, store.trending().items] == [["v2-cup"], ["v2-top"]]
-    assert live_version(live, settings) == "v2"
+    assert live_version(find_nodes(live, settings)) == "v2"
     assert (published.version, published.previous_version, published.users, published.lists) == (
         "v2",
         "v1",
@@ -63,7 +71,7 @@ def test_a_new_version_replaces_the_old_one_whole(
 
 
 def test_publishing_a_version_twice_changes_nothing(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     publish(live, settings, "v2", v2)
     before, keys = dump(live, settings), sorted(live.keys())
@@ -76,45 +84,45 @@ def test_publishing_a_version_twice_changes_nothing(
 
 
 def test_a_staged_version_is_invisible_until_the_swap(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     before = dump(live, settings)
-    content = encode(settings, "v2", v2)
+    content = encode_version(settings, "v2", v2)
 
-    stage_version(live, settings, content)
-    verify_buckets(live, settings, content)
+    stage_version(find_nodes(live, settings), content)
+    verify_buckets(find_nodes(live, settings), content)
     assert dump(live, settings) == before
-    assert live_version(live, settings) == "v1"
+    assert live_version(find_nodes(live, settings)) == "v1"
 
-    swap(live, settings, "v2")
-    swap(live, settings, "v2")
-    assert live_version(live, settings) == "v2"
-    assert previous_version(live, settings) == "v1"
+    swap(find_nodes(live, settings), "v2")
+    swap(find_nodes(live, settings), "v2")
+    assert live_version(find_nodes(live, settings)) == "v2"
+    assert previous_version(find_nodes(live, settings)) == "v1"
 
 
 def test_a_publisher_killed_between_two_buckets_is_finished_by_publishing_again(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
-    stage_version(live, settings, encode(settings, "v2", v2))
+    stage_version(find_nodes(live, settings), encode_version(settings, "v2", v2))
     for bucket in range(20):
         live.rename(live_key(settings, bucket), previous_key(settings, bucket))
         live.rename(next_key(settings, bucket), live_key(settings, bucket))
     with pytest.raises(
         ServingError, match=r"half swapped \(v1 in 44 buckets, v2 in 20 buckets of 64\): publish"
     ):
-        live_version(live, settings)
+        live_version(find_nodes(live, settings))
 
     published = publish(live, settings, "v2", v2)
 
-    assert live_version(live, settings) == "v2"
+    assert live_version(find_nodes(live, settings)) == "v2"
     assert published.previous_version == "v1"
     assert not live.keys("*:next")
 
 
 def test_what_a_dead_publisher_staged_does_not_leak_into_the_next_version(
-    live: redis.Redis, settings: ServingSettings, v1: Lists, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v1: VersionLists, v2: VersionLists
 ) -> None:
-    stage_version(live, settings, encode(settings, "v1b", v1))
+    stage_version(find_nodes(live, settings), encode_version(settings, "v1b", v1))
 
     publish(live, settings, "v2", v2)
 
@@ -126,11 +134,11 @@ def test_what_a_dead_publisher_staged_does_not_leak_into_the_next_version(
     "damage", ["lost field", "extra field", "changed field", "other version", "lost bucket"]
 )
 def test_a_damaged_bucket_is_named_and_nothing_is_swapped(
-    live: redis.Redis, settings: ServingSettings, v2: Lists, damage: str
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists, damage: str
 ) -> None:
     before = dump(live, settings)
-    content = encode(settings, "v2", v2)
-    stage_version(live, settings, content)
+    content = encode_version(settings, "v2", v2)
+    stage_version(find_nodes(live, settings), content)
     damaged = next_key(settings, bucket_of(settings, "dave"))
     match damage:
         case "lost field":
@@ -145,17 +153,17 @@ def test_a_damaged_bucket_is_named_and_nothing_is_swapped(
             live.delete(damaged)
 
     with pytest.raises(
-        ServingError, match=re.escape(f"bucket {damaged} is not what version v2 holds")
+        ServingError, match=re.escape(f"bucket {damaged} does not hold version v2")
     ):
-        verify_buckets(live, settings, content)
+        verify_buckets(find_nodes(live, settings), content)
 
     assert dump(live, settings) == before
 
 
 def test_a_bucket_lost_between_verify_and_swap_is_named_and_nothing_is_swapped(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
-    stage_version(live, settings, encode(settings, "v2", v2))
+    stage_version(find_nodes(live, settings), encode_version(settings, "v2", v2))
     live.delete(next_key(settings, bucket_of(settings, "bob")))
 
     before = dump(live, settings)
@@ -163,7 +171,7 @@ def test_a_bucket_lost_between_verify_and_swap_is_named_and_nothing_is_swapped(
     with pytest.raises(
         ServingError, match=r"1 of 64 buckets have no version v2 .* publish v2 again"
     ):
-        swap(live, settings, "v2")
+        swap(find_nodes(live, settings), "v2")
 
     assert dump(live, settings) == before
     publish(live, settings, "v2", v2)
@@ -171,16 +179,16 @@ def test_a_bucket_lost_between_verify_and_swap_is_named_and_nothing_is_swapped(
 
 
 def test_the_previous_version_can_be_put_back(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     before = dump(live, settings)
     publish(live, settings, "v2", v2)
 
-    swap_back(live, settings, "v1")
-    swap_back(live, settings, "v1")
+    swap_back(find_nodes(live, settings), "v1")
+    swap_back(find_nodes(live, settings), "v1")
 
     assert dump(live, settings) == before
-    assert live_version(live, settings) == "v1"
+    assert live_version(find_nodes(live, settings)) == "v1"
 
 
 def test_going_back_to_a_version_that_is_gone_changes_nothing(
@@ -189,7 +197,7 @@ def test_going_back_to_a_version_that_is_gone_changes_nothing(
     before = dump(live, settings)
 
     with pytest.raises(ServingError, match="64 of 64 buckets have no version v0"):
-        swap_back(live, settings, "v0")
+        swap_back(find_nodes(live, settings), "v0")
 
     assert dump(live, settings) == before
 
@@ -197,8 +205,8 @@ def test_going_back_to_a_version_that_is_gone_changes_nothing(
 def test_before_the_first_publish_no_version_is_live(
     redis_client: redis.Redis, settings: ServingSettings
 ) -> None:
-    assert live_version(redis_client, settings) is None
-    assert previous_version(redis_client, settings) is None
+    assert live_version(find_nodes(redis_client, settings)) is None
+    assert previous_version(find_nodes(redis_client, settings)) is None
 
 
 def test_a_redis_out_of_memory_keeps_serving_what_it_served(
@@ -221,7 +229,7 @@ def test_a_redis_out_of_memory_keeps_serving_what_it_served(
 
 
 def test_a_read_only_replica_is_recognised(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     before = dump(live, settings)
     live.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -236,7 +244,7 @@ def test_a_read_only_replica_is_recognised(
 
 
 def test_a_wrong_password_is_recognised(
-    redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v2: Lists
+    redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v2: VersionLists
 ) -> None:
     redis_client.acl_setuser(
         "shop", enabled=True, passwords=["+right"], categories=["+@all"], keys=["*"]
@@ -253,7 +261,7 @@ def test_a_wrong_password_is_recognised(
         redis_client.acl_deluser("shop")
 
 
-def test_an_unreachable_redis_is_recognised(settings: ServingSettings, v2: Lists) -> None:
+def test_an_unreachable_redis_is_recognised(settings: ServingSettings, v2: VersionLists) -> None:
     with pytest.raises(
         ServingError, match="failed on Redis localhost:1: it cannot be reached in time"
     ):
@@ -261,7 +269,7 @@ def test_an_unreachable_redis_is_recognised(settings: ServingSettings, v2: Lists
 
 
 def test_another_number_of_buckets_under_the_same_prefix_is_refused(
-    live: redis.Redis, settings: ServingSettings, v2: Lists
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     before, keys = dump(live, settings), sorted(live.keys())
 
@@ -279,7 +287,7 @@ def test_another_number_of_buckets_under_the_same_prefix_is_refused(
 def test_without_room_for_three_versions_the_previous_one_is_dropped_first_and_that_is_said(
     live: redis.Redis, settings: ServingSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def version(number: int) -> Lists:
+    def version(number: int) -> VersionLists:
         return lists_of(
             {f"u{user}": [f"v{number}-{user}-{'x' * 100}"] * 5 for user in range(10_000)},
             [f"v{number}"],
@@ -294,7 +302,7 @@ def test_without_room_for_three_versions_the_previous_one_is_dropped_first_and_t
     finally:
         live.config_set("maxmemory", 0)
 
-    assert "the previous version is dropped first" in caplog.text
+    assert "the previous version is deleted first" in caplog.text
     assert RecommendationStore(live, settings).recommendations("u7").items[0].startswith("v4-7-")
     assert published.previous_version == "v3"
     assert live.info("memory")["used_memory"] < used + 2_000_000
@@ -304,8 +312,8 @@ def test_without_room_for_three_versions_the_previous_one_is_dropped_first_and_t
 def test_two_publishers_at_once_leave_one_version_in_every_bucket(
     redis_client: redis.Redis,
     settings: ServingSettings,
-    v1: Lists,
-    v2: Lists,
+    v1: VersionLists,
+    v2: VersionLists,
     done: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -325,14 +333,14 @@ def test_two_publishers_at_once_leave_one_version_in_every_bucket(
         with pytest.raises(ServingError, match=r"publish( v1)? again"):
             publish(redis_client, settings, "v1", v1)
 
-    assert live_version(redis_client, settings) == "v2"
+    assert live_version(find_nodes(redis_client, settings)) == "v2"
     publish(redis_client, settings, "v1", v1)
-    assert live_version(redis_client, settings) == "v1"
+    assert live_version(find_nodes(redis_client, settings)) == "v1"
 
 
 @pytest.mark.parametrize("damage", ["lost field", "changed field", "lost bucket"])
 def test_publishing_the_live_version_again_mends_it_and_keeps_the_previous_one(
-    live: redis.Redis, settings: ServingSettings, v2: Lists, damage: str
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists, damage: str
 ) -> None:
     publish(live, settings, "v2", v2)
     before, keys = dump(live, settings), sorted(live.keys())
@@ -370,17 +378,17 @@ def test_a_second_try_counts_what_the_first_has_staged_as_free(
     big = lists_of({f"u{user}": ["x" * 200] * 5 for user in range(10_000)}, ["top"])
     publish(live, settings, "v2", big)
     publish(live, settings, "v3", big)
-    content = encode(settings, "v4", big)
-    stage_version(live, settings, content)
+    content = encode_version(settings, "v4", big)
+    stage_version(find_nodes(live, settings), content)
     live.config_set("maxmemory", live.info("memory")["used_memory"] + 2_000_000)
     try:
-        free_memory(live, settings, content)
-        stage_version(live, settings, content)
+        free_redis_memory(find_nodes(live, settings), content)
+        stage_version(find_nodes(live, settings), content)
     finally:
         live.config_set("maxmemory", 0)
 
-    assert "dropped" not in caplog.text
-    assert previous_version(live, settings) == "v2"
+    assert "deleted" not in caplog.text
+    assert previous_version(find_nodes(live, settings)) == "v2"
 
 
 def test_a_server_that_would_throw_live_lists_away_for_new_ones_is_not_written_to(
@@ -396,10 +404,10 @@ def test_a_server_that_would_throw_live_lists_away_for_new_ones_is_not_written_t
 
         with pytest.raises(
             ServingError,
-            match=r"would throw live lists away for them: raise maxmemory, set maxmemory-policy",
+            match=r"would evict live lists for them: raise maxmemory, set maxmemory-policy",
         ):
             publish(live, settings, "v3", big)
 
         assert dump(live, settings) == before
         assert not live.keys("*:next")
-    assert "throws lists away when it is full" in caplog.text
+    assert "evicts lists when its memory is full" in caplog.text

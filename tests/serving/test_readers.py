@@ -11,7 +11,7 @@ import redis
 from support.packages import NODE, npm_install
 from support.redis_lists import with_users
 
-from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.layout import VersionLists
 from recsys_ops.serving.publish import publish
 from recsys_ops.settings import ServingSettings
 
@@ -22,7 +22,7 @@ EXPECTED = [[items, "v1"] for items in USERS.values()] + [[["v1-top"], "v1"]]
 
 
 @pytest.fixture
-def published(redis_client: redis.Redis, v1: Lists) -> redis.Redis:
+def published(redis_client: redis.Redis, v1: VersionLists) -> redis.Redis:
     publish(redis_client, ServingSettings(), "v1", with_users(v1, USERS))
     return redis_client
 

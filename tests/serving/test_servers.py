@@ -15,8 +15,14 @@ from support.redis_lists import lists_of, redis_7
 
 from recsys_ops.demo import services
 from recsys_ops.errors import ServingError, SettingsError
-from recsys_ops.serving.client import Client, address, connect, connect_async, from_environment
-from recsys_ops.serving.layout import Lists, encode, live_key, next_key
+from recsys_ops.serving.client import (
+    RedisClient,
+    address_from_environment,
+    connect_redis,
+    connect_redis_async,
+    parse_address,
+)
+from recsys_ops.serving.layout import VersionLists, encode_version, live_key, next_key
 from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import (
     live_version,
@@ -73,16 +79,18 @@ def cluster_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int
 
 
 @pytest.fixture
-def cluster(cluster_ports: list[int]) -> Client:
+def cluster(cluster_ports: list[int]) -> RedisClient:
     for port in cluster_ports:
         redis.Redis(port=port).flushall()
-    return connect(
-        address("shop", {"host": "127.0.0.1", "port": cluster_ports[0], "extra": {"cluster": True}})
+    return connect_redis(
+        parse_address(
+            "shop", {"host": "127.0.0.1", "port": cluster_ports[0], "extra": {"cluster": True}}
+        )
     )
 
 
 def test_a_cluster_serves_all_nodes_buckets(
-    cluster: Client, cluster_ports: list[int], v1: Lists, v2: Lists
+    cluster: RedisClient, cluster_ports: list[int], v1: VersionLists, v2: VersionLists
 ) -> None:
     settings = ServingSettings(buckets=64)
     many = {f"u{number}": [f"i{number}"] for number in range(500)}
@@ -92,16 +100,20 @@ def test_a_cluster_serves_all_nodes_buckets(
         bucket for shard in find_nodes(cluster, settings) for bucket in shard.buckets
     ) == list(range(64))
     assert all(redis.Redis(port=port).dbsize() > 10 for port in cluster_ports)
-    assert (published.users, published.lists, live_version(cluster, settings)) == (500, 1000, "v1")
+    assert (published.users, published.lists, live_version(find_nodes(cluster, settings))) == (
+        500,
+        1000,
+        "v1",
+    )
     store = RecommendationStore(cluster, settings)
     assert [store.recommendations(user).items for user in many] == [*many.values()]
     assert store.trending().items == store.popular().items == ["top"]
-    there = address(
+    there = parse_address(
         "shop", {"host": "127.0.0.1", "port": cluster_ports[1], "extra": '{"cluster": true}'}
     )
 
     async def similar(item: str) -> list[str]:
-        client = connect_async(there, timeout_s=5, retries=0)
+        client = connect_redis_async(there, timeout_s=5, retries=0)
         answer = await AsyncRecommendationStore(client, settings).similar(item)
         await client.aclose()
         return answer.items
@@ -110,40 +122,40 @@ def test_a_cluster_serves_all_nodes_buckets(
 
     publish(cluster, settings, "v2", v2)
     assert store.recommendations("u7").items == ["v2-top"]
-    assert previous_version(cluster, settings) == "v1"
-    swap_back(cluster, settings, "v1")
-    swap_back(cluster, settings, "v1")
+    assert previous_version(find_nodes(cluster, settings)) == "v1"
+    swap_back(find_nodes(cluster, settings), "v1")
+    swap_back(find_nodes(cluster, settings), "v1")
     assert store.recommendations("u7").items == ["i7"]
 
 
 def test_a_cluster_half_swapped_is_finished_by_publishing_again(
-    cluster: Client, v1: Lists, v2: Lists
+    cluster: RedisClient, v1: VersionLists, v2: VersionLists
 ) -> None:
     settings = ServingSettings(buckets=64)
     publish(cluster, settings, "v1", v1)
-    stage_version(cluster, settings, encode(settings, "v2", v2))
+    stage_version(find_nodes(cluster, settings), encode_version(settings, "v2", v2))
     for bucket in range(20):
         cluster.rename(live_key(settings, bucket), f"{live_key(settings, bucket)}:previous")
         cluster.rename(next_key(settings, bucket), live_key(settings, bucket))
     with pytest.raises(ServingError, match="half swapped"):
-        live_version(cluster, settings)
+        live_version(find_nodes(cluster, settings))
 
     publish(cluster, settings, "v2", v2)
 
-    assert live_version(cluster, settings) == "v2"
-    verify_buckets(cluster, settings, encode(settings, "v2", v2), live_key)
+    assert live_version(find_nodes(cluster, settings)) == "v2"
+    verify_buckets(find_nodes(cluster, settings), encode_version(settings, "v2", v2), live_key)
 
 
 def test_a_cluster_that_cannot_be_reached_is_named() -> None:
-    nowhere = address("shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}})
+    nowhere = parse_address("shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}})
 
     with pytest.raises(
         ServingError, match=r"the cluster at 127.0.0.1:1 failed: it cannot be reached in time"
     ):
-        connect(nowhere, retries=0)
+        connect_redis(nowhere, retries=0)
 
     async def ask() -> None:
-        client = connect_async(nowhere, timeout_s=1, retries=0)
+        client = connect_redis_async(nowhere, timeout_s=1, retries=0)
         await AsyncRecommendationStore(client, ServingSettings()).version()
 
     with pytest.raises(ServingError, match="it cannot be reached in time"):
@@ -151,7 +163,7 @@ def test_a_cluster_that_cannot_be_reached_is_named() -> None:
 
 
 def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
-    tmp_path: Path, v1: Lists, v2: Lists
+    tmp_path: Path, v1: VersionLists, v2: VersionLists
 ) -> None:
     settings, program = ServingSettings(buckets=64), redis_7()
     with ExitStack() as stack:
@@ -188,15 +200,15 @@ def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
             "no replication",
         )
 
-        client = connect(
-            address("shop", {"host": "shop", "extra": {"sentinels": [f"127.0.0.1:{port}"]}}),
+        client = connect_redis(
+            parse_address("shop", {"host": "shop", "extra": {"sentinels": [f"127.0.0.1:{port}"]}}),
             timeout_s=5,
         )
         store = RecommendationStore(client, settings)
         publish(client, settings, "v1", v1)
         assert store.recommendations("ann").items == ["v1-a", "v1-b"]
         wait_until(
-            lambda: live_version(redis.Redis(port=replica), settings) == "v1",
+            lambda: live_version(find_nodes(redis.Redis(port=replica), settings)) == "v1",
             "the replica does not follow",
         )
 
@@ -234,7 +246,7 @@ RULES = {
 
 
 def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publishes(
-    tmp_path: Path, certificates: Path, v1: Lists, v2: Lists
+    tmp_path: Path, certificates: Path, v1: VersionLists, v2: VersionLists
 ) -> None:
     settings, port = ServingSettings(buckets=64), services.free_port()
     tls = [
@@ -254,7 +266,7 @@ def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publish
                 "ACL", "SETUSER", name, "on", f">{name}'s", "resetkeys", "-@all", *rules.split()
             )
 
-        def client(login: str, authority: str = "server", **other: Any) -> Client:
+        def client(login: str, authority: str = "server", **other: Any) -> RedisClient:
             extra = {"ssl": True, "ssl_ca_certs": f"{certificates}/{authority}.crt"}
             fields = {
                 "host": "localhost",
@@ -263,11 +275,11 @@ def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publish
                 "password": f"{login}'s",
                 "extra": extra,
             }
-            return connect(address("shop", fields | other), retries=0)
+            return connect_redis(parse_address("shop", fields | other), retries=0)
 
         publish(client("publisher"), settings, "v1", v1)
         publish(client("publisher"), settings, "v2", v2)
-        swap_back(client("publisher"), settings, "v1")
+        swap_back(find_nodes(client("publisher"), settings), "v1")
         assert RecommendationStore(client("shop"), settings).recommendations("ann").items == [
             "v1-a",
             "v1-b",
@@ -288,19 +300,19 @@ def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> 
         SettingsError,
         match=r"connection shop cannot be used: extra\.sll: .*; extra may have db, ssl",
     ) as error:
-        address("shop", {"host": "h", "password": "secret", "extra": {"sll": "secret"}})
+        parse_address("shop", {"host": "h", "password": "secret", "extra": {"sll": "secret"}})
     assert "secret" not in str(error.value)
     with pytest.raises(SettingsError, match="a cluster has neither sentinels nor a db"):
-        address("shop", {"extra": {"cluster": True, "db": 1}})
+        parse_address("shop", {"extra": {"cluster": True, "db": 1}})
     for extra in ("not json", "[1]", [], "secret"):
         with pytest.raises(
             SettingsError, match="connection shop cannot be used: its extra is no JSON object"
         ):
-            address("shop", {"extra": extra})
+            parse_address("shop", {"extra": extra})
     for sentinel in ("one", "one:abc", ":1"):
         with pytest.raises(SettingsError, match=r"extra\.sentinels\.0"):
-            address("shop", {"extra": {"sentinels": [sentinel]}})
-    assert "secret" not in repr(address("shop", {"password": "secret"}))
+            parse_address("shop", {"extra": {"sentinels": [sentinel]}})
+    assert "secret" not in repr(parse_address("shop", {"password": "secret"}))
 
 
 def test_a_machine_without_airflow_reads_the_same_connection_from_the_environment(
@@ -308,14 +320,14 @@ def test_a_machine_without_airflow_reads_the_same_connection_from_the_environmen
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RECSYS_REDIS", raising=False)
     with pytest.raises(SettingsError, match="AIRFLOW_CONN_RECSYS_REDIS is not set"):
-        from_environment("recsys_redis")
+        address_from_environment("recsys_redis")
     monkeypatch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://:secret@host")
     with pytest.raises(SettingsError, match="is no JSON object") as error:
-        from_environment("recsys_redis")
+        address_from_environment("recsys_redis")
     assert "secret" not in str(error.value)
     monkeypatch.setenv(
         "AIRFLOW_CONN_RECSYS_REDIS",
         json.dumps({"conn_type": "redis", "host": "h", "port": 7, "extra": {"db": 2}}),
     )
-    found = from_environment("recsys_redis")
+    found = address_from_environment("recsys_redis")
     assert (found.host, found.port, found.extra.db) == ("h", 7, 2)

@@ -5,8 +5,8 @@ import redis
 from support.redis_lists import lists_of
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.client import Address, connect_async
-from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.client import RedisAddress, connect_redis_async
+from recsys_ops.serving.layout import VersionLists
 from recsys_ops.serving.publish import publish
 from recsys_ops.serving.store import Answer, AsyncRecommendationStore, RecommendationStore
 from recsys_ops.settings import ServingSettings
@@ -26,7 +26,7 @@ HOSTILE += ["a,b", "100%", "%2C", "%", ",", "x" * 100_000]
 
 
 def test_a_user_gets_the_published_items_in_order(
-    redis_client: redis.Redis, settings: ServingSettings, v1: Lists
+    redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
 
@@ -36,7 +36,7 @@ def test_a_user_gets_the_published_items_in_order(
 
 
 def test_items_and_categories_have_lists_of_their_own(
-    redis_client: redis.Redis, settings: ServingSettings, v1: Lists
+    redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
     store = RecommendationStore(redis_client, settings)
@@ -50,7 +50,7 @@ def test_items_and_categories_have_lists_of_their_own(
 
 
 def test_what_the_version_does_not_know_gets_the_popular_items(
-    redis_client: redis.Redis, settings: ServingSettings, v2: Lists
+    redis_client: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     publish(redis_client, settings, "v2", v2)
     store = RecommendationStore(redis_client, settings)
@@ -77,14 +77,16 @@ def test_what_the_version_does_not_know_gets_the_popular_items(
 
 
 def test_asyncio_gets_the_same_answers(
-    redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v1: Lists
+    redis_client: redis.Redis, redis_url: str, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
     store = RecommendationStore(redis_client, settings)
 
     async def answers() -> list[Answer | str]:
         port = redis.connection.parse_url(redis_url)["port"]
-        client = connect_async(Address(host="127.0.0.1", port=port), timeout_s=5, retries=0)
+        client = connect_redis_async(
+            RedisAddress(host="127.0.0.1", port=port), timeout_s=5, retries=0
+        )
         there = AsyncRecommendationStore(client, settings)
         found = [
             await there.recommendations("ann"),
@@ -170,7 +172,7 @@ def test_a_reader_follows_a_change_of_encoding_by_itself(
 
 
 def test_an_answer_takes_one_command_on_one_key(
-    redis_client: redis.Redis, settings: ServingSettings, v1: Lists
+    redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
     redis_client.config_resetstat()
@@ -190,7 +192,7 @@ def test_before_the_first_publish_the_reader_says_what_to_run(
 
 
 def test_a_reader_with_another_number_of_buckets_is_told(
-    redis_client: redis.Redis, settings: ServingSettings, v1: Lists
+    redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
 

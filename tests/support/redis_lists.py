@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_ops.serving.layout import Lists
+from recsys_ops.serving.layout import VersionLists
 from support.packages import install
 
 Items = Mapping[str, Sequence[str]]
@@ -21,9 +21,9 @@ def lists_of(
     bought_together: Items | None = None,
     categories: Items | None = None,
     trending: Sequence[str] = (),
-) -> Lists:
+) -> VersionLists:
     """What a version shows, typed by hand."""
-    return Lists(
+    return VersionLists(
         *map(frame, (users, similar or {}, bought_together or {}, categories or {})),
         popular,
         trending,
@@ -46,5 +46,5 @@ def redis_7() -> str:
     return str(Path(found).with_name("redis-server"))
 
 
-def with_users(lists: Lists, users: Items) -> Lists:
+def with_users(lists: VersionLists, users: Items) -> VersionLists:
     return replace(lists, users=frame(users))

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.client import Client, address, connect
+from recsys_ops.serving.client import RedisClient, connect_redis, parse_address
 from recsys_ops.serving.publish import publish
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
@@ -24,7 +24,7 @@ SETTINGS = ServingSettings(buckets=64)
 USERS = 3000
 
 
-def publish_version(client: Client, number: int) -> None:
+def publish_version(client: RedisClient, number: int) -> None:
     """Version `number`: every item says it is of that version; each version leaves out some users and some items."""
     own = {
         f"{user}": [f"v{number}:{rank}:{user}" for rank in range(5)]
@@ -35,7 +35,7 @@ def publish_version(client: Client, number: int) -> None:
     publish(client, SETTINGS, f"v{number}", lists_of(own, top, similar=own))
 
 
-def read_until_closed(client: Client) -> None:
+def read_until_closed(client: RedisClient) -> None:
     store = RecommendationStore(client, SETTINGS)
     chance = random.Random(os.getpid())
     missing, mixed, versions, seconds, errors = 0, 0, set(), [], []
@@ -72,7 +72,9 @@ def read_until_closed(client: Client) -> None:
 
 
 if __name__ == "__main__":
-    redis_client = connect(address("of the test", json.loads(sys.argv[2])), timeout_s=10, retries=0)
+    redis_client = connect_redis(
+        parse_address("of the test", json.loads(sys.argv[2])), timeout_s=10, retries=0
+    )
     if sys.argv[1] == "read":
         read_until_closed(redis_client)
         sys.exit()

@@ -76,17 +76,19 @@ def show_redis_status(arguments: argparse.Namespace) -> None:
 def verify_live_lists(arguments: argparse.Namespace) -> None:
     """Compare every live bucket with the version in storage."""
     from recsys_ops.models.version import load_manifest
-    from recsys_ops.serving.layout import encode, live_key
+    from recsys_ops.serving.layout import encode_version, live_key
+    from recsys_ops.serving.nodes import find_nodes
     from recsys_ops.serving.publish import live_version, verify_buckets
-    from recsys_ops.serving.rollback import read_lists
+    from recsys_ops.serving.version_lists import read_version_lists
 
     settings = load_settings().serving
-    storage, client = configured_storage(), configured_redis()
-    version = live_version(client, settings)
+    storage, nodes = configured_storage(), find_nodes(configured_redis(), settings)
+    version = live_version(nodes)
     if version is None:
         raise ServingError(f"nothing is live under {settings.prefix}: run recsys_retrain")
-    content = encode(settings, version, read_lists(storage, load_manifest(storage, version)))
-    verify_buckets(client, settings, content, live_key)
+    lists = read_version_lists(storage, load_manifest(storage, version))
+    content = encode_version(settings, version, lists)
+    verify_buckets(nodes, content, live_key)
     print(
         f"{version}: {len(content.fields):,} lists in {settings.buckets:,} buckets "
         "are as in storage"
@@ -95,12 +97,13 @@ def verify_live_lists(arguments: argparse.Namespace) -> None:
 
 def swap_back_to_previous(arguments: argparse.Namespace) -> None:
     """Put the previous version live at once; it was verified when it was published."""
+    from recsys_ops.serving.nodes import find_nodes
     from recsys_ops.serving.publish import previous_version
     from recsys_ops.serving.rollback import roll_back
 
     settings = load_settings().serving
     client = configured_redis()
-    version = previous_version(client, settings)
+    version = previous_version(find_nodes(client, settings))
     if version is None:
         raise ServingError(
             "Redis has no previous version in every bucket: "

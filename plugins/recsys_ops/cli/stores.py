@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from recsys_ops.settings import load_settings
 
 if TYPE_CHECKING:
-    from recsys_ops.serving.client import Client
+    from recsys_ops.serving.client import RedisClient
     from recsys_ops.storage.objects import Storage
 
 
@@ -18,7 +18,7 @@ def configured_storage() -> "Storage":
     return open_storage(load_settings())
 
 
-def configured_redis() -> "Client":
+def configured_redis() -> "RedisClient":
     """Redis behind Airflow's connection. Raises SettingsError, ServingError."""
     _read_airflow_database()
     from recsys_ops.connections import open_redis

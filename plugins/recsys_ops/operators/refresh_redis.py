@@ -29,13 +29,13 @@ class RefreshRedisOperator(DayOperator):
         from recsys_ops.models.verdict import read_verdict
         from recsys_ops.models.version import verify_version
         from recsys_ops.serving.publish import publish
-        from recsys_ops.serving.rollback import read_lists
+        from recsys_ops.serving.version_lists import read_version_lists
 
         store = open_storage(settings)
         spec = store.read_json(paths.job(day, files.SPEC))
         version = spec["version"]
         manifest, verdict = verify_version(store, version), read_verdict(store, version)
-        lists = read_lists(store, manifest)
+        lists = read_version_lists(store, manifest)
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
         held = why_not_live(dag_run, spec, day, read_deployment_state(store), reason)

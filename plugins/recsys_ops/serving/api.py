@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import ClientDisconnect
 
 from recsys_ops.errors import ServingError, SettingsError
-from recsys_ops.serving.api_auth import KEY, access_checks
+from recsys_ops.serving.api_auth import API_KEY_VARIABLE, access_checks
 from recsys_ops.serving.api_routes import (
     Lookup,
     basket_routes,
@@ -28,7 +28,7 @@ from recsys_ops.serving.api_routes import (
     version_routes,
 )
 from recsys_ops.serving.api_schema import error_responses
-from recsys_ops.serving.client import connect_async, from_environment
+from recsys_ops.serving.client import address_from_environment, connect_redis_async
 from recsys_ops.serving.live_model import LiveModels
 from recsys_ops.serving.store import AsyncRecommendationStore
 from recsys_ops.settings import Settings, load_settings
@@ -43,13 +43,11 @@ _RETRY_AFTER_S = 2
 def application() -> FastAPI:
     """The app as the settings and the environment describe it. Raises SettingsError."""
     settings = load_settings()
-    client = connect_async(
-        from_environment(settings.serving.conn_id), timeout_s=_REDIS_TIMEOUT_S, retries=1
-    )
+    address = address_from_environment(settings.serving.conn_id)
+    client = connect_redis_async(address, timeout_s=_REDIS_TIMEOUT_S, retries=1)
     store = AsyncRecommendationStore(client, settings.serving)
-    return create_app(
-        settings, store, LiveModels(Storage(settings.storage.root)), os.environ.get(KEY)
-    )
+    models = LiveModels(Storage(settings.storage.root))
+    return create_app(settings, store, models, os.environ.get(API_KEY_VARIABLE))
 
 
 def create_app(

@@ -1,4 +1,4 @@
-"""Who is let in to the look-up, and how often; one process counts for itself."""
+"""The key and the rate limit of the lookup service. Each process counts requests on its own."""
 
 import math
 import secrets
@@ -15,40 +15,43 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import ApiSettings
 
-KEY = "RECSYS_API_KEY"
+API_KEY_VARIABLE = "RECSYS_API_KEY"
 
 _HEADER = "X-API-Key"
 
 
 def access_checks(api: ApiSettings, key: str | None) -> list[Dependency]:
-    """What every request has to pass, in this order.
+    """The checks that every request has to pass, in this order.
 
-    key : blanks and line breaks around it do not count
+    key : blanks and line breaks around it are ignored
 
-    Raises SettingsError when a key is required and there is none, or none that a header can have.
+    Raises SettingsError when a key is required, and it is missing or no header can hold it.
     """
-    right = (key or "").strip() if api.require_key else None
-    # the environment's bytes that are no UTF-8 are lone surrogates here, which do not print
-    if right is not None and not (right and right.isprintable()):
+    required = (key or "").strip() if api.require_key else None
+    # bytes of the environment that are no UTF-8 are lone surrogates here, which do not print
+    if required is not None and not (required and required.isprintable()):
         raise SettingsError(
-            f"serving.api.require_key is set, but {KEY} in the environment is missing, or no line of UTF-8: put the key there"
+            f"serving.api.require_key is set, but {API_KEY_VARIABLE} in the environment is missing "
+            "or is not one line of UTF-8: set it to the key"
         )
-    found = [_rate(api.requests_per_minute, right)] if api.requests_per_minute else []
-    return found + ([_key(right)] if right else [])
+    checks = [_rate_check(api.requests_per_minute, required)] if api.requests_per_minute else []
+    return checks + ([_key_check(required)] if required else [])
 
 
-def _rate(requests: int, key: str | None) -> Dependency:
-    """Of whoever has the key together, and of every address without it: a key cannot be guessed faster."""
-    limit, limiter = (
-        RateLimitItemPerMinute(requests),
-        SlidingWindowCounterRateLimiter(MemoryStorage()),
-    )
+def _rate_check(requests: int, key: str | None) -> Dependency:
+    """One limit for all requests with the key, and one for each address without it.
 
-    async def not_too_often(request: Request) -> None:
+    So a wrong key is counted as well: nobody can try keys faster than the limit.
+    """
+    limit = RateLimitItemPerMinute(requests)
+    limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def check_rate(request: Request) -> None:
         address = request.client.host if request.client else "?"
-        who = "key" if key and _is(request.headers.get(_HEADER), key) else f"address {address}"
-        if not await limiter.hit(limit, who):
-            reset, _ = await limiter.get_window_stats(limit, who)
+        has_key = key and _equals(request.headers.get(_HEADER), key)
+        client = "key" if has_key else f"address {address}"
+        if not await limiter.hit(limit, client):
+            reset, _ = await limiter.get_window_stats(limit, client)
             wait = max(1, math.ceil(reset - time.time()))
             raise HTTPException(
                 429,
@@ -56,22 +59,22 @@ def _rate(requests: int, key: str | None) -> Dependency:
                 {"Retry-After": str(wait)},
             )
 
-    return Dependency(not_too_often)
+    return Dependency(check_rate)
 
 
-def _key(key: str) -> Dependency:
-    async def with_the_key(
-        given: Annotated[str | None, Security(APIKeyHeader(name=_HEADER, auto_error=False))],
+def _key_check(key: str) -> Dependency:
+    async def check_key(
+        header: Annotated[str | None, Security(APIKeyHeader(name=_HEADER, auto_error=False))],
     ) -> None:
-        if not _is(given, key):
-            # the header is part of HTTP's 401; the scheme has no registered name
+        if not _equals(header, key):
+            # HTTP requires the header in a 401; the scheme has no registered name
             raise HTTPException(
                 401, f"the header {_HEADER} is missing or wrong", {"WWW-Authenticate": "ApiKey"}
             )
 
-    return Dependency(with_the_key)
+    return Dependency(check_key)
 
 
-def _is(given: str | None, key: str) -> bool:
-    # a header's bytes are read as Latin-1
-    return given is not None and secrets.compare_digest(given.encode("latin-1"), key.encode())
+def _equals(header: str | None, key: str) -> bool:
+    # Starlette decodes the bytes of a header as Latin-1
+    return header is not None and secrets.compare_digest(header.encode("latin-1"), key.encode())

@@ -1,4 +1,4 @@
-"""A Redis client out of a connection's fields, for Airflow's tasks and for the look-up: one server, Sentinel or Cluster."""
+"""A Redis client from the fields of a connection: one server, Sentinel or Cluster."""
 
 import json
 import os
@@ -11,18 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.backoff import ExponentialBackoff
 
 from recsys_ops.errors import ServingError, SettingsError
-from recsys_ops.serving.redis_errors import ERRORS, next_step
+from recsys_ops.serving.redis_errors import REDIS_ERRORS, explain_redis_error
 
-Client = redis.Redis | redis.RedisCluster
-AsyncClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
+RedisClient = redis.Redis | redis.RedisCluster
+AsyncRedisClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
 
-class Extra(BaseModel):
-    """The extra of a Redis connection; those beginning with ``ssl`` as Airflow's Redis provider names them.
+class RedisExtra(BaseModel):
+    """The extra of a Redis connection.
 
-    cluster : the host is a node of a Redis Cluster
-    sentinels : ``host:port`` of each; the host is then the name of the primary they watch
-    sentinel_password : theirs, with the connection's own login
+    ssl… : named as in Airflow's Redis provider
+    cluster : whether the host is a node of a Redis Cluster
+    sentinels : ``host:port`` of each; the connection's host is then the name of the primary
+    sentinel_password : of the Sentinels; their login is the connection's
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,8 +40,8 @@ class Extra(BaseModel):
     sentinel_password: str | None = None
 
 
-class Address(BaseModel):
-    """A connection's fields as Airflow names them in JSON."""
+class RedisAddress(BaseModel):
+    """The fields of a Redis connection, named as in Airflow's JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,77 +49,99 @@ class Address(BaseModel):
     port: int = 6379
     login: str | None = None
     password: str | None = Field(default=None, repr=False)
-    extra: Extra = Extra()
+    extra: RedisExtra = RedisExtra()
 
 
-def address(name: str, fields: Mapping[str, Any]) -> Address:
-    """Check a connection's fields. Raises SettingsError naming what cannot be used, never a value."""
-    given = {field: value for field, value in fields.items() if value not in (None, "")}
+def parse_address(name: str, fields: Mapping[str, Any]) -> RedisAddress:
+    """Check the fields of a connection.
+
+    name : of the connection, for error messages
+    fields : those that are None or empty count as absent
+
+    Raises SettingsError naming the fields that cannot be used, never their values.
+    """
+    present = {field: value for field, value in fields.items() if value not in (None, "")}
     try:
-        extra = given.get("extra", {})
+        extra = present.get("extra", {})
         extra = json.loads(extra) if isinstance(extra, str) else extra
-        given["extra"] = {key: value for key, value in extra.items() if value not in (None, "")}
+        present["extra"] = {key: value for key, value in extra.items() if value not in (None, "")}
     except (ValueError, AttributeError):
         raise SettingsError(
             f"connection {name} cannot be used: its extra is no JSON object"
         ) from None
     try:
-        found = Address.model_validate(given)
+        address = RedisAddress.model_validate(present)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SettingsError(
-            f"connection {name} cannot be used: {problems}; extra may have {', '.join(Extra.model_fields)}"
-        ) from None
-    if found.extra.cluster and (found.extra.sentinels or found.extra.db):
-        raise SettingsError(
-            f"connection {name}: a cluster has neither sentinels nor a db; take them out of its extra"
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-    return found
+        raise SettingsError(
+            f"connection {name} cannot be used: {problems}; "
+            f"extra may have {', '.join(RedisExtra.model_fields)}"
+        ) from None
+    if address.extra.cluster and (address.extra.sentinels or address.extra.db):
+        raise SettingsError(
+            f"connection {name}: a cluster has neither sentinels nor a db; "
+            "remove them from its extra"
+        )
+    return address
 
 
-def from_environment(conn_id: str) -> Address:
-    """The connection as Airflow would read it from the environment, for a machine without Airflow. Raises SettingsError."""
+def address_from_environment(conn_id: str) -> RedisAddress:
+    """The connection from the environment, as Airflow would read it. It needs no Airflow.
+
+    Raises SettingsError.
+    """
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     try:
         fields = json.loads(os.environ[variable])
     except KeyError:
         raise SettingsError(
-            f'{variable} is not set: give it the connection as JSON, {{"host": "…", "port": 6379}}'
+            f"{variable} is not set: set it to the connection as JSON, "
+            '{"host": "…", "port": 6379}'
         ) from None
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
         raise SettingsError(
-            f"{variable} is no JSON object; a URL cannot say all that the JSON form can"
+            f"{variable} is no JSON object: set it to the connection as JSON, not as a URL"
         )
-    return address(conn_id, fields)
+    return parse_address(conn_id, fields)
 
 
-def connect(to: Address, *, timeout_s: float = 30, retries: int = 3) -> Client:
-    """A client that waits `timeout_s` for a reply, at most 5 s for a connection, and tries an outage again `retries` times.
+def connect_redis(address: RedisAddress, *, timeout_s: float = 30, retries: int = 3) -> RedisClient:
+    """A Redis client.
 
-    Raises ServingError when it is a cluster that cannot be reached.
+    timeout_s : for a reply; for a connection at most 5 s
+    retries : of a command when the server cannot be reached
+
+    Raises ServingError when a cluster cannot be reached. One server is not contacted yet.
     """
     try:
-        made: Client = _connect(redis, redis.retry.Retry, to, timeout_s, retries)
-    except ERRORS as error:
+        client: RedisClient = _connect(redis, redis.retry.Retry, address, timeout_s, retries)
+    except REDIS_ERRORS as error:
         raise ServingError(
-            f"connecting to the cluster at {to.host}:{to.port} failed: {next_step(error)} ({error})"
+            f"connecting to the cluster at {address.host}:{address.port} failed: "
+            f"{explain_redis_error(error)} ({error})"
         ) from error
-    return made
+    return client
 
 
-def connect_async(to: Address, *, timeout_s: float, retries: int) -> AsyncClient:
-    """The same for asyncio."""
-    made: AsyncClient = _connect(redis.asyncio, redis.asyncio.retry.Retry, to, timeout_s, retries)
-    return made
+def connect_redis_async(
+    address: RedisAddress, *, timeout_s: float, retries: int
+) -> AsyncRedisClient:
+    """`connect_redis` for asyncio. Nothing is contacted yet."""
+    client: AsyncRedisClient = _connect(
+        redis.asyncio, redis.asyncio.retry.Retry, address, timeout_s, retries
+    )
+    return client
 
 
-def _connect(module: Any, retry: Any, to: Address, timeout_s: float, retries: int) -> Any:
-    extra = to.extra
+def _connect(module: Any, retry: Any, address: RedisAddress, timeout_s: float, retries: int) -> Any:
+    extra = address.extra
     common: dict[str, Any] = {
-        "username": to.login,
-        "password": to.password,
+        "username": address.login,
+        "password": address.password,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(timeout_s, 5),
         "retry": retry(ExponentialBackoff(cap=2, base=0.1), retries),
@@ -128,17 +151,18 @@ def _connect(module: Any, retry: Any, to: Address, timeout_s: float, retries: in
             name: value for name, value in extra if name.startswith("ssl") and value is not None
         }
     if extra.cluster:
-        return module.RedisCluster(host=to.host, port=to.port, **common)
+        return module.RedisCluster(host=address.host, port=address.port, **common)
     common["db"] = extra.db
     if extra.sentinels:
-        nodes = [
+        sentinels = [
             (host, int(port))
             for host, _, port in (sentinel.rpartition(":") for sentinel in extra.sentinels)
         ]
-        watch = common | {
+        sentinel_arguments = common | {
             "db": 0,
             "password": extra.sentinel_password,
-            "username": to.login if extra.sentinel_password else None,
+            "username": address.login if extra.sentinel_password else None,
         }
-        return module.sentinel.Sentinel(nodes, sentinel_kwargs=watch, **common).master_for(to.host)
-    return module.Redis(host=to.host, port=to.port, **common)
+        sentinel = module.sentinel.Sentinel(sentinels, sentinel_kwargs=sentinel_arguments, **common)
+        return sentinel.master_for(address.host)
+    return module.Redis(host=address.host, port=address.port, **common)

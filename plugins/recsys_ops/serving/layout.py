@@ -1,21 +1,25 @@
-"""The Redis layout: which key and field a list is under, and how it is written.
+"""The Redis layout: the key and the field of a list, and its encoding.
 
-All lists are spread over `buckets` hashes, bucket = crc32(UTF-8 id) mod buckets. Each bucket has three keys of one cluster slot
-(the literal braces are Redis' hash tag): ``recsys:{17}`` is live, ``recsys:{17}:next`` staged, ``recsys:{17}:previous`` what was
-live before. A bucket's fields:
+All lists are spread over `buckets` hashes; the bucket of an id is crc32(UTF-8 id) mod buckets. Each
+bucket has three keys of one cluster slot (the literal braces are Redis' hash tag): ``recsys:{17}``
+is live, ``recsys:{17}:next`` is staged, ``recsys:{17}:previous`` was live before. The fields:
 
-- ``<user id>``: the user's items, best first. A user id that begins with ``_`` has one more ``_`` in front, so that no user can
-  be taken for another field.
-- ``_similar:<item id>``, ``_bought_together:<item id>``: what is like an item, and what is bought together with it.
+- ``<user id>``: the user's items, best first. A user id that begins with ``_`` gets one more ``_``
+  in front, so that no user id equals another field.
+- ``_similar:<item id>``: similar items.
+- ``_bought_together:<item id>``: items that are bought together with the item.
 - ``_category:<category>``: the popular items of a category.
-- ``_popular``, ``_trending``: the stranger's items, the same in every bucket. Without a trend there is no ``_trending``.
+- ``_popular``: the list for unknown users, the same in every bucket.
+- ``_trending``: the trending items, the same in every bucket; missing when nothing is trending.
 - ``_version``: the model version, the same in every bucket.
 - ``_layout``: encoding and number of buckets, such as ``text/4096``, the same in every bucket.
 
-A list as ``text`` is its ids with commas between; a comma in an id is ``%2C`` and a ``%`` is ``%25``, so that what unquotes URLs
-reads them in any language. As ``int32`` it is four bytes an id, little-endian.
+A list as ``text`` is its ids, separated by commas. A comma in an id is ``%2C`` and a ``%`` is
+``%25``, so that any function that decodes URLs can read it. As ``int32`` it is four bytes for each
+id, little-endian.
 
-A reader needs one ``HMGET`` of field, ``_popular`` and ``_version`` on one key, so one answer is always of one version.
+A reader sends one ``HMGET`` of field, ``_popular`` and ``_version`` on one key, so an answer is
+always of one version.
 """
 
 import zlib
@@ -37,8 +41,8 @@ TRENDING = b"_trending"
 VERSION = b"_version"
 LAYOUT = b"_layout"
 
-Kind = Literal["user", "similar", "bought_together", "category"]
-_PREFIX: dict[Kind, str] = {
+ListKind = Literal["user", "similar", "bought_together", "category"]
+_PREFIX: dict[ListKind, str] = {
     "user": "",
     "similar": "_similar:",
     "bought_together": "_bought_together:",
@@ -47,14 +51,17 @@ _PREFIX: dict[Kind, str] = {
 
 
 def live_key(settings: ServingSettings, bucket: int) -> str:
+    """The key that readers read."""
     return f"{settings.prefix}:{{{bucket}}}"
 
 
 def next_key(settings: ServingSettings, bucket: int) -> str:
+    """The key of the staged version."""
     return f"{live_key(settings, bucket)}:next"
 
 
 def previous_key(settings: ServingSettings, bucket: int) -> str:
+    """The key of the version that was live before."""
     return f"{live_key(settings, bucket)}:previous"
 
 
@@ -63,16 +70,18 @@ def bucket_of(settings: ServingSettings, name: str) -> int:
     return zlib.crc32(_utf8(name)) % settings.buckets
 
 
-def field_of(kind: Kind, name: str) -> bytes:
+def field_of(kind: ListKind, name: str) -> bytes:
+    """The field of the list of a user, an item or a category."""
     return _utf8(f"_{name}" if kind == "user" and name.startswith("_") else _PREFIX[kind] + name)
 
 
 def layout_of(settings: ServingSettings) -> bytes:
+    """The value of the field ``_layout``."""
     return f"{settings.encoding}/{settings.buckets}".encode()
 
 
 def decode_items(layout: bytes, value: bytes) -> list[str]:
-    """The ids of a list, as its bucket's layout says they are written."""
+    """The ids of an encoded list; its bucket's layout names the encoding."""
     if layout.startswith(b"int32"):
         return [str(number) for number in np.frombuffer(value, "<i4").tolist()]
     if b"%" not in value:
@@ -81,11 +90,12 @@ def decode_items(layout: bytes, value: bytes) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Lists:
-    """All that a version shows, item ids best first.
+class VersionLists:
+    """All lists of a version.
 
-    users, similar, bought_together, categories : DataFrame, (id String, items List[String]), each id once
-    popular, trending : item ids
+    users, similar, bought_together, categories : DataFrame of id (String) and items (List[String],
+        item ids, best first), each id once
+    popular, trending : item ids, best first
     """
 
     users: pl.DataFrame
@@ -97,11 +107,13 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Content:
-    """All that one version puts into Redis.
+class EncodedVersion:
+    """All that one version writes to Redis.
 
-    common : the fields and values of every bucket, the same for all
-    fields, values : LargeBinaryArray, (n_lists,), by bucket; those of bucket b are starts[b] … starts[b + 1]
+    users : number of users with a list
+    common : the fields and values that are the same in every bucket
+    fields, values : LargeBinaryArray, (n_lists,), ordered by bucket
+    starts : (n_buckets + 1,), the lists of bucket b are starts[b] … starts[b + 1]
     """
 
     version: str
@@ -112,7 +124,7 @@ class Content:
     starts: Sequence[int]
 
     def batches(self, lists: int) -> Iterator[range]:
-        """The bucket numbers in order, in runs of about `lists` lists."""
+        """Ranges of bucket numbers, in order, each with about `lists` lists."""
         buckets = len(self.starts) - 1
         step = max(1, lists * buckets // (len(self.fields) + buckets))
         return (range(first, min(first + step, buckets)) for first in range(0, buckets, step))
@@ -124,70 +136,75 @@ class Content:
         return _data_bytes(self.fields) + _data_bytes(self.values) + (len(self.starts) - 1) * common
 
 
-def encode(settings: ServingSettings, version: str, lists: Lists) -> Content:
-    """Lay a version out in buckets. An empty list is left out: who has none gets the popular items like a stranger.
+def encode_version(settings: ServingSettings, version: str, lists: VersionLists) -> EncodedVersion:
+    """Encode a version's lists and sort them by bucket.
 
-    Raises ServingError where there is nothing to serve, an id is missing or there twice, or the ids do not fit the encoding.
+    An empty list is left out: readers then get the popular items, as for an unknown user. Raises
+    ServingError where there is nothing to serve, an id is missing or occurs twice, or an id does
+    not fit the encoding.
     """
     if not lists.popular:
         raise ServingError(
-            f"version {version} has no popular items to give to strangers: check popular.parquet"
+            f"version {version} has no popular items for unknown users: check popular.parquet"
         )
-    frames: dict[Kind, pl.DataFrame] = {
-        "user": lists.users, "similar": lists.similar, "bought_together": lists.bought_together, "category": lists.categories
-    }  # fmt: skip
+    frames: dict[ListKind, pl.DataFrame] = {
+        "user": lists.users,
+        "similar": lists.similar,
+        "bought_together": lists.bought_together,
+        "category": lists.categories,
+    }
     for kind, frame in frames.items():
         _check(version, kind, frame)
     if not lists.users["items"].list.len().sum():
         raise ServingError(
-            f"version {version} has recommendations for nobody: check recommendations.parquet"
+            f"version {version} has no recommendations: check recommendations.parquet"
         )
-    every = pl.concat(
+    all_lists = pl.concat(
         frame.filter(pl.col("items").list.len() > 0).select("id", "items", field=_field(kind))
         for kind, frame in frames.items()
     )
-    placed = pl.DataFrame(
+    by_bucket = pl.DataFrame(
         {
-            "bucket": _buckets(every["id"], settings.buckets),
-            "field": every["field"],
-            "value": _encode(settings, every["items"]),
+            "bucket": _buckets(all_lists["id"], settings.buckets),
+            "field": all_lists["field"],
+            "value": _encode_lists(settings, all_lists["items"]),
         }
     ).sort("bucket", maintain_order=True)
     overall = {POPULAR: lists.popular, TRENDING: lists.trending}
-    return Content(
+    return EncodedVersion(
         version=version,
         users=int((lists.users["items"].list.len() > 0).sum()),
         common={
             VERSION: version.encode(),
             LAYOUT: layout_of(settings),
             **{
-                name: _encode(settings, pl.Series([items])).cast(pl.Binary)[0]
+                name: _encode_lists(settings, pl.Series([items])).cast(pl.Binary)[0]
                 for name, items in overall.items()
                 if items
             },
         },
-        fields=_binary(placed["field"]),
-        values=_binary(placed["value"]),
+        fields=_binary(by_bucket["field"]),
+        values=_binary(by_bucket["value"]),
         starts=np.searchsorted(
-            placed["bucket"].to_numpy(), np.arange(settings.buckets + 1)
+            by_bucket["bucket"].to_numpy(), np.arange(settings.buckets + 1)
         ).tolist(),
     )
 
 
-def _check(version: str, kind: Kind, frame: pl.DataFrame) -> None:
-    ids, flat = frame["id"], frame["items"].explode(empty_as_null=False)
-    if ids.has_nulls() or flat.has_nulls() or flat.str.len_bytes().min() == 0:
+def _check(version: str, kind: ListKind, frame: pl.DataFrame) -> None:
+    ids, items = frame["id"], frame["items"].explode(empty_as_null=False)
+    if ids.has_nulls() or items.has_nulls() or items.str.len_bytes().min() == 0:
         raise ServingError(
             f"the {kind} lists of version {version} have an empty id: train it again"
         )
     if ids.n_unique() < len(ids):
-        twice = ids.filter(ids.is_duplicated())[0]
+        duplicate = ids.filter(ids.is_duplicated())[0]
         raise ServingError(
-            f"the {kind} lists of version {version} have {twice!r} twice: train it again"
+            f"the {kind} lists of version {version} have {duplicate!r} twice: train it again"
         )
 
 
-def _field(kind: Kind) -> pl.Expr:
+def _field(kind: ListKind) -> pl.Expr:
     name = pl.col("id")
     if kind == "user":
         return pl.when(name.str.starts_with("_")).then("_" + name).otherwise(name)
@@ -199,8 +216,8 @@ def _buckets(ids: pl.Series, buckets: int) -> pl.Series:
     return pl.Series(crc % buckets)
 
 
-def _encode(settings: ServingSettings, items: pl.Series) -> pl.Series:
-    """The lists as they are written, String or Binary. Raises ServingError where int32 cannot hold an id."""
+def _encode_lists(settings: ServingSettings, items: pl.Series) -> pl.Series:
+    """The encoded lists, String or Binary. Raises ServingError where int32 cannot hold an id."""
     if settings.encoding == "int32":
         numbers = _whole_numbers(items.explode(empty_as_null=False))
         ends = np.append(0, np.cumsum(items.list.len().to_numpy().astype(np.int64))) * 4
@@ -221,17 +238,21 @@ def _encode(settings: ServingSettings, items: pl.Series) -> pl.Series:
 
 
 def _whole_numbers(ids: pl.Series) -> NDArray[np.int32]:
-    """The ids as little-endian int32. Raises ServingError naming the first that would not come back as it is."""
+    """The ids as little-endian int32.
+
+    Raises ServingError naming the first id that would be decoded to another one.
+    """
     packed = ids.cast(pl.Int32, strict=False)
     if not packed.has_nulls():
         numbers: NDArray[np.int32] = packed.to_numpy().astype("<i4", copy=False)
         digits = len(ids) + sum(np.count_nonzero(numbers >= 10**power) for power in range(1, 10))
-        # an id written in another way, such as 007 or +7, is longer than its number
+        # an id such as 007 or +7 is longer than its number
         if numbers.min() >= 0 and ids.str.len_bytes().sum() == digits:
             return numbers
-    other = ids.filter(~packed.cast(pl.String).eq_missing(ids) | (packed < 0))
+    changed = ids.filter(~packed.cast(pl.String).eq_missing(ids) | (packed < 0))
     raise ServingError(
-        f"item id {other[0]!r} is no whole number below 2,147,483,648: serving.encoding must be text"
+        f"item id {changed[0]!r} is no whole number below 2,147,483,648: "
+        "serving.encoding must be text"
     )
 
 
@@ -248,5 +269,5 @@ def _data_bytes(array: pa.LargeBinaryArray) -> int:
 
 
 def _utf8(text: str) -> bytes:
-    # a stranger's id may hold what UTF-8 cannot (a lone surrogate from JSON): look it up, do not fail on it
+    # JSON can hold a lone surrogate, which UTF-8 cannot: such an id is unknown, and no error
     return text.encode("utf-8", "surrogatepass")

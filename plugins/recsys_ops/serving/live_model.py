@@ -1,4 +1,4 @@
-"""What the look-up keeps of the live version beside Redis: its factors for fold-in, its day's catalogue for details."""
+"""What the lookup service loads of the live version: factors for fold-in, catalogue for details."""
 
 import asyncio
 import logging
@@ -16,11 +16,13 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-_AGAIN_AFTER_S = 30
+_RETRY_AFTER_S = 30
 
 
 @dataclass(frozen=True)
 class Product:
+    """What the catalogue says of an item; None where it has no value."""
+
     title: str | None
     category: str | None
     price: float | None
@@ -28,7 +30,10 @@ class Product:
 
 @dataclass(frozen=True)
 class LiveModel:
-    """products : of the catalogue of the version's day, by item id; None where that day's snapshot is gone"""
+    """What the lookup service needs of a version.
+
+    products : by item id, from the catalogue of the version's day; None where it is gone
+    """
 
     version: str
     fold_in: FoldIn
@@ -36,7 +41,7 @@ class LiveModel:
 
 
 def load_live_model(storage: Storage, version: str) -> LiveModel:
-    """Read a version's files; seconds for a large shop. Raises ModelError and StorageError."""
+    """Read a version's files, for a large shop in seconds. Raises ModelError, StorageError."""
     manifest = load_manifest(storage, version)
     spec, path = manifest.spec, paths.catalogue(manifest.day)
     catalogue = storage.read_parquet(path) if storage.exists(path) else None
@@ -45,22 +50,22 @@ def load_live_model(storage: Storage, version: str) -> LiveModel:
         read_frame(storage, manifest, "popular"),
     )
     pinned = popular.filter(pl.col("score").is_null())["item_id"]
-    limit = None
+    cap = None
     if catalogue is not None and spec.lists.max_per_category:
-        limit = category_cap(
+        cap = category_cap(
             _categories(catalogue, items["item_id"]),
             _categories(catalogue, pinned),
             spec.lists.max_per_category,
         )
     factors = read_factors(storage, manifest)
     fold_in = FoldIn(
-        factors, items, spec.confidence, spec.training, pinned=pinned.to_list(), cap=limit
+        factors, items, spec.confidence, spec.training, pinned=pinned.to_list(), cap=cap
     )
     return LiveModel(version, fold_in, None if catalogue is None else _products(catalogue))
 
 
 class LiveModels:
-    """The live version, loaded in a thread while the one before it goes on answering."""
+    """Loads the live version in a thread, while the version before it still answers."""
 
     def __init__(self, storage: Storage) -> None:
         self.current: LiveModel | None = None
@@ -69,9 +74,10 @@ class LiveModels:
         self._loading: asyncio.Task[None] | None = None
 
     def notice(self, version: str) -> None:
-        """A version was met in Redis: load it, unless it is there, another is under way, or it was tried less than 30 s ago.
+        """Load a version that Redis shows, if it is not loaded yet.
 
-        The last keeps a half swapped Redis, which shows two versions in turn, from having both loaded without end.
+        Nothing is done while another version is being loaded. A version is read at most once every
+        30 s, also while storage is down or a broken swap shows two versions.
         """
         if self._loading or (self.current and self.current.version == version):
             return
@@ -80,26 +86,26 @@ class LiveModels:
         self._loading = asyncio.create_task(self._load(version))
 
     async def _load(self, version: str) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             self.current = await asyncio.to_thread(load_live_model, self._storage, version)
-            missing = (
-                ""
-                if self.current.products is not None
-                else "; its day's catalogue is gone: no details, no lists.max_per_category in fold-in"
-            )
-            log.info("loaded version %s in %.1f s%s", version, time.monotonic() - began, missing)
+            log.info("loaded version %s in %.1f s", version, time.monotonic() - started)
+            if self.current.products is None:
+                log.warning(
+                    "the catalogue of version %s is gone: "
+                    "no details, and no lists.max_per_category in fold-in",
+                    version,
+                )
         except Exception as error:
-            unknown = not isinstance(error, RecsysError)
             log.error(
                 "version %s cannot be loaded, next attempt in %d s: %s",
                 version,
-                _AGAIN_AFTER_S,
+                _RETRY_AFTER_S,
                 error,
-                exc_info=unknown,
+                exc_info=not isinstance(error, RecsysError),
             )
         finally:
-            self._not_before[version] = time.monotonic() + _AGAIN_AFTER_S
+            self._not_before[version] = time.monotonic() + _RETRY_AFTER_S
             self._loading = None
 
 

@@ -1,65 +1,98 @@
-"""The servers behind a client, and which buckets each of them has."""
+"""The Redis servers behind a client, and which buckets each of them holds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import redis
 
-from recsys_ops.serving.client import Client
+from recsys_ops.serving.client import RedisClient
 from recsys_ops.serving.layout import live_key
-from recsys_ops.serving.redis_errors import server_name
+from recsys_ops.serving.redis_errors import explained_errors, server_name
 from recsys_ops.settings import ServingSettings
 
-# of a bucket: `live_key`, `next_key` or `previous_key`
-Key = Callable[[ServingSettings, int], str]
+# `live_key`, `next_key` or `previous_key`
+BucketKey = Callable[[ServingSettings, int], str]
 
-_UNLINKED_S = 5
+_MAX_UNLINK_S = 5
 
 
 @dataclass(frozen=True)
-class Node:
-    """A server, and the buckets that it has, ascending: all of them where it is the only one."""
+class RedisNode:
+    """One server.
+
+    buckets : those that it holds, ascending
+    in_cluster : whether its commands may only name keys of one slot
+    """
 
     client: redis.Redis
+    settings: ServingSettings
     buckets: list[int]
-    alone: bool
+    in_cluster: bool
 
     @property
     def name(self) -> str:
         return f"Redis {server_name(self.client)}"
 
-    def among(self, batch: range) -> list[int]:
+    def buckets_in(self, batch: range) -> list[int]:
+        """Those of its buckets that are in the batch."""
         first, last = np.searchsorted(self.buckets, [batch.start, batch.stop])
         return self.buckets[first:last]
 
-    def unlink(self, settings: ServingSettings, key: Key) -> None:
+    def delete(self, key: BucketKey) -> None:
+        """Delete this key of every bucket, and wait until the memory is free, at most 5 s."""
         pipe = self.client.pipeline(transaction=False)
         for bucket in self.buckets:
-            pipe.unlink(key(settings, bucket))
+            pipe.unlink(key(self.settings, bucket))
         if sum(pipe.execute()):
-            # it happens in the background: what the server says of its memory comes after it
-            until = time.monotonic() + _UNLINKED_S
+            deadline = time.monotonic() + _MAX_UNLINK_S
             while (
-                self.client.info("memory")["lazyfree_pending_objects"] and time.monotonic() < until
+                self.client.info("memory")["lazyfree_pending_objects"]
+                and time.monotonic() < deadline
             ):
                 time.sleep(0.01)
 
 
-def find_nodes(client: Client, settings: ServingSettings) -> list[Node]:
-    """The servers that hold the buckets."""
+@dataclass(frozen=True)
+class RedisNodes:
+    """All servers that hold the buckets of the settings' prefix."""
+
+    client: RedisClient
+    settings: ServingSettings
+    nodes: list[RedisNode]
+
+    def __iter__(self) -> Iterator[RedisNode]:
+        return iter(self.nodes)
+
+
+def find_nodes(client: RedisClient, settings: ServingSettings) -> RedisNodes:
+    """The servers behind a client. Raises ServingError when a cluster does not hold every slot.
+
+    client : with replies as bytes
+    """
     if not isinstance(client, redis.RedisCluster):
-        return [Node(client, list(range(settings.buckets)), alone=True)]
+        single = RedisNode(client, settings, list(range(settings.buckets)), in_cluster=False)
+        return RedisNodes(client, settings, [single])
     cluster: Any = client
     nodes = {}
-    owned: dict[str, list[int]] = {}
-    for bucket in range(settings.buckets):
-        node = cluster.get_node_from_key(live_key(settings, bucket))
-        nodes[node.name] = node
-        owned.setdefault(node.name, []).append(bucket)
-    return [
-        Node(cluster.get_redis_connection(nodes[name]), owned[name], alone=False)
-        for name in sorted(nodes)
-    ]
+    buckets: dict[str, list[int]] = {}
+    with explained_errors(client, "finding the nodes of the buckets"):
+        for bucket in range(settings.buckets):
+            node = cluster.get_node_from_key(live_key(settings, bucket))
+            nodes[node.name] = node
+            buckets.setdefault(node.name, []).append(bucket)
+        return RedisNodes(
+            client,
+            settings,
+            [
+                RedisNode(
+                    cluster.get_redis_connection(nodes[name]),
+                    settings,
+                    buckets[name],
+                    in_cluster=True,
+                )
+                for name in sorted(nodes)
+            ],
+        )

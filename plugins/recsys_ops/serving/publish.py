@@ -1,10 +1,15 @@
-"""Publishing a model version to Redis: stage every bucket beside the live one, verify every bucket, swap.
+"""Publishing a model version to Redis: stage it, verify it, swap.
 
-Each step can be called alone and repeated after a kill at any moment: a bucket is staged by one atomic HSET, so a staged bucket
-is whole or absent, and the swap does nothing the second time. Readers meet no missing bucket at any time and no answer of two
-versions. On one server all buckets are swapped at once or none is; on a cluster, where no command reaches two nodes, one after
-the other. Of two publishers at once, who meets the other's staged lists fails; publishing again mends that, and readers notice
-nothing.
+Staging writes every bucket of the version beside the live one, verifying reads all of it back,
+swapping makes it live. Each step can be called alone, and repeated after a kill at any moment: one
+atomic HSET stages a bucket, so a staged bucket is complete or missing, and a second swap changes
+nothing. Readers never find a bucket missing, and never get an answer of two versions.
+
+One server swaps all buckets at once, or none. In a cluster, where no command reaches two nodes,
+they are swapped one after the other. If two publishers run at once, the one that finds foreign
+staged data fails; publish again. Readers notice nothing.
+
+Every step takes what `find_nodes` returns, so that a publish finds the nodes once.
 """
 
 import logging
@@ -17,34 +22,36 @@ import numpy as np
 from redis.exceptions import OutOfMemoryError
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.client import Client
+from recsys_ops.serving.client import RedisClient
 from recsys_ops.serving.layout import (
     LAYOUT,
     VERSION,
-    Content,
-    Lists,
-    encode,
+    EncodedVersion,
+    VersionLists,
+    encode_version,
     live_key,
     next_key,
     previous_key,
 )
-from recsys_ops.serving.nodes import Key, find_nodes
+from recsys_ops.serving.nodes import BucketKey, RedisNode, RedisNodes, find_nodes
 from recsys_ops.serving.redis_errors import explained_errors
-from recsys_ops.serving.resp import converse, hmget_commands, hset_commands
+from recsys_ops.serving.resp import hmget_commands, hset_commands, send_commands
 from recsys_ops.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 
 _BATCH_LISTS = 50_000
-# what Redis keeps beside the bytes of a field and its value, on average
+# bytes of Redis for each field, beside the field and its value, on average
 _FIELD_OVERHEAD = 80
 
-# KEYS: of each bucket live, the copy that becomes live, and where the old live goes. ARGV: the version that becomes live.
-# Looks at all buckets before it changes one. Returns how many cannot be swapped, and the first of them, counted from 1.
+# KEYS: for each bucket its live key, the key of the version that becomes live, and the key that the
+# live version is moved to. ARGV: the version that becomes live. The script looks at all buckets
+# before it changes one. It returns how many it cannot swap, and the first of them, counted from 1.
 _SWAP = """
 local refused, first = 0, 0
 for i = 1, #KEYS, 3 do
-  if redis.call('HGET', KEYS[i], '_version') ~= ARGV[1] and redis.call('HGET', KEYS[i + 1], '_version') ~= ARGV[1] then
+  if redis.call('HGET', KEYS[i], '_version') ~= ARGV[1]
+      and redis.call('HGET', KEYS[i + 1], '_version') ~= ARGV[1] then
     refused = refused + 1
     if first == 0 then first = (i + 2) / 3 end
   end
@@ -67,7 +74,11 @@ return {0, 0}
 
 @dataclass(frozen=True)
 class Published:
-    """A finished publish. `bytes` are those of fields and values; `previous_version` is what `swap_back` can restore."""
+    """The figures of a finished publish.
+
+    previous_version : the version that `swap_back` can make live again
+    bytes : of all fields and values, without Redis' overhead
+    """
 
     version: str
     previous_version: str | None
@@ -79,30 +90,34 @@ class Published:
     seconds_swapped: float
 
 
-def publish(client: Client, settings: ServingSettings, version: str, lists: Lists) -> Published:
-    """Put a version live. On any error before the swap the live version is untouched; repeating finishes what a kill left.
+def publish(
+    client: RedisClient, settings: ServingSettings, version: str, lists: VersionLists
+) -> Published:
+    """Make a version live. After an error before the swap, the live version is untouched.
 
-    Where the version is live already and as it should be, nothing is done; where something in it was changed, it is replaced.
-    Memory: the lists, once more as they are written, and a batch of 50,000 or of a bucket.
+    Repeating it finishes what a killed publish began. Where the version is live already, and Redis
+    holds exactly its lists, nothing is done; where some of them were changed, they are replaced.
+    Memory: the lists, their encoded form, and a batch of 50,000 lists or of one bucket.
 
     client : with replies as bytes
 
     Raises ServingError.
     """
-    content = encode(settings, version, lists)
+    content = encode_version(settings, version, lists)
+    nodes = find_nodes(client, settings)
     started = staged = verified = swapped = time.perf_counter()
-    check_layout(client, settings)
-    if not _is_live(client, settings, content):
-        free_memory(client, settings, content)
-        stage_version(client, settings, content)
+    check_layout(nodes)
+    if not _is_live(nodes, content):
+        free_redis_memory(nodes, content)
+        stage_version(nodes, content)
         staged = time.perf_counter()
-        verify_buckets(client, settings, content)
+        verify_buckets(nodes, content)
         verified = time.perf_counter()
-        swap(client, settings, version)
+        swap(nodes, version)
         swapped = time.perf_counter()
-    done = Published(
+    published = Published(
         version=version,
-        previous_version=previous_version(client, settings),
+        previous_version=previous_version(nodes),
         users=content.users,
         lists=len(content.fields),
         bytes=content.size,
@@ -111,214 +126,226 @@ def publish(client: Client, settings: ServingSettings, version: str, lists: List
         seconds_swapped=swapped - verified,
     )
     log.info(
-        "%s is live, before it %s: users=%d lists=%d bytes=%d, staged in %.2f s, verified in %.2f s, swapped in %.2f s",
+        "%s is live, the previous version is %s: users=%d lists=%d bytes=%d, "
+        "staged in %.2f s, verified in %.2f s, swapped in %.2f s",
         version,
-        done.previous_version,
-        done.users,
-        done.lists,
-        done.bytes,
-        done.seconds_staged,
-        done.seconds_verified,
-        done.seconds_swapped,
+        published.previous_version,
+        published.users,
+        published.lists,
+        published.bytes,
+        published.seconds_staged,
+        published.seconds_verified,
+        published.seconds_swapped,
     )
-    return done
+    return published
 
 
-def check_layout(client: Client, settings: ServingSettings) -> None:
-    """Raises ServingError where what is live has another number of buckets: readers would look into the wrong ones."""
-    for layout in _common(client, settings, live_key, LAYOUT):
+def check_layout(nodes: RedisNodes) -> None:
+    """Raises ServingError where the live version has another number of buckets.
+
+    Readers would then look for a list in the wrong bucket.
+    """
+    settings = nodes.settings
+    for layout in _count_values(nodes, live_key, LAYOUT):
         if layout is not None and layout.partition("/")[2] != str(settings.buckets):
             raise ServingError(
-                f"what is live under {settings.prefix} has layout {layout}, serving.buckets is {settings.buckets}: give "
-                "serving.prefix another name, here and to the readers, or take the old number"
+                f"the live version under {settings.prefix} has layout {layout}, "
+                f"serving.buckets is {settings.buckets}: give serving.prefix another name, "
+                "here and in the readers, or restore the old number"
             )
 
 
-def free_memory(client: Client, settings: ServingSettings, content: Content) -> None:
-    """Drop what an earlier attempt staged and, where `maxmemory` would not hold three versions, the previous one.
+def free_redis_memory(nodes: RedisNodes, content: EncodedVersion) -> None:
+    """Delete what an earlier attempt staged, and if memory is short the previous version.
 
-    Then Redis cannot swap back until the next publish. Raises ServingError where two do not fit either and the server would
-    throw live lists away rather than refuse.
+    `maxmemory` must hold three versions, else the previous one is deleted; then Redis cannot swap
+    back until the next publish. Raises ServingError where `maxmemory` does not hold two versions
+    and the server would evict live lists instead of refusing the new ones.
     """
     lists = np.diff(content.starts) + len(content.common)
-    with explained_errors(client, "making room"):
-        for shard in find_nodes(client, settings):
-            shard.unlink(settings, next_key)
-            memory = shard.client.info("memory")
-            there, evicts = memory["maxmemory"], memory["maxmemory_policy"].startswith("allkeys")
-            if not there:
-                continue
-            if evicts:
-                log.warning(
-                    "%s throws lists away when it is full: set its maxmemory-policy to noeviction",
-                    shard.name,
-                )
-            share = len(shard.buckets) / settings.buckets
-            staged = int(content.size * share + _FIELD_OVERHEAD * lists[shard.buckets].sum())
-            if memory["used_memory"] + staged > there:
-                log.warning(
-                    "%s has %d bytes of %d left for the %d that will be staged: the previous version is dropped first, "
-                    "and cannot be swapped back until the next publish; raise maxmemory to keep it",
-                    shard.name,
-                    there - memory["used_memory"],
-                    there,
-                    staged,
-                )
-                shard.unlink(settings, previous_key)
-                if evicts and shard.client.info("memory")["used_memory"] + staged > there:
-                    raise ServingError(
-                        f"{shard.name} has no memory left for {staged:,} bytes and would throw live lists away for them: raise "
-                        "maxmemory, set maxmemory-policy to noeviction, and publish again"
-                    )
+    with explained_errors(nodes.client, "freeing memory"):
+        for node in nodes:
+            share = len(node.buckets) / nodes.settings.buckets
+            _free_node_memory(
+                node, int(content.size * share + _FIELD_OVERHEAD * lists[node.buckets].sum())
+            )
 
 
-def stage_version(client: Client, settings: ServingSettings, content: Content) -> None:
-    """Write every bucket to its ``:next`` key, in place of what an earlier attempt left there. Raises ServingError."""
-    with explained_errors(client, f"staging version {content.version}"):
-        every = find_nodes(client, settings)
-        try:
-            for batch in content.batches(_BATCH_LISTS):
-                commands = list(hset_commands(content, batch, partial(next_key, settings)))
-                for shard in every:
-                    own = [commands[bucket - batch.start] for bucket in shard.among(batch)]
-                    converse(shard.client, own, 2 * len(own))
-        except OutOfMemoryError:
-            # what is staged would keep the live server at its limit
-            for shard in every:
-                shard.unlink(settings, next_key)
-            raise
-
-
-def verify_buckets(
-    client: Client, settings: ServingSettings, content: Content, key: Key = next_key
-) -> None:
-    """Read every staged bucket back and compare all of it. Raises ServingError naming the first bucket that differs.
-
-    key : `live_key` compares what is live
-    """
-    if differs := _difference(client, settings, content, key):
+def _free_node_memory(node: RedisNode, needed: int) -> None:
+    node.delete(next_key)
+    memory = node.client.info("memory")
+    limit, evicts = memory["maxmemory"], memory["maxmemory_policy"].startswith("allkeys")
+    if not limit:
+        return
+    if evicts:
+        log.warning(
+            "%s evicts lists when its memory is full: set its maxmemory-policy to noeviction",
+            node.name,
+        )
+    if memory["used_memory"] + needed <= limit:
+        return
+    log.warning(
+        "%s has %d bytes of %d left for the %d that will be staged: the previous version is "
+        "deleted first, and cannot be swapped back until the next publish; raise maxmemory to "
+        "keep it",
+        node.name,
+        limit - memory["used_memory"],
+        limit,
+        needed,
+    )
+    node.delete(previous_key)
+    if evicts and node.client.info("memory")["used_memory"] + needed > limit:
         raise ServingError(
-            f"bucket {differs}: see who else writes to this Redis, then publish {content.version} again"
+            f"{node.name} has no memory left for {needed:,} bytes and would evict live lists for "
+            "them: raise maxmemory, set maxmemory-policy to noeviction, and publish again"
         )
 
 
-def _is_live(client: Client, settings: ServingSettings, content: Content) -> bool:
-    live = bucket_versions(client, settings, live_key)
+def stage_version(nodes: RedisNodes, content: EncodedVersion) -> None:
+    """Write every bucket to its ``:next`` key, in place of its old content. Raises ServingError."""
+    with explained_errors(nodes.client, f"staging version {content.version}"):
+        try:
+            for batch in content.batches(_BATCH_LISTS):
+                commands = list(hset_commands(content, batch, partial(next_key, nodes.settings)))
+                for node in nodes:
+                    buckets = node.buckets_in(batch)
+                    node_commands = [commands[bucket - batch.start] for bucket in buckets]
+                    send_commands(node.client, node_commands, 2 * len(buckets))
+        except OutOfMemoryError:
+            # the staged buckets would leave no memory to the live version
+            for node in nodes:
+                node.delete(next_key)
+            raise
+
+
+def verify_buckets(nodes: RedisNodes, content: EncodedVersion, key: BucketKey = next_key) -> None:
+    """Read every staged bucket back and compare all of it.
+
+    key : with `live_key` the live buckets are compared
+
+    Raises ServingError naming the first bucket that differs.
+    """
+    if difference := _first_difference(nodes, content, key):
+        raise ServingError(
+            f"bucket {difference}: check who else writes to this Redis, "
+            f"then publish {content.version} again"
+        )
+
+
+def _is_live(nodes: RedisNodes, content: EncodedVersion) -> bool:
     return (
-        set(live) == {content.version} and _difference(client, settings, content, live_key) is None
+        set(bucket_versions(nodes, live_key)) == {content.version}
+        and _first_difference(nodes, content, live_key) is None
     )
 
 
-def _difference(
-    client: Client, settings: ServingSettings, content: Content, key: Key
-) -> str | None:
-    """The first bucket that is not as it should be, and how."""
+def _first_difference(nodes: RedisNodes, content: EncodedVersion, key: BucketKey) -> str | None:
+    """The first bucket whose content is not the version's, and what differs."""
     common = list(content.common.values())
-    with explained_errors(client, f"verifying version {content.version}"):
-        every = find_nodes(client, settings)
+    with explained_errors(nodes.client, f"verifying version {content.version}"):
         for batch in content.batches(_BATCH_LISTS):
-            commands = list(hmget_commands(content, batch, partial(key, settings)))
-            first, last = content.starts[batch.start], content.starts[batch.stop]
-            values = content.values.slice(first, last - first).to_pylist()
-            for shard in every:
-                own = shard.among(batch)
-                replies = converse(
-                    shard.client, [commands[bucket - batch.start] for bucket in own], 2 * len(own)
-                )
-                for bucket, count, found in zip(own, replies[::2], replies[1::2], strict=True):
+            commands = list(hmget_commands(content, batch, partial(key, nodes.settings)))
+            offset, end = content.starts[batch.start], content.starts[batch.stop]
+            values = content.values.slice(offset, end - offset).to_pylist()
+            for node in nodes:
+                buckets = node.buckets_in(batch)
+                node_commands = [commands[bucket - batch.start] for bucket in buckets]
+                replies = send_commands(node.client, node_commands, 2 * len(buckets))
+                for bucket, count, actual in zip(buckets, replies[::2], replies[1::2], strict=True):
                     start, stop = content.starts[bucket], content.starts[bucket + 1]
-                    expected = common + values[start - first : stop - first]
-                    if count != len(expected) or found != expected:
-                        differing = sum(
-                            one != other for one, other in zip(found, expected, strict=True)
+                    expected = common + values[start - offset : stop - offset]
+                    if count != len(expected) or actual != expected:
+                        different = sum(
+                            one != other for one, other in zip(actual, expected, strict=True)
                         )
                         return (
-                            f"{key(settings, bucket)} is not what version {content.version} holds: {count} fields for "
-                            f"{len(expected)}, {differing} missing or different"
+                            f"{key(nodes.settings, bucket)} does not hold version "
+                            f"{content.version}: {count} fields instead of {len(expected)}, "
+                            f"{different} missing or different"
                         )
     return None
 
 
-def swap(client: Client, settings: ServingSettings, version: str) -> None:
-    """Let the staged version go live, and what was live become ``:previous``, unless it is the same version.
+def swap(nodes: RedisNodes, version: str) -> None:
+    """Make the staged version live; the version that was live becomes ``:previous``.
 
-    Repeatable: a bucket that is live with the version and not staged stays. Raises ServingError where one is neither.
+    Repeatable: a bucket in which the version is live and not staged is left alone. Raises
+    ServingError where the version is neither live nor staged.
     """
-    _exchange(client, settings, version, source=next_key, sink=previous_key)
+    _swap(nodes, version, source=next_key, target=previous_key)
 
 
-def swap_back(client: Client, settings: ServingSettings, version: str) -> None:
-    """Let the previous version go live again; what was live becomes ``:next``. Repeatable like `swap`.
+def swap_back(nodes: RedisNodes, version: str) -> None:
+    """Make the previous version live again; the version that was live becomes ``:next``.
 
-    Raises ServingError where a bucket's previous version is another one.
+    Repeatable like `swap`. Raises ServingError where a bucket's previous version is another one.
     """
-    _exchange(client, settings, version, source=previous_key, sink=next_key)
+    _swap(nodes, version, source=previous_key, target=next_key)
 
 
-def live_version(client: Client, settings: ServingSettings) -> str | None:
-    """The version readers get, None before the first publish. Raises ServingError if a swap was cut short."""
-    found = bucket_versions(client, settings, live_key)
-    if len(found) > 1:
-        share = ", ".join(
-            f"{name or 'no version'} in {count} buckets" for name, count in found.most_common()
+def live_version(nodes: RedisNodes) -> str | None:
+    """The version that readers get; None before the first publish.
+
+    Raises ServingError where a swap broke off, so that two versions are live.
+    """
+    versions = bucket_versions(nodes, live_key)
+    if len(versions) > 1:
+        counts = ", ".join(
+            f"{name or 'no version'} in {count} buckets" for name, count in versions.most_common()
         )
         raise ServingError(
-            f"Redis is half swapped ({share} of {settings.buckets}): publish the wanted version again"
+            f"Redis is half swapped ({counts} of {nodes.settings.buckets}): "
+            "publish the wanted version again"
         )
-    return next(iter(found))
+    return next(iter(versions))
 
 
-def previous_version(client: Client, settings: ServingSettings) -> str | None:
-    """The version `swap_back` can restore; None where there is none, or not the same one in every bucket."""
-    found = bucket_versions(client, settings, previous_key)
-    return next(iter(found)) if len(found) == 1 else None
+def previous_version(nodes: RedisNodes) -> str | None:
+    """The version that `swap_back` can make live again.
+
+    None where there is none, or not the same one in every bucket.
+    """
+    versions = bucket_versions(nodes, previous_key)
+    return next(iter(versions)) if len(versions) == 1 else None
 
 
-def bucket_versions(client: Client, settings: ServingSettings, key: Key) -> Counter[str | None]:
-    """How many buckets have which version; None: how many have none."""
-    return _common(client, settings, key, VERSION)
+def bucket_versions(nodes: RedisNodes, key: BucketKey) -> Counter[str | None]:
+    """The number of buckets by version; None counts the buckets without one."""
+    return _count_values(nodes, key, VERSION)
 
 
-def _common(
-    client: Client, settings: ServingSettings, key: Key, field: bytes
-) -> Counter[str | None]:
-    found: Counter[str | None] = Counter()
-    with explained_errors(client, f"reading {field.decode()} of every bucket"):
-        for shard in find_nodes(client, settings):
-            pipe = shard.client.pipeline(transaction=False)
-            for bucket in shard.buckets:
-                pipe.hget(key(settings, bucket), field.decode())
-            found.update(None if value is None else value.decode() for value in pipe.execute())
-    return found
+def _count_values(nodes: RedisNodes, key: BucketKey, field: bytes) -> Counter[str | None]:
+    values: Counter[str | None] = Counter()
+    with explained_errors(nodes.client, f"reading {field.decode()} of every bucket"):
+        for node in nodes:
+            pipe = node.client.pipeline(transaction=False)
+            for bucket in node.buckets:
+                pipe.hget(key(nodes.settings, bucket), field.decode())
+            values.update(None if value is None else value.decode() for value in pipe.execute())
+    return values
 
 
-def _exchange(
-    client: Client, settings: ServingSettings, version: str, source: Key, sink: Key
-) -> None:
+def _swap(nodes: RedisNodes, version: str, source: BucketKey, target: BucketKey) -> None:
+    settings = nodes.settings
     refused: list[int] = []
     count = 0
-    with explained_errors(client, f"swapping to version {version}"):
-        for shard in find_nodes(client, settings):
-            # a script's keys must be of one slot, unless there are no slots
-            groups = [shard.buckets] if shard.alone else [[bucket] for bucket in shard.buckets]
-            pipe = shard.client.pipeline(transaction=False)
+    with explained_errors(nodes.client, f"swapping to version {version}"):
+        for node in nodes:
+            # all keys of a script must be of one slot, and each bucket has a slot of its own
+            groups = [[bucket] for bucket in node.buckets] if node.in_cluster else [node.buckets]
+            pipe = node.client.pipeline(transaction=False)
             for group in groups:
                 keys = [
-                    key
-                    for bucket in group
-                    for key in (
-                        live_key(settings, bucket),
-                        source(settings, bucket),
-                        sink(settings, bucket),
-                    )
+                    key(settings, bucket) for bucket in group for key in (live_key, source, target)
                 ]
-                # EVAL, not EVALSHA: there is no script cache to lose
+                # EVAL, because a restarted server does not know a script that EVALSHA names
                 pipe.eval(_SWAP, len(keys), *keys, version)
             for group, (missing, first) in zip(groups, pipe.execute(), strict=True):
                 count += missing
                 refused += [group[first - 1]] if missing else []
     if count:
         raise ServingError(
-            f"{count} of {settings.buckets} buckets have no version {version} to swap to, the first is "
-            f"{source(settings, min(refused))}; they still serve the version before: publish {version} again"
+            f"{count} of {settings.buckets} buckets have no version {version} to swap to, "
+            f"the first is {source(settings, min(refused))}; "
+            f"they still serve the version before: publish {version} again"
         )

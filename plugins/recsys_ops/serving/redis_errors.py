@@ -1,4 +1,4 @@
-"""What Redis' errors mean to the person on duty."""
+"""Redis' errors, explained to the person on duty."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,40 +19,45 @@ from redis.exceptions import (
 
 from recsys_ops.errors import ServingError
 
-AnyClient = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
-# what redis-py raises: the second is none of the first
-ERRORS = (redis.RedisError, RedisClusterException)
+AnyRedisClient = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
+# all that redis-py raises: RedisClusterException is no RedisError
+REDIS_ERRORS = (redis.RedisError, RedisClusterException)
 
 
 @contextmanager
-def explained_errors(client: AnyClient, doing: str) -> Iterator[None]:
-    """Turn Redis' errors into a ServingError: what was being done, where, and the next step."""
+def explained_errors(client: AnyRedisClient, action: str) -> Iterator[None]:
+    """Turn an error of Redis into a ServingError: which action failed, where, and the next step."""
     try:
         yield
-    except ERRORS as error:
+    except REDIS_ERRORS as error:
         raise ServingError(
-            f"{doing} failed on Redis {server_name(client)}: {next_step(error)} ({error})"
+            f"{action} failed on Redis {server_name(client)}: "
+            f"{explain_redis_error(error)} ({error})"
         ) from error
 
 
-def server_name(client: AnyClient) -> str:
-    """Where it is: host and port, a socket, the primary's name behind Sentinel, or a cluster's nodes."""
+def server_name(client: AnyRedisClient) -> str:
+    """Host and port, a socket, the name of Sentinel's primary, or the nodes of a cluster."""
     if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
         return f"Cluster {', '.join(sorted(node.name for node in client.get_nodes()))}"
     pool = client.connection_pool
-    at = pool.connection_kwargs
+    arguments = pool.connection_kwargs
     return str(
         getattr(pool, "service_name", None)
-        or at.get("path")
-        or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}"
+        or arguments.get("path")
+        or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
     )
 
 
-def next_step(error: Exception) -> str:
+def explain_redis_error(error: Exception) -> str:
+    """What the server refuses or lacks, and the next step."""
     # in this order: redis-py's login errors are connection errors too
     match error:
         case OutOfMemoryError():
-            return "it has no memory left; a publish holds up to three versions for a moment, raise maxmemory and run it again"
+            return (
+                "it has no memory left; a publish needs memory for up to three versions, "
+                "raise maxmemory and run it again"
+            )
         case ReadOnlyError():
             return "it is a read-only replica; let the Redis connection point to the primary"
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
@@ -63,8 +68,11 @@ def next_step(error: Exception) -> str:
             | RedisClusterException()
             | ClusterDownError()
         ):
-            return "it cannot be reached in time; check the server and the Redis connection, then run it again"
+            return (
+                "it cannot be reached in time; check the server and the Redis connection, "
+                "then run it again"
+            )
         case MovedError() | AskError() | TryAgainError():
             return "slots of the cluster are moving; run it again when that is done"
         case _:
-            return "it refused the command; see its own words"
+            return "it refused the command; read its message"

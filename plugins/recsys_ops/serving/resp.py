@@ -1,4 +1,4 @@
-"""Redis' protocol (RESP) written by Arrow: a bucket's lists are put into one command without a Python loop."""
+"""Redis' protocol (RESP), written by Arrow: one command a bucket, without a loop over lists."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,65 +8,87 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import redis
 
-from recsys_ops.serving.layout import Content
+from recsys_ops.serving.layout import EncodedVersion
 
 
-def hset_commands(content: Content, buckets: range, key: Callable[[int], str]) -> Iterator[bytes]:
-    """For each bucket an UNLINK of its key and an HSET of all that the bucket holds; two replies."""
+def hset_commands(
+    content: EncodedVersion, buckets: range, key: Callable[[int], str]
+) -> Iterator[bytes]:
+    """For each bucket an UNLINK of its key and an HSET of all its fields: two replies a bucket."""
     common = b"".join(_bulk(part) for pair in content.common.items() for part in pair)
-    for bucket, lists, own in _slices(content, buckets, [content.fields, content.values]):
+    for bucket, lists, arguments in _slices(content, buckets, [content.fields, content.values]):
         name = _bulk(key(bucket).encode())
         words = 2 + 2 * (len(content.common) + lists)
         yield b"".join(
-            [b"*2\r\n$6\r\nUNLINK\r\n", name, b"*%d\r\n$4\r\nHSET\r\n" % words, name, common, own]
+            [
+                b"*2\r\n$6\r\nUNLINK\r\n",
+                name,
+                b"*%d\r\n$4\r\nHSET\r\n" % words,
+                name,
+                common,
+                arguments,
+            ]
         )
 
 
-def hmget_commands(content: Content, buckets: range, key: Callable[[int], str]) -> Iterator[bytes]:
-    """For each bucket an HLEN and an HMGET of all its fields, `common` first; two replies."""
+def hmget_commands(
+    content: EncodedVersion, buckets: range, key: Callable[[int], str]
+) -> Iterator[bytes]:
+    """For each bucket an HLEN and an HMGET of all its fields, `common` first: two replies."""
     common = b"".join(map(_bulk, content.common))
-    for bucket, lists, own in _slices(content, buckets, [content.fields]):
+    for bucket, lists, arguments in _slices(content, buckets, [content.fields]):
         name = _bulk(key(bucket).encode())
         words = 2 + len(content.common) + lists
         yield b"".join(
-            [b"*2\r\n$4\r\nHLEN\r\n", name, b"*%d\r\n$5\r\nHMGET\r\n" % words, name, common, own]
+            [
+                b"*2\r\n$4\r\nHLEN\r\n",
+                name,
+                b"*%d\r\n$5\r\nHMGET\r\n" % words,
+                name,
+                common,
+                arguments,
+            ]
         )
 
 
-def converse(client: redis.Redis, commands: Sequence[bytes], replies: int) -> list[Any]:
-    """Send commands that may be repeated, all at once, and return their replies.
+def send_commands(client: redis.Redis, commands: Sequence[bytes], replies: int) -> list[Any]:
+    """Send commands in one request and return their replies.
 
-    Raises RedisError: where commands were refused the first refusal, when the server has done with all of them.
+    commands : they are sent again after a lost connection, so repeating them must be harmless
+    replies : the number of replies to all of them
+
+    Raises RedisError; the first refusal of a command is raised after all replies are read.
     """
     if not commands:
         return []
     connection: Any = client.connection_pool.get_connection()
 
-    def talk() -> list[Any]:
+    def send() -> list[Any]:
         connection.send_packed_command([b"".join(commands)])
-        found, refused = [], None
+        answers, refusal = [], None
         for _ in range(replies):
             try:
-                found.append(connection.read_response())
+                answers.append(connection.read_response())
             except redis.ResponseError as error:
-                refused = refused or error
-        if refused:
-            raise refused
-        return found
+                refusal = refusal or error
+        if refusal:
+            raise refusal
+        return answers
 
     try:
-        return list(connection.retry.call_with_retry(talk, lambda _: connection.disconnect()))
+        return list(connection.retry.call_with_retry(send, lambda _: connection.disconnect()))
     except BaseException:
-        connection.disconnect()  # replies may be left in it
+        # unread replies would be taken for those of the next command
+        connection.disconnect()
         raise
     finally:
         client.connection_pool.release(connection)
 
 
 def _slices(
-    content: Content, buckets: range, columns: Sequence[pa.LargeBinaryArray]
+    content: EncodedVersion, buckets: range, columns: Sequence[pa.LargeBinaryArray]
 ) -> Iterator[tuple[int, int, memoryview]]:
-    """Each bucket's number, number of lists, and their columns' values one after the other as bulk strings."""
+    """For each bucket: its number, its number of lists, and the columns' values as bulk strings."""
     first, last = content.starts[buckets.start], content.starts[buckets.stop]
     parts = [part for column in columns for part in _bulks(column.slice(first, last - first))]
     joined = pc.binary_join_element_wise(*parts, _scalar(b""))

@@ -1,8 +1,8 @@
-"""What Redis holds, for the person who looks."""
+"""What Redis holds, for a person or a monitor."""
 
 from typing import Any
 
-from recsys_ops.serving.client import Client
+from recsys_ops.serving.client import RedisClient
 from recsys_ops.serving.layout import live_key, next_key, previous_key
 from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import bucket_versions
@@ -10,20 +10,31 @@ from recsys_ops.serving.redis_errors import explained_errors
 from recsys_ops.settings import ServingSettings
 
 
-def redis_status(client: Client, settings: ServingSettings) -> dict[str, Any]:
-    """What Redis holds: buckets by version for live, previous and next, fields of the live buckets, memory of each server."""
+def redis_status(client: RedisClient, settings: ServingSettings) -> dict[str, Any]:
+    """What Redis holds.
+
+    Returns ``prefix``, ``buckets``, ``fields`` (the number of fields in the live buckets),
+    ``versions`` (live, previous and next: the number of buckets by version), and ``servers`` (name,
+    number of buckets, memory in bytes). Raises ServingError.
+    """
     fields, servers = 0, []
-    with explained_errors(client, "asking for its memory and counting fields"):
-        for shard in find_nodes(client, settings):
-            pipe = shard.client.pipeline(transaction=False)
-            for bucket in shard.buckets:
+    nodes = find_nodes(client, settings)
+    with explained_errors(client, "reading its memory and counting fields"):
+        for node in nodes:
+            pipe = node.client.pipeline(transaction=False)
+            for bucket in node.buckets:
                 pipe.hlen(live_key(settings, bucket))
             fields += sum(pipe.execute())
-            memory = shard.client.info("memory")
-            named = {
-                name: memory[name] for name in ("used_memory", "maxmemory", "maxmemory_policy")
-            }
-            servers.append({"server": shard.name, "buckets": len(shard.buckets), **named})
+            memory = node.client.info("memory")
+            servers.append(
+                {
+                    "server": node.name,
+                    "buckets": len(node.buckets),
+                    "used_memory": memory["used_memory"],
+                    "maxmemory": memory["maxmemory"],
+                    "maxmemory_policy": memory["maxmemory_policy"],
+                }
+            )
     keys = {"live": live_key, "previous": previous_key, "next": next_key}
     return {
         "prefix": settings.prefix,
@@ -32,7 +43,7 @@ def redis_status(client: Client, settings: ServingSettings) -> dict[str, Any]:
         "versions": {
             name: {
                 version or "nothing": count
-                for version, count in bucket_versions(client, settings, key).items()
+                for version, count in bucket_versions(nodes, key).items()
             }
             for name, key in keys.items()
         },

@@ -1,4 +1,4 @@
-"""Reading a list: one key, one round trip."""
+"""Reading a list from Redis: one key, one round trip."""
 
 import random
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from recsys_ops.errors import ServingError
-from recsys_ops.serving.client import AsyncClient, Client
+from recsys_ops.serving.client import AsyncRedisClient, RedisClient
 from recsys_ops.serving.layout import (
     LAYOUT,
     POPULAR,
     TRENDING,
     VERSION,
-    Kind,
+    ListKind,
     bucket_of,
     decode_items,
     field_of,
@@ -21,8 +21,8 @@ from recsys_ops.serving.layout import (
 from recsys_ops.serving.redis_errors import explained_errors
 from recsys_ops.settings import ServingSettings
 
-Source = Literal["personal", "similar", "bought_together", "category", "trending", "popular"]
-_SOURCE: dict[Kind, Source] = {
+ListSource = Literal["personal", "similar", "bought_together", "category", "trending", "popular"]
+_SOURCE: dict[ListKind, ListSource] = {
     "user": "personal",
     "similar": "similar",
     "bought_together": "bought_together",
@@ -32,34 +32,38 @@ _SOURCE: dict[Kind, Source] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What is shown, best first, all of one version; its source is `popular` where the version has no list of its own."""
+    """A list of one version, best first.
+
+    source : `popular` where the version has no list of the requested kind
+    """
 
     items: list[str]
-    source: Source
+    source: ListSource
     version: str
 
 
 @dataclass(frozen=True)
-class _Question:
-    """The fields to ask one key for."""
+class _Request:
+    """The fields to read of one key."""
 
     key: str
     field: bytes
-    source: Source
+    source: ListSource
 
     @property
     def fields(self) -> list[bytes]:
         return [self.field, POPULAR, VERSION, LAYOUT]
 
-    def answer(self, settings: ServingSettings, found: Sequence[bytes | None]) -> Answer:
-        own, popular, version, layout = found
+    def answer(self, settings: ServingSettings, values: Sequence[bytes | None]) -> Answer:
+        own, popular, version, layout = values
         if popular is None or version is None or layout is None:
             raise ServingError(
                 f"nothing is published at {self.key}: run recsys_retrain, or check serving.prefix"
             )
         if not layout.endswith(b"/%d" % settings.buckets):
             raise ServingError(
-                f"{self.key} was published with layout {layout.decode()}: read it with the publisher's serving.buckets"
+                f"{self.key} was published with layout {layout.decode()}: "
+                "read it with the publisher's serving.buckets"
             )
         return Answer(
             items=decode_items(layout, popular if own is None else own),
@@ -68,94 +72,100 @@ class _Question:
         )
 
 
-def _about(settings: ServingSettings, kind: Kind, name: str) -> _Question:
-    return _Question(
+def _list_of(settings: ServingSettings, kind: ListKind, name: str) -> _Request:
+    return _Request(
         live_key(settings, bucket_of(settings, name)), field_of(kind, name), _SOURCE[kind]
     )
 
 
-def _overall(settings: ServingSettings, field: bytes, source: Source) -> _Question:
-    # all buckets have it: no node of a cluster shall answer for all
-    return _Question(live_key(settings, random.randrange(settings.buckets)), field, source)  # noqa: S311
+def _list_for_all(settings: ServingSettings, field: bytes, source: ListSource) -> _Request:
+    # every bucket has it; a random one spreads the load over the nodes of a cluster
+    return _Request(live_key(settings, random.randrange(settings.buckets)), field, source)  # noqa: S311
 
 
 class RecommendationStore:
     """The lists as the shop reads them.
 
-    `client` as `recsys_ops.serving.client.connect` makes it, or redis-py with replies as bytes; its timeouts and retries bound
-    how long an answer can take when Redis is away. Every method raises ServingError if it is, or if nothing is published.
+    client : of `recsys_ops.serving.client.connect_redis`, or of redis-py with replies as bytes; its
+        timeouts and retries limit how long a method takes while Redis cannot be reached
+
+    Every method raises ServingError if Redis cannot be reached, or if nothing is published.
     """
 
-    def __init__(self, client: Client, settings: ServingSettings) -> None:
+    def __init__(self, client: RedisClient, settings: ServingSettings) -> None:
         self._client = client
         self._settings = settings
 
     def recommendations(self, user_id: str) -> Answer:
-        """The user's items; the popular ones for a stranger."""
-        return self._ask(_about(self._settings, "user", user_id))
+        """The user's items; the popular items for an unknown user."""
+        return self._read(_list_of(self._settings, "user", user_id))
 
     def similar(self, item_id: str) -> Answer:
-        """What is like the item."""
-        return self._ask(_about(self._settings, "similar", item_id))
+        """The items most similar to an item."""
+        return self._read(_list_of(self._settings, "similar", item_id))
 
     def bought_together(self, item_id: str) -> Answer:
-        """What is bought together with the item."""
-        return self._ask(_about(self._settings, "bought_together", item_id))
+        """The items that are bought together with an item."""
+        return self._read(_list_of(self._settings, "bought_together", item_id))
 
     def popular(self, category: str | None = None) -> Answer:
-        """The popular items, of a category or overall."""
+        """The popular items, of a category or of all."""
         if category is not None:
-            return self._ask(_about(self._settings, "category", category))
-        return self._ask(_overall(self._settings, POPULAR, "popular"))
+            return self._read(_list_of(self._settings, "category", category))
+        return self._read(_list_for_all(self._settings, POPULAR, "popular"))
 
     def trending(self) -> Answer:
-        """What stands out most against four weeks ago."""
-        return self._ask(_overall(self._settings, TRENDING, "trending"))
+        """The items that stand out most against the 28 days before."""
+        return self._read(_list_for_all(self._settings, TRENDING, "trending"))
 
     def version(self) -> str:
+        """The live version."""
         return self.popular().version
 
-    def _ask(self, question: _Question) -> Answer:
-        with explained_errors(self._client, f"reading {question.key}"):
-            found = cast("list[bytes | None]", self._client.hmget(question.key, question.fields))
-        return question.answer(self._settings, found)
+    def _read(self, request: _Request) -> Answer:
+        with explained_errors(self._client, f"reading {request.key}"):
+            values = cast("list[bytes | None]", self._client.hmget(request.key, request.fields))
+        return request.answer(self._settings, values)
 
 
 class AsyncRecommendationStore:
-    """`RecommendationStore` for asyncio, with a client of `recsys_ops.serving.client.connect_async`."""
+    """`RecommendationStore` for asyncio.
 
-    def __init__(self, client: AsyncClient, settings: ServingSettings) -> None:
+    client : of `recsys_ops.serving.client.connect_redis_async`
+    """
+
+    def __init__(self, client: AsyncRedisClient, settings: ServingSettings) -> None:
         self._client = client
         self._settings = settings
 
     async def recommendations(self, user_id: str) -> Answer:
-        """The user's items; the popular ones for a stranger."""
-        return await self._ask(_about(self._settings, "user", user_id))
+        """The user's items; the popular items for an unknown user."""
+        return await self._read(_list_of(self._settings, "user", user_id))
 
     async def similar(self, item_id: str) -> Answer:
-        """What is like the item."""
-        return await self._ask(_about(self._settings, "similar", item_id))
+        """The items most similar to an item."""
+        return await self._read(_list_of(self._settings, "similar", item_id))
 
     async def bought_together(self, item_id: str) -> Answer:
-        """What is bought together with the item."""
-        return await self._ask(_about(self._settings, "bought_together", item_id))
+        """The items that are bought together with an item."""
+        return await self._read(_list_of(self._settings, "bought_together", item_id))
 
     async def popular(self, category: str | None = None) -> Answer:
-        """The popular items, of a category or overall."""
+        """The popular items, of a category or of all."""
         if category is not None:
-            return await self._ask(_about(self._settings, "category", category))
-        return await self._ask(_overall(self._settings, POPULAR, "popular"))
+            return await self._read(_list_of(self._settings, "category", category))
+        return await self._read(_list_for_all(self._settings, POPULAR, "popular"))
 
     async def trending(self) -> Answer:
-        """What stands out most against four weeks ago."""
-        return await self._ask(_overall(self._settings, TRENDING, "trending"))
+        """The items that stand out most against the 28 days before."""
+        return await self._read(_list_for_all(self._settings, TRENDING, "trending"))
 
     async def version(self) -> str:
         return (await self.popular()).version
 
-    async def _ask(self, question: _Question) -> Answer:
-        with explained_errors(self._client, f"reading {question.key}"):
-            found = cast(
-                "list[bytes | None]", await self._client.hmget(question.key, question.fields)
+    async def _read(self, request: _Request) -> Answer:
+        with explained_errors(self._client, f"reading {request.key}"):
+            values = cast(
+                "list[bytes | None]", await self._client.hmget(request.key, request.fields)
             )
-        return question.answer(self._settings, found)
+        return request.answer(self._settings, values)

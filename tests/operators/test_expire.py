@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from support.history_rows import counts, events
 
 from recsys_ops.history.table import replace_days
-from recsys_ops.operators.expire import PERSONAL, ExpireOperator, expire
+from recsys_ops.operators.expire import PERSONAL_DATA, ExpireOperator, expire
 from recsys_ops.run_day import day_start
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import paths
@@ -53,7 +53,7 @@ def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storag
         write(storage, NEWEST - timedelta(days=91)),
         write(storage, NEWEST - timedelta(days=90)),
     )
-    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL) == {
+    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL_DATA) == {
         "raw": 1,
         "cleaning": 1,
         "quarantine": 1,
@@ -66,11 +66,11 @@ def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Sto
     write(storage, NEWEST - timedelta(days=300))
     before = storage.list("")
     written = max(storage.write_times("").values())
-    assert set(
-        expire(storage, NEWEST, min(storage.write_times("").values()), PERSONAL).values()
-    ) == {0}
+    first_written = min(storage.write_times("").values())
+    assert set(expire(storage, NEWEST, first_written, PERSONAL_DATA).values()) == {0}
     assert storage.list("") == before
-    assert set(expire(storage, NEWEST, written + timedelta(seconds=1), PERSONAL).values()) == {1}
+    later = written + timedelta(seconds=1)
+    assert set(expire(storage, NEWEST, later, PERSONAL_DATA).values()) == {1}
 
 
 @pytest.fixture

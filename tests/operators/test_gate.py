@@ -126,16 +126,16 @@ def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Storage], None
         ),
         (
             changed("verdict.json", lambda found: found | {"version": "20260309-0123456789"}),
-            "another version's",
+            "the verdict of another version",
         ),
         (changed("verdict.json", lambda found: []), "verdict.json was changed since"),
         (
             changed("metrics.json", lambda found: found | {"users": 813}),
-            "metrics.json is not what the gate judged",
+            "metrics.json was changed since the gate checked it",
         ),
         (
             changed("manifest.json", lambda found: found | {"day": "2026-03-11"}),
-            "manifest.json is not what the gate judged",
+            "manifest.json was changed since the gate checked it",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_the_log_of_a_failed_job_is_in_storage(storage: Storage, make_job: MakeJ
 
 @pytest.fixture
 def logger(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
-    monkeypatch.setattr(job_log, "_EVERY_S", 0.02)
+    monkeypatch.setattr(job_log, "_WRITE_EVERY_S", 0.02)
     found = logging.getLogger("recsys_ops.test")
     found.setLevel("INFO")
     return found

@@ -1,1 +1,1 @@
-"""Where the training job runs: started, followed, cancelled; one launcher for each place."""
+"""The launchers: each starts, follows and cancels training jobs at one place."""

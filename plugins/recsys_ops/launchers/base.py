@@ -1,4 +1,4 @@
-"""What every launcher does, and what it is told about the job."""
+"""What every launcher does, and what it gets to know about the job."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,12 @@ JobStatus = Literal["running", "succeeded", "failed", "gone"]
 class Job:
     """One training job.
 
-    name : the same for every try at the same model version; lower-case letters, digits and hyphens
-    spec_url : what ``python -m recsys_ops.worker`` is given
-    timeout_s : after so many seconds the job is ended
-    environment : the storage's credentials and the like, for the worker's process alone: never shown, never in a command line
-    read_log : returns what the worker has written to its log in storage so far
+    name : the same for every try at the same model version; lower-case letters, digits, hyphens
+    spec_url : the argument of ``python -m recsys_ops.worker``
+    timeout_s : the job is ended after this many seconds
+    environment : for the worker's process alone, such as the storage's credentials; never shown,
+        and never part of a command line
+    read_log : returns the log that the worker has written to storage so far
     """
 
     name: str
@@ -26,9 +27,10 @@ class Job:
 
 
 class Launcher(Protocol):
-    """A place where jobs run. An id is JSON text that another process finds the job by.
+    """Runs jobs somewhere. Another process finds a job by its id, which is a text.
 
-    Every method raises WorkerError where the place cannot be reached, SettingsError where it refuses us.
+    Every method raises WorkerError if the place cannot be reached, SettingsError if it refuses our
+    login or our request.
 
     place : its name in messages
     """
@@ -36,23 +38,23 @@ class Launcher(Protocol):
     place: str
 
     def find(self, job: Job) -> str | None:
-        """The id of the job of this name that runs or waits to run, if there is one."""
+        """The id of the job of this name that runs or waits to run; None if there is none."""
 
     def start(self, job: Job) -> str:
-        """Start the job, which `find` has not found; returns its id."""
+        """Start a job that `find` has not found; returns its id."""
 
     def status(self, job_id: str) -> JobStatus:
-        """running, also before it runs; gone: nobody knows how it ended."""
+        """`running`, also before the job has begun; `gone` if nobody knows how it ended."""
 
-    def wait(self, job: Job, job_id: str, tell: Callable[[str], None]) -> None:
-        """Return when the job has ended, having told each line of its log.
+    def wait(self, job: Job, job_id: str, write_line: Callable[[str], None]) -> None:
+        """Pass each line of the job's log to `write_line`; return when the job has exited itself.
 
-        Raises WorkerError when it ended otherwise than by itself (lost, taken away, never started), ModelError when that was
-        its own doing (killed for want of memory, longer than its time).
+        Raises WorkerError if the job did not end by itself: it was lost, preempted or never began.
+        Raises ModelError if another try would end the same way: it ran out of memory or of time.
         """
 
     def cancel(self, job_id: str) -> None:
-        """End the job, if it runs; returns within seconds, before it has ended."""
+        """Cancel the job if it runs; returns within seconds, perhaps before the job has ended."""
 
     def page(self, job_id: str) -> str | None:
-        """The address of a page about the job."""
+        """The address of a page about the job, if there is one."""

@@ -1,4 +1,4 @@
-"""A machine on Google Compute Engine: started for a training, stopped after it."""
+"""A machine on Google Compute Engine: started before a training, stopped after it."""
 
 import logging
 import time
@@ -14,61 +14,72 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 600
 _NEEDS = (
-    "compute.instances.get, compute.instances.start, compute.instances.resume, compute.instances.stop and "
-    "compute.zoneOperations.get, all in roles/compute.instanceAdmin.v1"
+    "compute.instances.get, compute.instances.start, compute.instances.resume, "
+    "compute.instances.stop and compute.zoneOperations.get, "
+    "all in roles/compute.instanceAdmin.v1"
 )
-# what a training needs lies in blob storage, and a machine with local SSDs stops only when told what becomes of them
+# a machine with local SSDs does not stop without it; a training keeps its files in storage
 _PARAMETERS = {"stop": {"discardLocalSsd": "true"}}
 
 
 def start_machine(settings: GceSettings, conn_id: str) -> dict[str, Any]:
-    """Bring the machine up and return its figures; asks for nothing where it is up or on its way there.
+    """Start the machine, wait until it runs, and return its figures.
 
-    Raises WorkerError when Google has none to give or it is not up after `start_timeout_s`, SettingsError when there is no such
-    machine or the account may not start it. It may then still come up: see `ask_to_stop`.
+    A machine that runs or starts already is not started again.
+
+    Raises WorkerError if Google has no such machine free or if it does not run after
+    `start_timeout_s`; SettingsError if it does not exist or the account may not start it. It may
+    still start after an error: see `request_stop`.
     """
     began = time.monotonic()
     machine = _Machine(settings, conn_id)
-    instance, asked = machine.bring_to(
+    instance, requested = machine.bring_to(
         {"RUNNING"}, {"TERMINATED": "start", "SUSPENDED": "resume"}, settings.start_timeout_s
     )
-    if asked and "maxRunDuration" not in instance.get("scheduling", {}):
+    if requested and "maxRunDuration" not in instance.get("scheduling", {}):
         log.warning(
-            "nothing but stop_machine stops %s: should Airflow die, it goes on and bills. Give it an end of its own while it is "
-            "down: gcloud compute instances set-scheduling %s --max-run-duration=4h --instance-termination-action=STOP",
-            *(machine.name, machine.flags),
+            "only the task stop_machine stops %s: if Airflow dies, it runs on and bills. "
+            "Give it a time limit of its own while it is stopped: gcloud compute instances "
+            "set-scheduling %s --max-run-duration=4h --instance-termination-action=STOP",
+            machine.name,
+            machine.flags,
         )
     return {
-        **_described(settings, instance),
-        "already_running": not asked,
+        **_description(settings, instance),
+        "already_running": not requested,
         "start_s": round(time.monotonic() - began, 1),
     }
 
 
 def stop_machine(settings: GceSettings, conn_id: str) -> dict[str, Any]:
-    """Bring the machine down, wait until it is, and return its figures; asks for nothing where it is down or on its way there.
+    """Stop the machine, wait until it is stopped, and return its figures.
 
-    Raises WorkerError when it is not down after ten minutes, SettingsError when there is no such machine or the account may not
-    stop it.
+    A machine that is stopped or stops already is not stopped again.
+
+    Raises WorkerError if it is not stopped after ten minutes; SettingsError if it does not exist or
+    the account may not stop it.
     """
     began = time.monotonic()
     machine = _Machine(settings, conn_id)
-    instance, asked = machine.bring_to(
+    instance, requested = machine.bring_to(
         {"TERMINATED", "SUSPENDED"}, {"RUNNING": "stop"}, _STOP_TIMEOUT_S
     )
     return {
-        **_described(settings, instance),
-        "already_stopped": not asked,
+        **_description(settings, instance),
+        "already_stopped": not requested,
         "stop_s": round(time.monotonic() - began, 1),
     }
 
 
 def request_stop(settings: GceSettings, conn_id: str) -> None:
-    """Ask for the machine's stop, unless it is down or on its way there, and do not wait. A refusal is logged, not raised."""
+    """Request the machine's stop without waiting for it.
+
+    Does nothing if it is stopped or stops already. Errors are logged.
+    """
     try:
         machine = _Machine(settings, conn_id)
         if machine.status() not in {"TERMINATED", "SUSPENDED", "STOPPING", "SUSPENDING"}:
-            machine.ask("stop")
+            machine.request("stop")
     except RecsysError as error:
         log.error(
             "the machine could not be asked to stop: %s. If it runs, it bills: stop it by hand",
@@ -88,14 +99,17 @@ class _Machine:
         return str(self._call("GET", self._instance)["status"])
 
     def bring_to(
-        self, wanted: Collection[str], ways: Mapping[str, str], timeout_s: float
+        self, wanted: Collection[str], actions: Mapping[str, str], timeout_s: float
     ) -> tuple[dict[str, Any], bool]:
-        """The instance as it is in one of the statuses `wanted`, and whether it had to be asked.
+        """Wait until the instance has a wanted status; request an action where it needs one.
 
-        ways : a status and the method that leads out of it; in any other the instance is on its way and waited for
+        actions : by status the action that leads to a wanted one; with any other status we only
+            wait
+
+        Returns the instance, and whether an action was requested.
         """
         operation: dict[str, Any] | None = None
-        asked = False
+        requested = False
         for _ in _turns(timeout_s):
             if operation:
                 operation = self._call("GET", f"{self._zone}/operations/{operation['name']}")
@@ -105,29 +119,34 @@ class _Machine:
                 operation = None
             instance = self._call("GET", self._instance)
             if instance["status"] in wanted:
-                return instance, asked
-            if way := ways.get(instance["status"]):
-                operation, asked = self.ask(way), True
+                return instance, requested
+            if action := actions.get(instance["status"]):
+                operation, requested = self.request(action), True
         raise WorkerError(
-            f"{self.name} is not {' or '.join(sorted(wanted))} after {timeout_s:.0f} s; its page in the console says why, and "
-            "worker.gce.start_timeout_s how long a start may take"
+            f"{self.name} is not {' or '.join(sorted(wanted))} after {timeout_s:.0f} s; its page "
+            "in the console says why, and worker.gce.start_timeout_s limits how long a start may "
+            "take"
         )
 
-    def ask(self, way: str) -> dict[str, Any]:
-        """Ask for ``start``, ``resume`` or ``stop`` and return the operation that does it."""
-        log.info("%s is asked to %s", self.name, way)
-        # with an id of its own a request that is repeated because its answer was lost is not done twice
-        parameters = {"requestId": str(uuid.uuid4()), **_PARAMETERS.get(way, {})}
-        operation: dict[str, Any] = self._call("POST", f"{self._instance}/{way}", params=parameters)
+    def request(self, action: str) -> dict[str, Any]:
+        """Request ``start``, ``resume`` or ``stop``; returns the operation that does it."""
+        log.info("%s is asked to %s", self.name, action)
+        # by its id a request that is repeated because the answer was lost is done only once
+        parameters = {"requestId": str(uuid.uuid4()), **_PARAMETERS.get(action, {})}
+        operation: dict[str, Any] = self._call(
+            "POST", f"{self._instance}/{action}", params=parameters
+        )
         return operation
 
     def _check(self, operation: dict[str, Any]) -> None:
+        """Raise WorkerError for an operation that has failed."""
         errors = operation.get("error", {}).get("errors", [])
         if errors:
-            said = "; ".join(f"{error['code']}: {error.get('message', '')}" for error in errors)
+            reasons = "; ".join(f"{error['code']}: {error.get('message', '')}" for error in errors)
             raise WorkerError(
-                f"{self.name} did not {operation['operationType']}: {said}. Where the zone has none left, try later, reserve "
-                "one, or name a machine in another zone in worker.gce; where a quota is used up, ask Google for more"
+                f"{self.name} did not {operation['operationType']}: {reasons}. If the zone has no "
+                "such machine free, try later, reserve one, or name a machine in another zone in "
+                "worker.gce; if a quota is used up, ask Google for more"
             )
 
     def _call(self, method: str, path: str, **request: Any) -> Any:
@@ -137,7 +156,7 @@ class _Machine:
             raise SettingsError(f"{self.name} cannot be used, see worker.gce: {error}") from error
 
 
-def _described(settings: GceSettings, instance: Mapping[str, Any]) -> dict[str, str]:
+def _description(settings: GceSettings, instance: Mapping[str, Any]) -> dict[str, str]:
     return {
         "instance": settings.instance,
         "zone": settings.zone,
@@ -146,7 +165,7 @@ def _described(settings: GceSettings, instance: Mapping[str, Any]) -> dict[str, 
 
 
 def _turns(seconds: float) -> Iterator[None]:
-    """Turns of a loop, with pauses between them that grow from 0.1 to 5 s, until so many seconds are over."""
+    """Turns of a loop for this many seconds, with pauses that grow from 0.1 to 5 s."""
     deadline, pause = time.monotonic() + seconds, 0.1
     while True:
         yield

@@ -1,4 +1,4 @@
-"""A job's files in another storage, where the worker reads and writes; its results back from there."""
+"""Staging: copy a job's files to the storage that the worker uses, and the results back."""
 
 import logging
 import time
@@ -12,21 +12,22 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 4
+_PARALLEL_COPIES = 4
 # what a job reads of the champion and of the reference
-EARLIER = (USER_IDS, ITEM_IDS, FACTORS, MANIFEST)
+_EARLIER_FILES = (USER_IDS, ITEM_IDS, FACTORS, MANIFEST)
 
 
 def stage_job(store: Storage, work: Storage, spec: JobSpec) -> None:
-    """Copy a job's inputs and the factors of champion and reference, then the spec, unless an earlier try has done so.
+    """Copy a job's inputs, its champion and its reference, then its spec, from `store` to `work`.
 
-    Raises ModelError when there is no such version.
+    Nothing is copied if an earlier try has copied everything. Raises ModelError if the champion or
+    the reference is not a finished version.
     """
     spec_path = paths.job(spec.day, SPEC)
     inputs = [paths.job(spec.day, name) for name in spec.inputs]
     for version in filter(None, (spec.champion, spec.reference)):
         load_manifest(store, version)
-        inputs += [paths.model(version, name) for name in EARLIER]
+        inputs += [paths.model(version, name) for name in _EARLIER_FILES]
     if {*inputs, spec_path} <= {*work.list("")} and work.get(spec_path) == store.get(spec_path):
         log.info("the job's files are in %s already", work.root)
         return
@@ -35,30 +36,31 @@ def stage_job(store: Storage, work: Storage, spec: JobSpec) -> None:
 
 
 def fetch_results(work: Storage, store: Storage, spec: JobSpec) -> None:
-    """Copy the model version, its manifest last, and the job's scores, result and log; what the job did not write is left out."""
-    model = work.list(paths.model(spec.version, ""))
-    manifest = [path for path in model if path == paths.model(spec.version, MANIFEST)]
-    scores = paths.job(spec.day, NDCG)
-    _copy(
-        work,
-        store,
-        [
-            *(path for path in model if path not in manifest),
-            *([scores] if work.exists(scores) else []),
-        ],
-    )
+    """Copy what the job has written from `work` to `store`.
+
+    These are the model version, its manifest last, and the job's scores, result and log. What the
+    job did not write is left out.
+    """
+    manifest_path, ndcg_path = paths.model(spec.version, MANIFEST), paths.job(spec.day, NDCG)
+    version = work.list(paths.model(spec.version, ""))
+    files = [path for path in version if path != manifest_path]
+    _copy(work, store, files + _existing(work, [ndcg_path]))
     job = [paths.job(spec.day, name) for name in (RESULT, LOG)]
-    _copy(work, store, [*manifest, *(path for path in job if work.exists(path))])
+    _copy(work, store, _existing(work, [manifest_path, *job]))
 
 
 def clear_staged(work: Storage) -> None:
-    """Remove everything that was staged for a job."""
+    """Delete everything that was staged for a job."""
     for path in work.list(""):
         work.delete(path)
 
 
-def _copy(source: Storage, target: Storage, paths: list[str]) -> None:
-    """Memory: the objects that are under way, at most `_AT_ONCE`, each whole."""
+def _existing(storage: Storage, wanted: list[str]) -> list[str]:
+    return [path for path in wanted if storage.exists(path)]
+
+
+def _copy(source: Storage, target: Storage, copied: list[str]) -> None:
+    """Copy objects. At most `_PARALLEL_COPIES` of them are in memory, each as a whole."""
 
     def copy(path: str) -> int:
         data = source.get(path)
@@ -66,14 +68,13 @@ def _copy(source: Storage, target: Storage, paths: list[str]) -> None:
         return len(data)
 
     started = time.monotonic()
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        size = sum(pool.map(copy, paths)) / 1e6
-    seconds = time.monotonic() - started
+    with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
+        megabytes = sum(pool.map(copy, copied)) / 1e6
     log.info(
         "copied objects=%d mb=%.1f seconds=%.1f from %s to %s",
-        len(paths),
-        size,
-        seconds,
+        len(copied),
+        megabytes,
+        time.monotonic() - started,
         source.root,
         target.root,
     )

@@ -1,6 +1,7 @@
-"""Jobs that run apart from the task that started them: beside it, or on a machine that is reached by SSH.
+"""Jobs with a supervisor beside them: on this machine, or on a machine that is reached by SSH.
 
-Either way ``recsys_ops.launchers.supervisor`` is called over there; only how it is called differs.
+Both launchers run ``recsys_ops.launchers.supervisor`` on the job's machine; they differ only in how
+they reach it.
 """
 
 import json
@@ -16,28 +17,34 @@ from pathlib import Path
 import recsys_ops
 from recsys_ops.errors import ModelError, SettingsError, WorkerError
 from recsys_ops.launchers.base import Job, JobStatus, Launcher
-from recsys_ops.launchers.supervisor import ALIVE, TIMED_OUT
+from recsys_ops.launchers.supervisor import HEARTBEAT, TIMED_OUT
 from recsys_ops.worker import EXIT_NO_RESULT
 
 log = logging.getLogger(__name__)
 
-# longer than `follow` is ever silent
+# longer than the pause between two heartbeats of `follow`
 SILENT_S = 8
 _PAUSE_S = 3
 
 
 class SupervisedLauncher(Launcher):
-    """`patience_s` is how long the machine may be out of reach."""
+    """A launcher whose jobs have a supervisor.
+
+    patience_s : how long the machine may be out of reach before an error is raised
+    """
 
     patience_s: float = 0
 
     @abstractmethod
     def _call(
-        self, words: list[str], stdin: bytes, hear: Callable[[bytes], None]
+        self, arguments: list[str], stdin: bytes, receive: Callable[[bytes], None]
     ) -> tuple[int, str]:
-        """Run ``python -m recsys_ops.launchers.supervisor <words>`` over there; returns its exit code and what it said in error.
+        """Run ``python -m recsys_ops.launchers.supervisor <arguments>`` on the job's machine.
 
-        Standard output goes to `hear` as it comes. Raises WorkerError when the machine is out of reach, or becomes so.
+        receive : gets the standard output as it comes
+
+        Returns the exit code and the standard error. Raises WorkerError if the machine is or gets
+        out of reach.
         """
 
     def find(self, job: Job) -> str | None:
@@ -61,40 +68,43 @@ class SupervisedLauncher(Launcher):
             case _:
                 return "failed"
 
-    def wait(self, job: Job, job_id: str, tell: Callable[[str], None]) -> None:
-        lines = _Lines(tell)
-        self._insist(
-            lambda: self._call(["follow", job_id, str(lines.heard)], b"", lines.hear), lines
+    def wait(self, job: Job, job_id: str, write_line: Callable[[str], None]) -> None:
+        lines = _Lines(write_line)
+        self._retry(
+            lambda: self._call(["follow", job_id, str(lines.received)], b"", lines.receive), lines
         )
         lines.end()
         match self._ask(["status", job_id]):
             case "running":
-                raise WorkerError(f"the output of {job_id} ended, but the job on {self.place} runs")
+                raise WorkerError(
+                    f"the output of {job_id} ended, but the job on {self.place} still runs"
+                )
             case "gone":
                 raise WorkerError(
-                    f"{self.place} has lost the job {job_id}: it was restarted, or the job's processes were killed; the next try "
-                    "goes on from the last checkpoint"
+                    f"{self.place} has lost the job {job_id}: the machine was restarted, or the "
+                    "job's processes were killed; the next try resumes from the last checkpoint"
                 )
             case code if int(code) == TIMED_OUT:
                 raise ModelError(
-                    f"the job was ended after worker.timeout_s = {job.timeout_s} s: raise it, or use a faster machine"
+                    f"the job was ended after worker.timeout_s = {job.timeout_s} s: "
+                    "raise it, or use a faster machine"
                 )
             case code if int(code) == EXIT_NO_RESULT:
                 raise WorkerError(
-                    "the worker could not reach its storage to leave a result: its last lines above say why"
+                    "the worker could not write its result to storage: its last lines above say why"
                 )
             case code if int(code) > 128:
-                why = (
-                    ", most likely because memory ran out: the lines above say how much it took"
+                reason = (
+                    ", most likely because memory ran out: the lines above say how much it needs"
                     if code == "137"
                     else ""
                 )
                 raise WorkerError(
-                    f"the job on {self.place} was ended by signal {int(code) - 128}{why}"
+                    f"the job on {self.place} was ended by signal {int(code) - 128}{reason}"
                 )
 
     def cancel(self, job_id: str) -> None:
-        self._call(["cancel", job_id], b"", lambda said: None)
+        self._call(["cancel", job_id], b"", lambda data: None)
 
     def page(self, job_id: str) -> str | None:
         return None
@@ -102,39 +112,50 @@ class SupervisedLauncher(Launcher):
     def _make_ready(self) -> None:
         """Called before each try to reach the machine."""
 
-    def _ask(self, words: list[str], stdin: bytes = b"") -> str:
-        """The last line of the answer."""
-        heard = bytearray()
-        self._insist(lambda: self._call(words, stdin, heard.extend))
-        return bytes(heard).decode(errors="replace").strip().rpartition("\n")[2]
+    def _ask(self, arguments: list[str], stdin: bytes = b"") -> str:
+        """The last line of the supervisor's answer."""
+        output = bytearray()
+        self._retry(lambda: self._call(arguments, stdin, output.extend))
+        return bytes(output).decode(errors="replace").strip().rpartition("\n")[2]
 
-    def _insist(self, call: Callable[[], tuple[int, str]], lines: "_Lines | None" = None) -> None:
-        """Try until the machine has been out of reach for longer than `patience_s`."""
-        since = time.monotonic()
+    def _retry(self, call: Callable[[], tuple[int, str]], lines: "_Lines | None" = None) -> None:
+        """Call until the machine has been out of reach for more than `patience_s`.
+
+        lines : the time counts from the last output that it got
+
+        Raises WorkerError, or SettingsError if the machine can be reached and the call fails.
+        """
+        started = time.monotonic()
         while True:
             try:
                 self._make_ready()
-                code, said = call()
+                code, errors = call()
                 break
             except WorkerError as error:
-                away = time.monotonic() - max(since, lines.last if lines else since)
-                if away > self.patience_s:
+                away_s = time.monotonic() - max(started, lines.last_output if lines else started)
+                if away_s > self.patience_s:
                     raise WorkerError(
-                        f"{error}, for {away:.0f} s now; a job that still runs there is found by the next try"
+                        f"{error}, for {away_s:.0f} s now; "
+                        "the next try follows the job if it still runs there"
                     ) from error
-                log.warning("%s; trying again for %.0f s", error, self.patience_s - away)
+                log.warning("%s; trying again for %.0f s", error, self.patience_s - away_s)
                 time.sleep(_PAUSE_S)
         if code < 0:
-            raise WorkerError(f"what follows the job on {self.place} was ended by signal {-code}")
+            raise WorkerError(
+                f"the process that follows the job on {self.place} was ended by signal {-code}"
+            )
         if code != 0:
-            last = said.strip().splitlines() or ["nothing"]
+            last = errors.strip().splitlines() or ["no error message"]
             raise SettingsError(
                 f"{self.place} cannot run the worker (exit code {code}): {last[-1]}"
             )
 
 
 class Local(SupervisedLauncher):
-    """A process beside the task. It outlives the task, too: a try after a kill finds it."""
+    """Runs jobs on the task's machine. A job outlives its task: a retry finds it.
+
+    environment : the environment of the worker, without the job's own
+    """
 
     place = "this machine"
 
@@ -142,42 +163,43 @@ class Local(SupervisedLauncher):
         self._environment = {**environment, "PYTHONPATH": str(Path(recsys_ops.__file__).parents[1])}
 
     def _call(
-        self, words: list[str], stdin: bytes, hear: Callable[[bytes], None]
+        self, arguments: list[str], stdin: bytes, receive: Callable[[bytes], None]
     ) -> tuple[int, str]:
-        command = [sys.executable, "-m", "recsys_ops.launchers.supervisor", *words]
+        command = [sys.executable, "-m", "recsys_ops.launchers.supervisor", *arguments]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603
             command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe
         )
         assert process.stdin and process.stdout and process.stderr
         with process:
             process.stdin.write(stdin)
             process.stdin.close()
-            while said := os.read(process.stdout.fileno(), 1 << 16):
-                hear(said)
+            while data := os.read(process.stdout.fileno(), 1 << 16):
+                receive(data)
             errors = process.stderr.read().decode(errors="replace")
         return process.returncode, errors
 
 
 class _Lines:
-    """Bytes as they come in, told line by line.
+    """Cuts output into lines.
 
-    heard : how many bytes of the job's output have come
-    last : when anything came, by the monotonic clock
+    received : the number of bytes of the job's output so far, without heartbeats
+    last_output : when something came last, by `time.monotonic`
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.heard, self.last = 0, time.monotonic()
-        self._tell, self._rest = tell, b""
+    def __init__(self, write_line: Callable[[str], None]) -> None:
+        self.received, self.last_output = 0, time.monotonic()
+        self._write_line, self._rest = write_line, b""
 
-    def hear(self, said: bytes) -> None:
-        self.last = time.monotonic()
-        said = said.replace(ALIVE, b"")
-        self.heard += len(said)
-        *lines, self._rest = (self._rest + said).split(b"\n")
+    def receive(self, data: bytes) -> None:
+        self.last_output = time.monotonic()
+        data = data.replace(HEARTBEAT, b"")
+        self.received += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._tell(line.decode(errors="replace"))
+            self._write_line(line.decode(errors="replace"))
 
     def end(self) -> None:
+        """Write the last line, which may lack its line end."""
         if self._rest:
-            self._tell(self._rest.decode(errors="replace"))
+            self._write_line(self._rest.decode(errors="replace"))

@@ -1,8 +1,10 @@
-"""A job that outlives whoever started it: ``python -m recsys_ops.launchers.supervisor start|follow|cancel|status <name>``.
+"""The supervisor of a job: it starts the job, keeps its output and records how it ended.
 
-It runs on the training machine and needs nothing but the standard library. A job has a folder below TMPDIR: its output, its
-process and, once it has ended, its exit code. Its supervisor and the job itself hold a lock there, which the kernel releases
-however they end: a job without a lock and without an exit code was lost.
+``python -m recsys_ops.launchers.supervisor start|follow|cancel|status <name>`` runs on the job's
+machine and needs only the standard library. A job has a folder below TMPDIR with its output, its
+process id and, when it has ended, its exit code. The supervisor and the job hold a lock on the
+folder, which the kernel releases however they end: without a lock and without an exit code, the job
+was lost.
 """
 
 import argparse
@@ -21,34 +23,27 @@ from pathlib import Path
 
 RUNNING, GONE = "running", "gone"
 TIMED_OUT = 124
-# `follow` says this when there is nothing to tell, so that its reader knows the connection from a silent one that is cut
-ALIVE = b"\0"
+# `follow` sends it while there is no output: it tells a quiet job from a dead connection
+HEARTBEAT = b"\0"
 
-_TELL_EVERY_S = 0.2
-_ALIVE_EVERY_S = 2
-_FORGET_AFTER_S = 86400
+_FOLLOW_EVERY_S = 0.2
+_HEARTBEAT_EVERY_S = 2
+_DELETE_AFTER_S = 86400
 
 
 def start(name: str, url: str, timeout_s: int) -> int:
-    """Start the job, unless it runs. Its environment is this process's and the JSON object on standard input."""
+    """Start the job unless it runs. Its environment is ours and a JSON object on standard input."""
     environment = {**os.environ, **json.load(sys.stdin)}
     folder = _folder(name)
     folder.mkdir(exist_ok=True)
-    lock = _take(folder)
+    lock = _lock(folder)
     if lock is None:
         return 0
-    _forget_old(folder.parent)
-    for left in ("exit", "pid"):
-        (folder / left).unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "recsys_ops.launchers.supervisor",
-        "supervise",
-        name,
-        url,
-        str(timeout_s),
-    ]
+    _delete_old(folder.parent)
+    for leftover in ("exit", "pid"):
+        (folder / leftover).unlink(missing_ok=True)
+    module = "recsys_ops.launchers.supervisor"
+    command = [sys.executable, "-m", module, "supervise", name, url, str(timeout_s)]
     with (folder / "log").open("wb") as log:
         subprocess.Popen(  # noqa: S603
             command,
@@ -64,60 +59,59 @@ def start(name: str, url: str, timeout_s: int) -> int:
 
 
 def supervise(name: str, url: str, timeout_s: int) -> int:
-    """Run the job to its end or the end of its time, and leave its exit code."""
+    """Run the job until it ends or its time is over, and record its exit code."""
     folder = _folder(name)
-    _leave(folder / "pid", os.getpid())
+    _write_number(folder / "pid", os.getpid())
     command = [sys.executable, "-m", "recsys_ops.worker", url]
-    job = subprocess.Popen(command, close_fds=False)  # noqa: S603  the job holds the lock, too
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # who cancels means the job, and this tells how it ended
+    job = subprocess.Popen(command, close_fds=False)  # noqa: S603  it inherits the lock
+    # SIGTERM is for the job; the supervisor survives to record the exit code
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         code = job.wait(timeout_s)
     except subprocess.TimeoutExpired:
         job.kill()
         job.wait()
         code = TIMED_OUT
-    _leave(folder / "exit", code if code >= 0 else 128 - code)
+    _write_number(folder / "exit", code if code >= 0 else 128 - code)
     return 0
 
 
 def follow(name: str, offset: int) -> int:
-    """Write the job's output from a byte on to standard output, until the job has ended."""
+    """Write the job's output to standard output, from a byte on, until the job has ended."""
     folder = _folder(name)
-    told = time.monotonic()
+    last_write = time.monotonic()
     while True:
         running = _runs(folder)
         with suppress(FileNotFoundError), (folder / "log").open("rb") as log:
             log.seek(offset)
-            while said := log.read(1 << 16):
-                sys.stdout.buffer.write(said)
-                offset, told = offset + len(said), time.monotonic()
-        if running and time.monotonic() - told > _ALIVE_EVERY_S:
-            sys.stdout.buffer.write(ALIVE)
-            told = time.monotonic()
+            while data := log.read(1 << 16):
+                sys.stdout.buffer.write(data)
+                offset, last_write = offset + len(data), time.monotonic()
+        if running and time.monotonic() - last_write > _HEARTBEAT_EVERY_S:
+            sys.stdout.buffer.write(HEARTBEAT)
+            last_write = time.monotonic()
         sys.stdout.buffer.flush()
         if not running:
             return 0
-        time.sleep(_TELL_EVERY_S)
+        time.sleep(_FOLLOW_EVERY_S)
 
 
 def status(name: str) -> int:
-    """Print ``running``, the exit code of a job that has ended, or ``gone`` for one that is not there or was lost."""
+    """Print ``running``, or the exit code if the job has ended, or ``gone`` if it was lost."""
     folder = _folder(name)
     if _runs(folder):
         print(RUNNING)
     else:
-        ended = folder / "exit"
-        print(ended.read_text() if ended.exists() else GONE)
+        exit_code = folder / "exit"
+        print(exit_code.read_text() if exit_code.exists() else GONE)
     return 0
 
 
 def cancel(name: str) -> int:
-    """End the job, if it runs."""
+    """End the job if it runs."""
     folder = _folder(name)
     while _runs(folder):
-        with suppress(FileNotFoundError):  # it is just being started
+        with suppress(FileNotFoundError):  # the job is being started and has no pid file yet
             os.killpg(int((folder / "pid").read_text()), signal.SIGTERM)
             break
         time.sleep(0.05)
@@ -125,19 +119,19 @@ def cancel(name: str) -> int:
 
 
 def _folder(name: str) -> Path:
-    """The job's folder, in one that nobody else may write to or read."""
-    ours = Path(tempfile.gettempdir()) / f"recsys-jobs-{os.getuid()}"
-    ours.mkdir(mode=0o700, exist_ok=True)
-    found = ours.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        sys.exit(f"{ours} is not a folder of this user alone (mode 700): remove it")
-    return ours / name
+    """The job's folder, inside a folder that only this user can read and write."""
+    parent = Path(tempfile.gettempdir()) / f"recsys-jobs-{os.getuid()}"
+    parent.mkdir(mode=0o700, exist_ok=True)
+    info = parent.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        sys.exit(f"{parent} is not a folder of this user alone (mode 700): remove it")
+    return parent / name
 
 
-def _take(folder: Path) -> int | None:
-    """The lock on a job's folder, None when the job holds it."""
+def _lock(folder: Path) -> int | None:
+    """Lock a job's folder; None if a job holds the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(10):  # a reader that looks whether the job runs holds the lock for a moment
+    for _ in range(10):  # `_runs` of another process holds the lock for a moment
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
@@ -157,36 +151,36 @@ def _runs(folder: Path) -> bool:
     return False
 
 
-def _leave(file: Path, number: int) -> None:
-    """Whole, or not at all."""
-    half = file.with_suffix(".half")
-    half.write_text(str(number))
-    half.rename(file)
+def _write_number(file: Path, number: int) -> None:
+    """Write a file atomically."""
+    temporary = file.with_suffix(".half")
+    temporary.write_text(str(number))
+    temporary.rename(file)
 
 
-def _forget_old(jobs: Path) -> None:
-    """Remove what jobs that ended a day ago have left."""
+def _delete_old(jobs: Path) -> None:
+    """Delete the folders of jobs that ended more than a day ago."""
     for folder in jobs.iterdir():
-        with suppress(FileNotFoundError):  # another start does the same
-            if not _runs(folder) and time.time() - folder.stat().st_mtime > _FORGET_AFTER_S:
+        with suppress(FileNotFoundError):  # another `start` has deleted it
+            if not _runs(folder) and time.time() - folder.stat().st_mtime > _DELETE_AFTER_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m recsys_ops.launchers.supervisor")
     commands = parser.add_subparsers(required=True)
-    for act in (start, supervise, follow, status, cancel):
-        command = commands.add_parser(act.__name__, help=act.__doc__)
-        command.set_defaults(act=act)
+    for function in (start, supervise, follow, status, cancel):
+        command = commands.add_parser(function.__name__, help=function.__doc__)
+        command.set_defaults(function=function)
         command.add_argument("name")
-        if act in (start, supervise):
+        if function in (start, supervise):
             command.add_argument("url")
             command.add_argument("timeout_s", type=int)
-        if act is follow:
+        if function is follow:
             command.add_argument("offset", type=int)
-    given = vars(parser.parse_args())
-    act = given.pop("act")
-    return int(act(**given))
+    arguments = vars(parser.parse_args())
+    function = arguments.pop("function")
+    return int(function(**arguments))
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ def list_overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
 def expire_versions(
     storage: Storage, day: date, written: datetime, settings: ModelsSettings
 ) -> int:
-    """Delete the versions that are both too old and not among the newest, except `KEPT_FILES` files.
+    """Delete the versions that are both too old and not among the newest, except for
+    their `KEPT_FILES`.
 
     These stay: the live version, the one before it, a pinned one, one that the gate compares with,
     one that an unfinished job needs, and one with a file written at `written` or later. A version
@@ -201,7 +202,8 @@ def expire_versions(
     }
     expired = old - _needed(storage, versions, day) if old else old
     for version in sorted(expired):
-        for name in sorted(versions[version].keys() - KEPT_FILES, key=lambda name: name != MANIFEST):
+        names = versions[version].keys() - KEPT_FILES
+        for name in sorted(names, key=lambda name: name != MANIFEST):
             storage.delete(paths.model(version, name))
     return len(expired)
 

@@ -60,7 +60,7 @@ class JobDraft(BaseModel):
 
 
 class JobSpec(JobDraft):
-    """One training job. Everything that the model depends on is in it and gives the version its name.
+    """One training job, with everything that the model depends on; the version is named by it.
 
     A change of `data` or `price_per_hour` alone changes neither the model nor its version.
 

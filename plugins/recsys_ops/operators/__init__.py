@@ -1,1 +1,1 @@
-"""The operators: a day and the settings in, one call into the rooms below, numbers out."""
+"""The operators: each gets a day and the settings, makes one call below, and returns figures."""

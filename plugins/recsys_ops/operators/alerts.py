@@ -1,4 +1,4 @@
-"""Telling a person that a task failed: an error line in the log, and a JSON POST where `alerts.conn_id` says so."""
+"""Tell a person that a task failed: a line in the log, and a POST request to a webhook."""
 
 import json
 import logging
@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def alert(context: "Context") -> None:
-    """Airflow's ``on_failure_callback``. A webhook that is away is logged and changes nothing else."""
+    """Log that a task failed, and send it as JSON to the connection ``alerts.conn_id``, if set.
+
+    This is Airflow's ``on_failure_callback``. An error of the webhook is logged and changes nothing
+    else.
+    """
     task = context["task_instance"]
     message = {
         "dag": task.dag_id,
@@ -47,7 +51,7 @@ def _post(connection: Connection, message: dict[str, Any]) -> None:
 
 
 def http_url(connection: Connection) -> str:
-    """What a connection of type http points to, without its credentials; extra ``path`` is the URL's."""
+    """The URL of a connection of type http, without credentials; extra ``path`` is its path."""
     scheme, port = connection.schema or "https", f":{connection.port}" if connection.port else ""
     host = (connection.host or "").rpartition("://")[2]
     return f"{scheme}://{host}{port}/{connection.extra_dejson.get('path', '').lstrip('/')}"

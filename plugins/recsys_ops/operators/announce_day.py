@@ -1,4 +1,4 @@
-"""Telling the other DAGs that the history has a new day."""
+"""Tell the other DAGs that the history has a new day."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class AnnounceDayOperator(DayOperator):
-    """Succeed, so that Airflow records an event on the task's `outlets`; skip, and record none, for a backfilled day."""
+    """Succeed, so that Airflow records an event of the task's outlets.
+
+    For a backfilled day the task is skipped and Airflow records no event.
+    """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         if is_backfill(context["dag_run"]):

@@ -1,4 +1,4 @@
-"""What every operator shares: the day, the stores behind the connections, and which errors are worth a retry."""
+"""The base of every operator: the day of the run, its report, and which errors are retried."""
 
 import logging
 import time
@@ -30,11 +30,13 @@ log = logging.getLogger(__name__)
 
 
 class DayOperator(BaseOperator):
-    """A task about one day. Subclasses write `run`, which returns the day's figures: counts, never rows.
+    """A task about one day.
 
-    The figures go to the log, to XCom and to ``reports/day=…/<task>.json``. What a store (database, storage, Redis, MLflow) or a
-    training machine answers with is retried; any other error of ours says something a retry cannot mend and fails the task at
-    once.
+    Subclasses write `run`, which returns the day's figures: counts, never rows. The figures go to
+    the log, to XCom and to ``reports/day=…/<task>.json``.
+
+    Errors of external systems (database, storage, Redis, MLflow, training machine) are retried;
+    every other RecsysError fails the task at once.
     """
 
     template_fields: Sequence[str] = ("day",)
@@ -47,10 +49,11 @@ class DayOperator(BaseOperator):
 
     @property
     def name(self) -> str:
-        """The task's id without its groups'."""
+        """The task's id without those of its task groups."""
         return self.task_id.rpartition(".")[2]
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        """Do the work of the task for a day; returns its figures."""
         raise NotImplementedError
 
     def execute(self, context: "Context") -> dict[str, Any]:
@@ -70,17 +73,19 @@ class DayOperator(BaseOperator):
         log.info(
             "day=%s %s %.1f s",
             self.day,
-            " ".join(f"{name}={_in_words(value)}" for name, value in figures.items()),
+            " ".join(f"{name}={_format_figure(value)}" for name, value in figures.items()),
             seconds,
         )
         return figures
 
 
-def _in_words(value: Any) -> str:
-    """A figure as a line of the log shows it: ``1,204``, ``(crawler 1,204, bot 88)``."""
+def _format_figure(value: Any) -> str:
+    """A figure for the log, such as ``1,204`` or ``(crawler 1,204, bot 88)``."""
     match value:
         case dict():
-            return f"({', '.join(f'{name} {_in_words(inner)}' for name, inner in value.items())})"
+            return (
+                f"({', '.join(f'{name} {_format_figure(inner)}' for name, inner in value.items())})"
+            )
         case int() if not isinstance(value, bool):
             return f"{value:,}"
         case _:

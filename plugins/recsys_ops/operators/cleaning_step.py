@@ -1,4 +1,4 @@
-"""One cleaning step: kept rows on to the next step, rejected rows to quarantine with their reasons."""
+"""One cleaning step: kept rows go on to the next step, rejected rows into the quarantine."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class CleaningStepOperator(DayOperator):
-    """Apply the step of `recsys_ops.ingest.clean_day` named like the task to what the step before it left of the day."""
+    """Apply the cleaning step of the task's name to the rows that the step before it has kept.
+
+    The steps are in `recsys_ops.ingest.clean_day`.
+    """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.ingest.clean_day import run_step

@@ -1,4 +1,4 @@
-"""The clean rows of the days that were read, into the history in one atomic commit."""
+"""Write the clean rows of a run into the history, in one atomic commit."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CommitHistoryOperator(DayOperator):
-    """Replace in the history all days that the run read with what the cleaning steps left of them."""
+    """Replace the days that the run has read in the history by the rows that cleaning has kept."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.ingest.commit import commit_run

@@ -1,4 +1,4 @@
-"""The challenger, the champion and the popularity baseline, scored on the same later behaviour."""
+"""Evaluate challenger, champion, reference and popularity on the same hold-out."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class EvaluateOperator(DayOperator):
-    """Compute the metrics of the lists that the worker left and keep them with the version as ``metrics.json``."""
+    """Compute the metrics of the lists that the worker has made, and write ``metrics.json``."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.models.spec import read_spec
@@ -24,13 +24,13 @@ class EvaluateOperator(DayOperator):
         spec = read_spec(store, day)
         metrics = evaluation_figures(store, spec)
         store.write_json(paths.model(spec.version, files.METRICS), metrics)
-        decisive = f"ndcg@{metrics['cutoffs'][-1]}"
+        ndcg = f"ndcg@{metrics['cutoffs'][-1]}"
         models = ("challenger", "champion", "popularity", "reference")
         return {
             "version": spec.version,
             "users": metrics["users"],
             **{
-                f"{name} {decisive}": round(metrics[name][decisive], 4)
+                f"{name} {ndcg}": round(metrics[name][ndcg], 4)
                 for name in models
                 if metrics[name] is not None
             },

@@ -1,4 +1,4 @@
-"""What has had its time: personal data, days that no model learns from any more, and old model versions."""
+"""Delete what has expired: personal data, old days of the history, old model versions."""
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from recsys_ops.storage.objects import Storage
 
-PERSONAL: tuple[Callable[[date], str], ...] = (
+PERSONAL_DATA: tuple[Callable[[date], str], ...] = (
     paths.raw,
     lambda day: paths.step("", day),
     lambda day: paths.quarantine("", day),
@@ -27,13 +27,16 @@ _LONGER_THAN_ANY_RUN = timedelta(days=2)
 
 
 class ExpireOperator(DayOperator):
-    """Delete raw days, cleaning steps, quarantine and jobs after `raw_retention_days`; keep the history tidy, its codes, and the
-    model versions.
+    """Delete raw objects, cleaning steps, quarantine and jobs after `raw_retention_days`.
 
-    The days are counted back from the run's own, never from the clock, so that a run of an old day deletes nothing newer and
-    nothing that it wrote. What was written less than two days before that day ended stays for a later run: a backfill may be
-    at work on it. Skipped in a backfill. Reports, every version's metrics and verdict, and the catalogue stay: they hold no
-    personal data, and explain months later what was decided.
+    Also deletes days of the history and encoded days after `history.retention_days`, and old model
+    versions. Reports, the catalogue, and the metrics and verdict of every version stay: they hold
+    no personal data and explain decisions months later.
+
+    Ages count back from the day of the run, not from the clock, so that a run of an old day deletes
+    nothing newer and nothing of its own. An object that was written less than two days before the
+    end of that day stays for a later run, because a backfill may be using it. A backfill skips this
+    task.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -47,7 +50,7 @@ class ExpireOperator(DayOperator):
         store = open_storage(settings)
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
         written = day_start(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
-        expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL) | expire(
+        expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL_DATA) | expire(
             store, day - timedelta(days=days), written, (paths.encoded,)
         )
         expired["models"] = expire_versions(store, day, written, settings.models)
@@ -59,22 +62,26 @@ class ExpireOperator(DayOperator):
 
 
 def expire(
-    store: "Storage", oldest: date, written: datetime, kinds: Iterable[Callable[[date], str]]
+    store: "Storage",
+    oldest: date,
+    written: datetime,
+    path_functions: Iterable[Callable[[date], str]],
 ) -> dict[str, int]:
-    """Delete the objects of the days before `oldest` that the store got before `written`; returns how many by kind.
+    """Delete the objects of days before `oldest` that were written before `written`.
 
-    kinds : functions that give a path of each kind.
+    path_functions : give for a day the path of an object, of each kind to delete
+
+    Returns the number of deleted objects by kind, which is the first folder of their paths.
     """
     counts = {}
-    for path_of in kinds:
+    for path_of in path_functions:
         prefix = path_of(oldest).partition(f"{oldest}")[0]  # raw/day=
         kind = prefix.partition("/")[0]
-        # ISO dates ascend as text
-        objects = {
-            path: at for path, at in store.write_times(kind).items() if path.startswith(prefix)
-        }
+        # ISO dates sort as text
         expired = [
-            path for path, at in objects.items() if path < f"{prefix}{oldest}" and at < written
+            path
+            for path, time in store.write_times(kind).items()
+            if path.startswith(prefix) and path < f"{prefix}{oldest}" and time < written
         ]
         for path in expired:
             store.delete(path)

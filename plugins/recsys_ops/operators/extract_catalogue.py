@@ -1,4 +1,4 @@
-"""The catalogue of the day: what may be recommended and what people see of it."""
+"""Extract the catalogue: the shop's items with title, category, price and stock."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ExtractCatalogueOperator(DayOperator):
-    """Keep the catalogue as it stands now as the day's snapshot."""
+    """Store the catalogue, as it is now, as the snapshot of the day."""
 
     template_fields: Sequence[str] = ("day", "sql")
     template_ext: Sequence[str] = (".sql",)

@@ -1,4 +1,4 @@
-"""From the production database to the raw day, as delivered."""
+"""Extract the events of a run from the database, unchanged, into a raw object."""
 
 import logging
 from collections.abc import Sequence
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class ExtractDeltaOperator(DayOperator):
-    """Read the events recorded from `first_day` to the end of `day` and keep them whole as the day's raw object.
+    """Read the events that were recorded from `first_day` to the end of `day` into a raw object.
 
-    `sql` selects them between the bound parameters ``:start`` and ``:end``; it must deliver the column `recorded_at`. It runs
-    once for every `source.slice_hours` of the window. The raw object is replaced when all slices are there, never before.
+    `sql` selects them between the bound parameters ``:start`` and ``:end`` and must deliver the
+    column `recorded_at`. It runs once for every `source.slice_hours` of this time. The raw object
+    is replaced only when all slices have been read.
     """
 
     template_fields: Sequence[str] = ("day", "first_day", "sql")
@@ -33,7 +34,8 @@ class ExtractDeltaOperator(DayOperator):
         super().__init__(**kwargs)
         self.sql = sql
         self.first_day = first_day or (
-            f"{{{{ macros.recsys_ops.first_day(dag_run, params, {load_settings().source.lookback_days}) }}}}"
+            "{{ macros.recsys_ops.first_day(dag_run, params, "
+            f"{load_settings().source.lookback_days}) }}}}"
         )
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The gate: blessed or not, every rule with its numbers, kept with the version as ``verdict.json``."""
+"""The gate: decide whether the challenger may be served, and write its verdict."""
 
 import logging
 from datetime import date
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# of the XCom from which the task's note in the UI is made
+# the key of the XCom from which the UI makes the task's note
 SUMMARY = "summary"
 
 
 class GateOperator(DayOperator):
-    """Judge the challenger. A refusal fails the task and with it the run, or skips its rest: what is live stays live.
+    """Check the challenger by every gate rule and write its ``verdict.json``.
 
-    The trigger form's `force_deploy`, a reason, lets a refused model pass; who wanted it and why is part of the verdict.
+    A version that is not blessed fails the task and with it the run, or, with
+    `gate.when_not_blessed` = skip, skips the rest of the run. What is live stays live.
+
+    A reason in the trigger form's `force_deploy` lets such a version pass; the verdict records the
+    reason and who gave it.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -40,21 +44,21 @@ class GateOperator(DayOperator):
         forced = None
         if not verdict.blessed and (reason := context["params"].get("force_deploy")):
             forced = {"reason": reason, "by": context["dag_run"].triggering_user_name}
-        drawn = (
+        bootstrap = (
             metrics["bootstrap"] if isinstance(metrics, dict) and "bootstrap" in metrics else None
         )
-        facts = {"bootstrap": drawn, "settings": settings.gate.model_dump()}
-        write_verdict(store, version, {**facts, **verdict.to_dict(), "forced": forced})
-        said = (
+        details = {"bootstrap": bootstrap, "settings": settings.gate.model_dump()}
+        write_verdict(store, version, {**details, **verdict.to_dict(), "forced": forced})
+        sentence = (
             f"{verdict.summary}; forced by {forced['by']}: {forced['reason']}"
             if forced
             else verdict.summary
         )
         if "ti" in context:
-            context["ti"].xcom_push(SUMMARY, said)
+            context["ti"].xcom_push(SUMMARY, sentence)
         figures = {
             "version": version,
-            "verdict": said,
+            "verdict": sentence,
             "refused_by": [rule.name for rule in verdict.rules if not rule.passed],
         }
         if verdict.blessed or forced:

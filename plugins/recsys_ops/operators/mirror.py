@@ -1,4 +1,7 @@
-"""The versions once more, as runs and as a registered model's versions of an MLflow server. Nothing here reads them back."""
+"""Mirror model versions in MLflow, as runs and as versions of a registered model.
+
+Nothing reads them from there.
+"""
 
 import os
 import time
@@ -29,9 +32,10 @@ _NAMED_BY = {
 
 
 class MirrorOperator(DayOperator):
-    """Mirror the day's version, blessed or not, and the live one, to which the registered model's alias `champion` is moved.
+    """Mirror the day's version, blessed or not, and the live version.
 
-    Done again it brings up to date what is there and adds nothing. A day whose training failed has no version to mirror.
+    The alias `champion` of the registered model points to the live version. Another run of the task
+    updates what is there and adds nothing. A day whose training failed has no version to mirror.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -58,27 +62,32 @@ class MirrorOperator(DayOperator):
                 client.set_registered_model_alias(name, ALIAS, numbers[live])
         except MlflowException as error:
             raise TrackingError(
-                f"MLflow at {http_url(connection)} did not take it: {error_reason(error)}; check that it is up, connection "
-                f"{connection.conn_id} (host, login and password, or a token as password), and what its account may do"
+                f"MLflow at {http_url(connection)} did not take it: {error_reason(error)}; "
+                f"check that it runs, connection {connection.conn_id} (host, login and password, "
+                "or a token as password), and the rights of its account"
             ) from error
         return {"version": trained, "live": live, ALIAS: live and f"{name} {numbers[live]}"}
 
 
 def _trained(store: "Storage", day: date) -> str | None:
-    """The day's version if it is finished."""
+    """The day's version; None if it is not finished."""
     spec = paths.job(day, files.SPEC)
     version: str | None = store.read_json(spec)["version"] if store.exists(spec) else None
     return version if version and store.exists(paths.model(version, files.MANIFEST)) else None
 
 
 def _client(connection: "Connection") -> "MlflowClient":
-    """Of the environment, a task's own, MLflow takes credentials at each request and the last word on telemetry at its import."""
+    """A client of the MLflow server of a connection.
+
+    MLflow reads its credentials from the environment at each request, and the switch of its
+    telemetry when it is imported.
+    """
     os.environ.update(
         {
             "MLFLOW_TRACKING_USERNAME": connection.login or "",
             "MLFLOW_TRACKING_PASSWORD": connection.password or "",
             "MLFLOW_TRACKING_TOKEN": "" if connection.login else connection.password or "",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the task has retries of its own
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the task is retried anyway
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
@@ -90,21 +99,23 @@ def _client(connection: "Connection") -> "MlflowClient":
 
 
 def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -> str:
-    """Bring a version's run and registered version up to date, made where they are missing; returns the latter's number.
+    """Create or update the run and the registered version of a model version.
 
     name : of the experiment and of the registered model
+
+    Returns the number of the registered version.
     """
     from mlflow.entities import Metric, Param, RunTag
 
     from recsys_ops.models.registry import describe_version, flatten
     from recsys_ops.models.version import load_manifest
 
-    manifest, known = load_manifest(store, version), describe_version(store, version)
-    url, verdict = store.url(f"models/{version}"), known["verdict"]
+    manifest, details = load_manifest(store, version), describe_version(store, version)
+    url, verdict = store.url(f"models/{version}"), details["verdict"]
     run = _run(client, name, version, manifest.run.seconds)
     spec = manifest.spec.model_dump(mode="json", include=_NAMED_BY)
     params = {key: str(value) for key, value in flatten(spec).items()}
-    metrics = _metrics(known["metrics"] or {}, manifest.run.model_dump())
+    metrics = _metrics(details["metrics"] or {}, manifest.run.model_dump())
     tags = {
         "recsys.day": manifest.day,
         _URL: url,
@@ -127,7 +138,7 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
         params=[Param(key, value) for key, value in params.items() if key not in run.data.params],
         tags=[
             RunTag(key, "" if value is None else str(value)) for key, value in tags.items()
-        ],  # no tag keeps an old value
+        ],  # a tag without a value is written as well, to replace an old value
     )
     number = _registered(client, name, run, {_VERSION: version, _URL: url})
     client.update_model_version(name, number, verdict["summary"] if verdict else "no verdict")
@@ -135,38 +146,39 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
 
 
 def _run(client: "MlflowClient", name: str, version: str, seconds: dict[str, float]) -> "Run":
-    """A version's run, made unless it is there; it lasts as long as the training did."""
+    """The run of a version, created if it is missing; its duration is that of the training."""
     experiment = client.get_experiment_by_name(name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
     runs = client.search_runs([experiment_id], f"tags.`{_VERSION}` = '{version}'", max_results=1)
-    now, lasted = int(time.time() * 1000), int(sum(seconds.values()) * 1000)
+    now, duration_ms = int(time.time() * 1000), int(sum(seconds.values()) * 1000)
     run = (
         runs[0]
         if runs
-        else client.create_run(experiment_id, now - lasted, {_VERSION: version}, version)
+        else client.create_run(experiment_id, now - duration_ms, {_VERSION: version}, version)
     )
-    client.set_terminated(run.info.run_id, end_time=run.info.start_time + lasted)
+    client.set_terminated(run.info.run_id, end_time=run.info.start_time + duration_ms)
     return run
 
 
 def _registered(client: "MlflowClient", name: str, run: "Run", tags: dict[str, str]) -> str:
-    """The number of a run's version among the registered model's, made unless it is there.
+    """The number of a run's registered version, created if it is missing.
 
-    Its source is the run: of other places a server refuses folders and Azure's long form, abfss://container@account….
+    Its source is the run. A server refuses other sources: folders, and Azure's long form
+    abfss://container@account….
     """
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    found = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
-    made = (
-        found[0]
-        if found
+    registered = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
+    model_version = (
+        registered[0]
+        if registered
         else client.create_model_version(name, run.info.artifact_uri, run.info.run_id, tags)
     )
-    return str(made.version)
+    return str(model_version.version)
 
 
 def _metrics(metrics: dict[str, Any], run: dict[str, Any]) -> dict[str, float]:
-    """The figures of an evaluation and of a training as MLflow names them: it knows no ``@``."""
+    """The figures of evaluation and training under names for MLflow, which allows no ``@``."""
     from recsys_ops.models.registry import flatten
 
     evaluated = (
@@ -179,11 +191,11 @@ def _metrics(metrics: dict[str, Any], run: dict[str, Any]) -> dict[str, float]:
         "parity",
     )
     measured = ("seconds", "cost", "peak_memory_bytes", "gpu_peak_memory_bytes")
-    found = {key: metrics[key] for key in evaluated if key in metrics} | {
+    figures = {key: metrics[key] for key in evaluated if key in metrics} | {
         key: run[key] for key in measured
     }
     return {
         key.replace("@", "_at_"): float(value)
-        for key, value in flatten(found).items()
+        for key, value in flatten(figures).items()
         if isinstance(value, (int, float))
     }

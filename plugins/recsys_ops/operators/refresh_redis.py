@@ -1,4 +1,4 @@
-"""The blessed version's lists into Redis: staged, verified, swapped."""
+"""Publish the lists of the day's version in Redis: stage, verify, swap."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class RefreshRedisOperator(DayOperator):
-    """Check the day's version and put it live, unless the run is one that never goes live: then Redis is not touched.
+    """Check the day's version and put it live.
 
-    Those are: `airflow tasks test`, a version that was rolled back from, a backfill, and a day before the live version's; the
-    last two may with a `publish_reason`.
+    Redis is not changed in `airflow tasks test` and for a blocked version. Without a
+    `publish_reason` it is not changed in a backfill either, nor for a day before that of the live
+    version.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -58,17 +59,24 @@ def why_not_live(
     live: "DeploymentState",
     reason: str | None,
 ) -> str | None:
-    """Why a job's version that may go live stays out of Redis all the same, or None."""
+    """Why a version that the gate lets pass must not go live in this run; None if it may.
+
+    spec : the job spec of the version, with its ``version`` and ``champion``
+    reason : the `publish_reason` of the trigger form
+    """
     if is_tasks_test(dag_run):
         return "a tasks test publishes nothing"
     new = spec["version"] not in [deployment["version"] for deployment in live["deployments"]]
-    # a new one that beat what was rolled back from has beaten nothing
+    # a new version that was better than a blocked champion has not been compared with a good one
     for blocked in (spec["version"], *([spec["champion"]] if new else [])):
         if blocked in live["blocked"]:
-            return f"{blocked} was {live['blocked'][blocked]}; recsys_ops models release {blocked} lets this one go live"
+            return (
+                f"{blocked} was {live['blocked'][blocked]}; "
+                f"recsys_ops models release {blocked} lets this version go live"
+            )
     if reason:
         return None
     if is_backfill(dag_run):
         return "a backfill publishes nothing"
-    last = live["deployments"][-1]["day"] if live["deployments"] else ""
-    return f"the live version has seen {last} already" if str(day) < last else None
+    live_day = live["deployments"][-1]["day"] if live["deployments"] else ""
+    return f"the live version has seen {live_day} already" if str(day) < live_day else None

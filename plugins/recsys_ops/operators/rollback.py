@@ -1,4 +1,4 @@
-"""An earlier model version live again, within seconds, and the versions that the trigger form offers for it."""
+"""Put an earlier model version live again, and offer the possible versions in the trigger form."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,14 @@ from recsys_ops.settings import Settings, load_settings
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# the Airflow variable that the trigger form is made of: a DAG file must not ask the storage while it is parsed
+# the Airflow variable with the versions: a DAG file must not read storage while it is parsed
 OFFERED = "recsys_rollback_versions"
 
 
 class RollbackOperator(DayOperator):
-    """Check the form's version, put it live again and keep what is newer from coming back: `recsys_ops.serving.rollback.roll_back`.
+    """Check the version of the form, put it live, and block the newer versions.
 
-    Publishes nothing in `airflow tasks test`.
+    See `recsys_ops.serving.rollback.roll_back`. Publishes nothing in `airflow tasks test`.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -34,7 +34,8 @@ class RollbackOperator(DayOperator):
         version, reason = context["params"]["version"], context["params"]["reason"]
         if not version or not reason:
             raise SettingsError(
-                "version and reason are needed: trigger with both; recsys_ops models list shows the versions"
+                "version and reason are needed: trigger with both; "
+                "recsys_ops models list shows the versions"
             )
         check_exists(store, version)
         verify_version(store, version)
@@ -54,7 +55,10 @@ class RollbackOperator(DayOperator):
 
 
 def offer_versions(context: "Context") -> None:
-    """A task's ``on_success_callback``: the versions that one can roll back to now into the variable of the trigger form."""
+    """Write the versions that can be rolled back to into the variable of the trigger form.
+
+    This is a task's ``on_success_callback``.
+    """
     from recsys_ops.models.registry import rollback_targets
 
     Variable.set(OFFERED, rollback_targets(open_storage(load_settings())), serialize_json=True)

@@ -1,4 +1,4 @@
-"""Starting the training machine on Google Compute Engine."""
+"""Start the training machine on Google Compute Engine."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class StartMachineOperator(DayOperator):
-    """Bring the machine of ``worker.gce`` up; a setup, whose teardown is `StopMachineOperator`."""
+    """Start the machine of ``worker.gce``: a setup task, whose teardown stops the machine."""
 
     def execute(self, context: "Context") -> dict[str, Any]:
         try:
             return super().execute(context)
         except BaseException:
-            # a setup that failed has no teardown: the machine would go on and bill
+            # a failed setup has no teardown: the machine would run on and bill
             worker = load_settings().worker
             if worker.gce:
                 request_stop(worker.gce, worker.google_conn_id)
@@ -29,5 +29,5 @@ class StartMachineOperator(DayOperator):
         return start_machine(settings.worker.gce, settings.worker.google_conn_id)
 
     def on_kill(self) -> NoReturn:
-        """Leave `execute`, which asks for the stop; after Airflow's signal handler it would go on."""
-        raise SystemExit("killed, or longer than execution_timeout, while the machine was started")
+        """Leave `execute`, which requests the stop; without an exception it would go on waiting."""
+        raise SystemExit("killed, or over execution_timeout, while the machine was started")

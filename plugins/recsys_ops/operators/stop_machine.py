@@ -1,4 +1,4 @@
-"""Stopping the training machine on Google Compute Engine."""
+"""Stop the training machine on Google Compute Engine."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StopMachineOperator(DayOperator):
-    """Bring the machine of ``worker.gce`` down."""
+    """Stop the machine of ``worker.gce``."""
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         assert settings.worker.gce is not None
@@ -20,8 +20,10 @@ class StopMachineOperator(DayOperator):
 
 
 def stop_left_on(context: "Context") -> None:
-    """A DAG's callback at its end. A run that is out of time skips its teardowns, and one of which only `train` was cleared has
-    started the machine without them.
+    """Request the machine's stop: a DAG's callback at the end of a run.
+
+    The teardown task does not suffice. A run that is over its time limit skips its teardowns, and a
+    run of which only `train` was cleared starts the machine without them.
     """
     worker = load_settings().worker
     if worker.gce:

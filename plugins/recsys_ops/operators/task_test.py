@@ -1,8 +1,8 @@
-"""``python -m recsys_ops.operators.task_test DAG TASK DAY``: one task of one day, alone, with a true exit code.
+"""``python -m recsys_ops.operators.task_test DAG TASK DAY``: run one task of one day alone.
 
-``airflow tasks test`` exits 0 when the task failed, and writes into the run it finds for the date. This runs the same command
-in a throwaway AIRFLOW_HOME, against the stores behind the configured connections, and exits 1 unless the task succeeded or was
-skipped.
+``airflow tasks test`` exits with 0 when the task failed, and writes into an existing run of the
+date. This module runs the same command in a temporary AIRFLOW_HOME, with the configured
+connections, and exits with 1 unless the task succeeded or was skipped.
 """
 
 import multiprocessing
@@ -16,9 +16,9 @@ from recsys_ops.settings import load_settings
 
 
 def main(dag_id: str, task_id: str, day: str) -> int:
-    """Run the task of `day` (YYYY-MM-DD, the day of the data) and return the exit code."""
+    """Run a task of `day`, the day of the data as YYYY-MM-DD; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="recsys-task-test-") as home:
-        os.environ.update(_carried_over(), AIRFLOW_HOME=home)
+        os.environ.update(_carried_variables(), AIRFLOW_HOME=home)
         for name in [
             name
             for name in os.environ
@@ -26,15 +26,15 @@ def main(dag_id: str, task_id: str, day: str) -> int:
         ]:
             del os.environ[name]
         child = multiprocessing.get_context("spawn").Process(
-            target=_inside, args=(dag_id, task_id, date.fromisoformat(day))
+            target=_run_task, args=(dag_id, task_id, date.fromisoformat(day))
         )
         child.start()
         child.join()
         return child.exitcode or 0
 
 
-def _carried_over() -> dict[str, str]:
-    """What the throwaway Airflow needs of the configured one: its folders and the connections our settings name."""
+def _carried_variables() -> dict[str, str]:
+    """The temporary Airflow's variables: folders, and the connections that our settings name."""
     from airflow.configuration import conf
     from airflow.models import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
@@ -59,7 +59,7 @@ def _carried_over() -> dict[str, str]:
     return {**carried, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 
-def _inside(dag_id: str, task_id: str, day: date) -> None:
+def _run_task(dag_id: str, task_id: str, day: date) -> None:
     from airflow.cli.cli_parser import get_parser
     from airflow.cli.commands.task_command import task_test
     from airflow.utils.cli import get_bagged_dag

@@ -28,7 +28,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 class JobPage(BaseOperatorLink):
-    """A link to the page of the job, or of its machine, on Google Cloud, once the job has started."""
+    """A link to the page of the job, or of its machine, on Google Cloud."""
 
     name = "Training job"
 
@@ -98,7 +98,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         """Nothing: `run_job` reads the result from storage, however the job was found."""
 
     def on_kill(self) -> None:
-        """Cancel the job. Airflow's signal handler calls this; then the task runs on for a moment."""
+        """Cancel the job. Airflow's signal handler calls this; the task runs on for a moment."""
         self._killed = True
         if self._job_run:
             self._job_run.cancel()

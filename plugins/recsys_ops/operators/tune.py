@@ -1,4 +1,4 @@
-"""A study of settings: ask for a batch of trials, run them, tell the results; at the end propose."""
+"""A study of settings: ask for trials, run them, tell their results; at the end propose."""
 
 import logging
 from datetime import date, timedelta

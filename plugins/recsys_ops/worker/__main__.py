@@ -1,11 +1,14 @@
-"""``python -m recsys_ops.worker <spec url>``: run one training job; exit code 0 when the model version is complete."""
+"""``python -m recsys_ops.worker <spec url>``: run one training job.
+
+The exit code is 0 when the model version is complete.
+"""
 
 import logging
 import sys
 import time
 
 if __name__ == "__main__":
-    started = time.monotonic()  # before imports that take seconds, which are paid for as well
+    started = time.monotonic()  # before the imports, which take seconds and cost money, too
     from recsys_ops.worker.job import main
     from recsys_ops.worker.job_log import formatter
 

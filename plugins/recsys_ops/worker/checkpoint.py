@@ -1,4 +1,4 @@
-"""The factors in storage after the sweeps, so that a job that was killed goes on where it was."""
+"""Checkpoints: the factors after a sweep, in storage, from which a killed job resumes."""
 
 import json
 import logging
@@ -20,17 +20,21 @@ from recsys_ops.storage.temporary_folder import temporary_folder
 log = logging.getLogger(__name__)
 
 PHASES = ("fit", "refit")
-_CPU_PAUSE = 9  # after a checkpoint, times as long as it took: on few cores the sweeps would else be slower by a third or more
+# On a CPU, pause after a checkpoint for nine times as long as it took: writing takes at most a
+# tenth of the time. Without the pause, sweeps on few cores get slower by a third or more.
+_CPU_PAUSE = 9
 
 
 class Checkpoints:
-    """One job's checkpoints. No fault of theirs ends the job: it is logged.
+    """The checkpoints of one job. An error with them is logged and does not end the job.
 
-    One thread writes them while the sweeps go on, one at a time: each sweep gets one, but for those that end while one is
-    written. Where the CPU does the sweeps, it writes for at most a tenth of the time. That takes one more copy of the factors
-    in memory and one on the local disk.
+    One thread writes them while the sweeps go on, one checkpoint at a time. Each sweep gets one,
+    except for sweeps that end while another checkpoint is written and, on a CPU, during the pause
+    after it. Writing takes one more copy of the factors in memory and one on the local disk.
 
-    resumed : by phase the number of sweeps that did not have to be done again
+    device : as in `describe_device`; a checkpoint is used only on the same device
+
+    resumed : by phase the number of sweeps that a checkpoint has saved
     """
 
     def __init__(self, storage: Storage, spec: JobSpec, device: Mapping[str, str]) -> None:
@@ -48,35 +52,44 @@ class Checkpoints:
         self._not_before = dict.fromkeys(PHASES, 0.0)  # by time.monotonic
 
     def read(self, phase: str) -> tuple[int, Factors] | None:
-        """How many sweeps were done, and the factors after them. None where there is no checkpoint, or not this very job's."""
+        """The number of sweeps done, and the factors after them.
+
+        None if there is no checkpoint, or if it cannot be used: it is damaged, or of another job,
+        release or device.
+        """
         path = self._path(phase)
         try:
             if not self._storage.exists(path):
                 return None
-            found = serialization.to_arrays(self._storage.get(path))
-            if str(found["origin"]) != self._name(phase):
+            arrays = serialization.to_arrays(self._storage.get(path))
+            if str(arrays["origin"]) != self._origin_of(phase):
                 log.warning("%s is of another job, release or device: not used", path)
                 return None
-            sweeps, factors = int(found["sweeps"]), Factors(found["user"], found["item"])
-        except Exception as error:  # a damaged file raises one of many kinds
+            sweeps, factors = int(arrays["sweeps"]), Factors(arrays["user"], arrays["item"])
+        except Exception as error:  # a damaged file raises errors of many types
             log.warning("%s cannot be used: %s: %s", path, type(error).__name__, error)
             return None
         self.resumed[phase] = sweeps
-        log.info("phase %s goes on after sweep %d", phase, sweeps)
+        log.info("phase %s resumes after sweep %d", phase, sweeps)
         return sweeps, factors
 
-    def write(self, phase: str, sweeps: int, sofar: Callable[[], Factors], *, last: bool) -> None:
-        """Begin to write the factors after so many sweeps; the last ones of a phase always, even if that means to wait."""
+    def write(self, phase: str, sweeps: int, factors: Callable[[], Factors], *, last: bool) -> None:
+        """Begin to write the factors after this number of sweeps, unless a checkpoint has to wait.
+
+        factors : returns a copy of the factors; called only if they are written
+        last : whether this is the last sweep of the phase, which is always written, if necessary
+            after waiting for the checkpoint before it
+        """
         if self._writing is not None:
             if not last and (
                 not self._writing.done() or time.monotonic() < self._not_before[phase]
             ):
                 return
             wait([self._writing])
-        self._writing = self._thread.submit(self._write, phase, sweeps, sofar())
+        self._writing = self._thread.submit(self._write, phase, sweeps, factors())
 
     def delete(self) -> None:
-        """The job is done, nothing goes on from here."""
+        """Delete the checkpoints of a job that is finished."""
         self._thread.shutdown()
         try:
             for phase in PHASES:
@@ -89,17 +102,16 @@ class Checkpoints:
         try:
             with temporary_folder() as folder:
                 file = folder / "checkpoint.npz"
-                origin = np.array(self._name(phase))
                 np.savez(
                     file,
                     allow_pickle=False,
                     user=factors.user,
                     item=factors.item,
                     sweeps=np.int64(sweeps),
-                    origin=origin,
+                    origin=np.array(self._origin_of(phase)),
                 )
                 self._storage.put(self._path(phase), file)
-        except Exception as error:  # the disk may be full, the storage away
+        except Exception as error:  # such as a full disk or a storage that does not answer
             log.warning("no checkpoint after sweep %d of phase %s: %s", sweeps, phase, error)
         else:
             log.info(
@@ -114,5 +126,5 @@ class Checkpoints:
     def _path(self, phase: str) -> str:
         return paths.job(self._day, files.checkpoint(phase))
 
-    def _name(self, phase: str) -> str:
+    def _origin_of(self, phase: str) -> str:
         return json.dumps({**self._origin, "phase": phase}, sort_keys=True)

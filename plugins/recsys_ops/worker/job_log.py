@@ -1,4 +1,4 @@
-"""The worker's log as an object in storage, for whoever cannot see its standard error."""
+"""The worker's log as an object in storage, where everybody can read it."""
 
 import logging
 import threading
@@ -11,20 +11,21 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-_EVERY_S = 3.0
+_WRITE_EVERY_S = 3.0
 
 
 def formatter() -> logging.Formatter:
-    """A line of the worker's log, wherever it goes: UTC time, level, message."""
-    lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    lines.converter = time.gmtime
-    return lines
+    """The format of the worker's log lines: UTC time, level, message."""
+    line_format = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    line_format.converter = time.gmtime
+    return line_format
 
 
 class StoredLog(logging.Handler):
-    """All that is logged until the block ends; the object is replaced at the start, every few seconds if it grew, at the end.
+    """Writes everything that is logged in its block to an object.
 
-    A storage that does not take it is told of in the log, once.
+    The object is replaced at the start, every few seconds if the log has grown, and at the end. If
+    storage refuses it, a warning is logged once.
     """
 
     def __init__(self, storage: Storage, path: str) -> None:
@@ -32,9 +33,9 @@ class StoredLog(logging.Handler):
         self.setFormatter(formatter())
         self._storage, self._path = storage, path
         self._lines: list[str] = []
-        self._stored, self._lost = -1, False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="log", daemon=True)
+        self._n_written, self._has_warned = -1, False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._write_regularly, name="log", daemon=True)
 
     def __enter__(self) -> Self:
         logging.getLogger().addHandler(self)
@@ -48,27 +49,27 @@ class StoredLog(logging.Handler):
         trace: TracebackType | None,
     ) -> None:
         logging.getLogger().removeHandler(self)
-        self._over.set()
+        self._ended.set()
         self._thread.join()
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(self.format(record))
 
-    def _keep(self) -> None:
-        over = False
-        while not over:
+    def _write_regularly(self) -> None:
+        ended = False
+        while not ended:
             self._write()
-            over = self._over.wait(_EVERY_S)
+            ended = self._ended.wait(_WRITE_EVERY_S)
         self._write()
 
     def _write(self) -> None:
         lines = list(self._lines)
-        if len(lines) == self._stored:
+        if len(lines) == self._n_written:
             return
         try:
             self._storage.put(self._path, "".join(f"{line}\n" for line in lines).encode())
-            self._stored, self._lost = len(lines), False
+            self._n_written, self._has_warned = len(lines), False
         except StorageError as error:
-            if not self._lost:
+            if not self._has_warned:
                 log.warning("the log is not in storage: %s", error)
-            self._lost = True
+            self._has_warned = True

@@ -209,7 +209,7 @@ class TrainingRun:
     def _sweep(
         self, phase: str, user_items: sparse.csr_matrix, sweeps: int, start: Factors | None
     ) -> Factors:
-        """Do the sweeps of a phase, after those in its checkpoint; log each and save the factors."""
+        """Do the sweeps of a phase that its checkpoint does not contain; log and save each."""
         done, start = self.checkpoints.read(phase) or (0, start)
         began = time.monotonic()
 

@@ -15,8 +15,10 @@ demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctrl-C
 	@$(BIN)/python -m recsys_ops.demo ui
 
-test: .venv/installed           ## the whole suite
-	@$(BIN)/pytest $(ARGS)
+# Tests that share a server or a shop stay in one lane (tests/conftest.py). A third lane gains little.
+LANES ?= 2
+test: .venv/installed           ## the whole suite, in two lanes side by side
+	@$(BIN)/pytest --numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed           ## format, lint, types, floors, lock
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Real servers for the suite, started once a session out of Python packages."""
+"""Real servers for the tests, from Python packages, each started once in a lane."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ from recsys_ops.storage.objects import Storage
 # the suite starts hundreds of Python processes: without bytecode each compiles all of Airflow anew
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Airflow writes its configuration where it is told to, never into the home of whoever runs the tests
+# Airflow writes its configuration into this folder, not into the user's home
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
 
 _numbers = itertools.count()
@@ -86,7 +86,7 @@ def database_url(postgres_server: sa.URL) -> str:
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    """A MariaDB; the system's package is installed where the suite may do that."""
+    """A MariaDB; the system's package is installed where that is possible."""
     install("mariadbd", "mariadb-server")
     with ExitStack() as stack:
         try:

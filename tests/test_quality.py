@@ -1,4 +1,4 @@
-"""The quality benchmark on files somebody brings: how they are read, and how users outside the training are judged."""
+"""The quality benchmark on a user's own files: reading them, and users who are not in training."""
 
 import sys
 from pathlib import Path
@@ -150,7 +150,7 @@ def test_what_is_known_of_a_user_is_not_judged_and_users_without_either_are_left
 
 
 def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
-    """Their objective, after exact alternating least squares of theirs and after a fit of ours with the settings it maps to."""
+    """Their objective has the same value after their ALS, exactly solved, and after our fit."""
     unobserved, weight, exponent, factors = 0.1, 0.02, 0.8, 8
     table = shop(80, 50, seed=4)
     seen = quality.from_tables(table, table).train.toarray() > 0

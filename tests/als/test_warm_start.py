@@ -34,10 +34,7 @@ def test_the_days_after_a_deployment_are_trained_from_the_champion(
     cold = make_job(events, champion=first.version, cold_every_days=1)
     assert main(spec_url(storage)) == 0
     assert load_manifest(storage, cold.version).started_from is None
-    scores = [
-        evaluation_figures(storage, spec)["challenger"]["ndcg@20"]
-        for spec in (warm, cold)
-    ]
+    scores = [evaluation_figures(storage, spec)["challenger"]["ndcg@20"] for spec in (warm, cold)]
     assert scores[0] == pytest.approx(scores[1], rel=0.05)
 
 

@@ -25,7 +25,7 @@ def yesterday() -> date:
 
 @pytest.fixture(scope="session")
 def due() -> date:
-    """The day that the last scheduled run is about: it starts at 02:00."""
+    """The day that the last scheduled run ingests: runs start at 02:00."""
     return (datetime.now(UTC) - timedelta(hours=2)).date() - timedelta(days=1)
 
 
@@ -36,9 +36,12 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     yesterday: date,
 ) -> Iterator[SimpleNamespace]:
-    """Airflow on a small shop of 14 days: `.env` is its environment, `.home` its folder, `.include` that of its settings.
+    """Airflow on a small shop of 14 days; it trains on `.machine` by SSH, or here without root.
 
-    It trains on `.machine`, by SSH, where there can be one.
+    `.airflow` is its REST API, `.env` its environment, `.home` its folder and `.include` the folder
+    of its settings.
+
+    Slow: Airflow migrates a database and starts four processes.
     """
     home = tmp_path_factory.mktemp("airflow")
     include = shutil.copytree(include_dir(), home / "include")
@@ -85,7 +88,10 @@ def site(
 
 @pytest.fixture(scope="session")
 def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
-    """The run ids of a first load and of the scheduled run that is due; `recsys_ingest` is unpaused from here on."""
+    """The run ids of a first load and of the scheduled run that is due.
+
+    Unpauses `recsys_ingest`.
+    """
     site.airflow.pause("recsys_ingest", False)
     load = site.airflow.trigger(
         "recsys_ingest", day=str(yesterday - timedelta(days=1)), lookback_days=10
@@ -102,7 +108,7 @@ def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def deployed(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> None:
-    """A retraining through the day before yesterday and the one that an ingest started."""
+    """Two retrainings: one of the day before yesterday, one that an ingest started."""
     site.airflow.pause("recsys_retrain", False)
     first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
     site.airflow.wait("recsys_retrain", first)
@@ -113,7 +119,7 @@ def deployed(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> 
 
 @pytest.fixture
 def live(site: SimpleNamespace, deployed: None) -> str:
-    """The version that is live when nobody is training any more: every ingest that ends starts a retraining."""
+    """The version that is live once all retrainings ended: each ingest starts one."""
     for run in site.airflow.runs("recsys_retrain"):
         if run["state"] in ("queued", "running"):
             site.airflow.wait("recsys_retrain", run["dag_run_id"])

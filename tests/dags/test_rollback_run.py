@@ -1,4 +1,4 @@
-"""A rollback as the person on duty does it, by the trigger form, and what the shop is answered then."""
+"""A rollback by the trigger form, as the person on duty does it, and what the shop then gets."""
 
 from contextlib import suppress
 from types import SimpleNamespace
@@ -14,15 +14,15 @@ from recsys_ops.settings import ServingSettings
 
 
 def offered(site: SimpleNamespace) -> Any:
-    """The versions that the trigger form offers, as the UI gets them; the DAG file will be read again."""
+    """The versions that the trigger form offers; asks Airflow to read the DAG file again."""
     dag = site.airflow.call("GET", "dags/recsys_rollback/details")
-    with suppress(RuntimeError):  # it is about to be read already
+    with suppress(RuntimeError):  # Airflow has been asked before
         site.airflow.call("PUT", f"parseDagFile/{dag['file_token']}")
     return dag["params"]["version"]["schema"]["examples"]
 
 
 def answered(site: SimpleNamespace) -> str:
-    """The version that the shop gets."""
+    """The version of the lists that the shop gets."""
     client = redis.Redis(port=int(site.env["RECSYS_TEST_REDIS_PORT"]))
     return (
         RecommendationStore(client, ServingSettings(prefix="site"))

@@ -66,7 +66,8 @@ def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(
     site: SimpleNamespace, loaded: dict[str, str]
 ) -> None:
     assert "FROM events e" in rendered(site, loaded["load"])["sql"]
-    path = f"dags/recsys_ingest/dagRuns/{loaded['load']}/taskInstances/fix_types/xcomEntries/return_value"
+    task = f"dags/recsys_ingest/dagRuns/{loaded['load']}/taskInstances/fix_types"
+    path = f"{task}/xcomEntries/return_value"
     figures = site.airflow.call("GET", path)["value"]
     assert figures["rows_in"] == figures["kept"] + figures["rejected"] > 0
     assert all(isinstance(value, (int, float, str, dict, list)) for value in figures.values())
@@ -132,7 +133,7 @@ def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
         .read_parquet(paths.catalogue(yesterday))
         .filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
     )
-    # over all lists of every kind
+    # the items of all lists of all kinds
     listed = {
         item
         for key in client.scan_iter("site:{*}", count=1000)
@@ -190,6 +191,7 @@ def test_a_retraining_without_events_fails_in_the_ui_with_what_to_do(
 def test_every_task_can_be_run_alone_and_publishes_nothing(
     site: SimpleNamespace, live: str, yesterday: date
 ) -> None:
+    """Slow: `make task-test` starts an Airflow for each of the sixteen tasks."""
     before = kept_history(site)
 
     def one_by_one(dag_id: str, tasks: list[str]) -> list[str]:
@@ -234,7 +236,7 @@ def train_log(site: SimpleNamespace, run: str, attempt: int) -> str:
 
 @pytest.fixture
 def endless(site: SimpleNamespace) -> Any:
-    """From here on trainings do not end by themselves."""
+    """Trainings that start from now on do not end by themselves."""
     file = site.include / "recsys.yaml"
     before = file.read_text()
     settings = yaml.safe_load(before)

@@ -1,4 +1,4 @@
-"""A tuning run in a real Airflow: mapped trials with names, a proposal, and a cleared trial that is not trained again."""
+"""A tuning run in a real Airflow: named trials, a proposal, and no repetition of a cleared trial."""
 
 import time
 from datetime import date, timedelta
@@ -23,7 +23,8 @@ def trials(site: SimpleNamespace, run: str) -> list[dict[str, Any]]:
 
 
 def log(site: SimpleNamespace, run: str, trial: dict[str, Any]) -> str:
-    path = f"dags/recsys_tune/dagRuns/{run}/taskInstances/{trial['task_id']}/logs/{trial['try_number']}"
+    task = f"dags/recsys_tune/dagRuns/{run}/taskInstances/{trial['task_id']}"
+    path = f"{task}/logs/{trial['try_number']}"
     params = {"map_index": trial["map_index"]}
     return str(
         site.airflow.call("GET", path, params=params, headers={"Accept": "application/json"})

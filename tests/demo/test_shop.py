@@ -107,9 +107,11 @@ def test_an_event_and_an_item_come_twice_only_as_a_labelled_duplicate(rows: pl.D
 
 def test_baskets_hold_several_products_that_were_looked_at_before(rows: pl.DataFrame) -> None:
     people = rows.filter(pl.col("label") == "human").select(
-        pl.coalesce("user_id", "customer_ref").alias("user"), pl.coalesce("product_id", "sku").alias("item"),
-        pl.col("action").str.to_lowercase().alias("action"), "event_id",
-    )  # fmt: skip
+        "event_id",
+        pl.coalesce("user_id", "customer_ref").alias("user"),
+        pl.coalesce("product_id", "sku").alias("item"),
+        pl.col("action").str.to_lowercase(),
+    )
     bought, seen = people.filter(action="purchase"), people.filter(action="view")
     assert bought.group_by("event_id").len()["len"].max() >= 3
     assert len(bought.join(seen, on=["user", "item"], how="semi")) / len(bought) > 0.95
@@ -201,7 +203,7 @@ PLANTED = {
 
 
 def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
-    """The days' rows, each with the cleaning ``step`` that rejected it, or ``kept``, and the ``expected`` one."""
+    """The days' rows with the ``step`` that rejected each, or ``kept``, and the ``expected`` one."""
     rows = pl.concat(day_events(shop, day) for day in days)
     accounts = users(shop, days[-1]).select("user_id", "email", "role")
     delivered = (

@@ -1,4 +1,4 @@
-"""A small shop in PostgreSQL, and two undisturbed nights of its pipeline with the stores before and after each task."""
+"""A small shop in PostgreSQL, and the stores before and after each task of its first two nights."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 @pytest.fixture(scope="session")
 def shop_url(postgres_server: sa.URL) -> sa.URL:
-    """The shop's database, which the tests leave as it is."""
+    """The shop's database; tests must not change it."""
     url = services.create_database(postgres_server, "faults")
     engine = sa.create_engine(url)
     load.create_schema(engine)
@@ -56,7 +56,7 @@ def settings(shop_url: sa.URL, redis_url: str) -> dict[str, str]:
         "RECSYS_CLEANING__STAFF__TEST_ACCOUNT_PATTERN": shop.TEST_ACCOUNTS,
         "RECSYS_TRAINING__FACTORS": "16",
         "RECSYS_TRAINING__ITERATIONS": "5",
-        # faults are tried here, not quality: views are many, and any difference to the champion will do
+        # these tests are about faults, not quality: views are many, and the gate blesses anything
         "RECSYS_EVALUATION__EVENTS": json.dumps(["view", "cart", "purchase"]),
         "RECSYS_GATE__MAX_DROP": "1",
         "RECSYS_GATE__MIN_USERS": "10",
@@ -72,7 +72,10 @@ def nights(
     redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Nights:
-    """A first night that ingests nine days and deploys a first model, and a second that meets it with a challenger."""
+    """A first night that ingests nine days and deploys a model, and a second with a challenger.
+
+    Slow: 28 tasks run, each in a process of its own.
+    """
     client = redis.Redis.from_url(redis_url)
     client.flushall()
     pipeline = Pipeline(runner, tmp_path_factory.mktemp("nights") / "blob", client, settings)
@@ -82,12 +85,12 @@ def nights(
     for night in (FIRST_NIGHT, SECOND_NIGHT):
         for task in (*INGEST, *RETRAIN):
             nights.before[night, task] = pipeline.snapshot(copies / f"{night} {task}")
-            there = files(pipeline.folder)
+            before = files(pipeline.folder)
             nights.seconds[night, task] = pipeline.succeed(
                 (task,), night, params=params(night, task)
             ).seconds
             nights.written[night, task] = [
-                path for path, mark in files(pipeline.folder).items() if there.get(path) != mark
+                path for path, mark in files(pipeline.folder).items() if before.get(path) != mark
             ]
             nights.after[night, task] = pipeline.state()
     nights.end = pipeline.snapshot(copies / "end")
@@ -102,7 +105,10 @@ def pipeline(
     redis_client: redis.Redis,
     tmp_path: Path,
 ) -> Pipeline:
-    """The pipeline with stores of its own, empty until `restore`; storage is a folder, or Azurite where a parameter says so."""
+    """The pipeline with stores of its own, which are empty until `restore`.
+
+    The storage is a folder, or Azurite where a parameter says so.
+    """
     if getattr(request, "param", "folder") == "folder":
         return Pipeline(runner, tmp_path / "blob", redis_client, settings)
     server: Azurite = request.getfixturevalue("azurite_server")

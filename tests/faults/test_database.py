@@ -1,4 +1,4 @@
-"""The production database is away, refuses, or is not what the SQL expects: a clear error, and nothing has changed."""
+"""The shop's database is away, refuses, or is not as the SQL expects: an error, and no change."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -82,9 +82,8 @@ def test_a_missing_table_or_column_is_named(
     before = restored(pipeline, nights, task)
     with changed_shop(shop_url, change) as connection:
         outcome = pipeline.run(task, SECOND_NIGHT, env=connection)
-    assert outcome.message.startswith(
-        "DataError"
-    )  # which is not retried: it would be the same again
+    # a DataError is not retried: the next try would fail, too
+    assert outcome.message.startswith("DataError")
     assert named in outcome.message
     assert "check include/sql" in outcome.message
     assert differing(pipeline.state(), before) == []
@@ -107,11 +106,14 @@ def test_a_database_that_is_cut_between_the_slices_leaves_the_old_rows_and_the_n
     pipeline: Pipeline, nights: Nights, shop_url: sa.URL, tmp_path: Path
 ) -> None:
     before = restored(pipeline, nights, "extract_delta")
-    # slow enough to be met in the second half of its window
+    # slow enough to be cut while it reads the last day
     env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(0.05)) slow, events e")
 
     def cut(pid: int, over: Callable[[], bool]) -> None:
-        reading = f"datname = '{shop_url.database}' AND query LIKE 'COPY%' AND query LIKE '%{SECOND_NIGHT}%'"
+        reading = (
+            f"datname = '{shop_url.database}' "
+            f"AND query LIKE 'COPY%' AND query LIKE '%{SECOND_NIGHT}%'"
+        )
         with administration(shop_url) as server:
             kill = sa.text(
                 f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reading}"
@@ -131,8 +133,11 @@ def test_an_extract_without_an_index_says_so_and_goes_on(
     pipeline: Pipeline, nights: Nights, shop_url: sa.URL
 ) -> None:
     restored(pipeline, nights, "extract_delta")
-    more = """DROP INDEX events_recorded_at_idx;
-              INSERT INTO events (recorded_at) SELECT '2020-01-01' FROM generate_series(1, 150000); ANALYZE events"""
+    more = """
+        DROP INDEX events_recorded_at_idx;
+        INSERT INTO events (recorded_at) SELECT '2020-01-01' FROM generate_series(1, 150000);
+        ANALYZE events
+    """
     with changed_shop(shop_url, more) as connection:
         outcome = pipeline.succeed(("extract_delta",), SECOND_NIGHT, env=connection)
     assert outcome.figures["full_scan"] == ["events"]
@@ -172,7 +177,7 @@ def restored(pipeline: Pipeline, nights: Nights, task: str) -> State:
 
 
 def own_sql(folder: Path, old: str, new: str) -> dict[str, str]:
-    """Settings with an events query of their own."""
+    """Settings with a changed query for events."""
     include = shutil.copytree(include_dir(), folder / "include")
     query = include / "sql" / "extract_events.sql"
     sql = query.read_text()
@@ -183,7 +188,10 @@ def own_sql(folder: Path, old: str, new: str) -> dict[str, str]:
 
 @contextmanager
 def role(shop: sa.URL, name: str, *, needs_password: bool = False) -> Iterator[None]:
-    """A role that may log in and no more; without `needs_password` the server trusts it as it trusts everybody."""
+    """A role that may log in, but read nothing.
+
+    needs_password : whether the server asks for the password, which is "right"
+    """
     with administration(shop) as server:
         rules = Path(server.exec_driver_sql("SHOW hba_file").scalar_one())
         trusting = rules.read_text()

@@ -1,4 +1,4 @@
-"""Days that are empty, worthless, or have gone: a right result or a clear error, and the other days stay as they are."""
+"""Days without events or without good rows: the right result or a clear error; other days stay."""
 
 import re
 from datetime import timedelta

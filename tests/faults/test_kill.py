@@ -1,4 +1,4 @@
-"""A task may die at any moment, and may run again at any time."""
+"""A task can be killed at any moment, and can run again at any time."""
 
 import random
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def marked_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> 
 
 
 def assert_whole(pipeline: Pipeline, before: State, after: State) -> None:
-    """No half day in history, and every bucket that readers see is the old one or the new one."""
+    """History has no half day, and each bucket that readers see is the old one or the new one."""
     history, live = pipeline.history(), pipeline.live()
     assert history in (pick(before, "history "), pick(after, "history "))
     for key in live.keys() | pick(before, "redis "):

@@ -1,4 +1,4 @@
-"""Only a whole, blessed version of the right day goes live, and only from a run that may put it there."""
+"""Only a complete, blessed version of the right day goes live, and only from a run that may do so."""
 
 import json
 
@@ -114,13 +114,13 @@ def test_a_backfill_publishes_only_with_a_reason(pipeline: Pipeline, nights: Nig
 
 
 def restored(pipeline: Pipeline, nights: Nights) -> str:
-    """The pipeline as it was before the second night's publishing; returns the version that waits for it."""
+    """Restore the pipeline as it was before the second night's publishing; returns the version."""
     pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
     return str(pipeline.storage.read_json(paths.job(SECOND_NIGHT, "spec.json"))["version"])
 
 
 def refused(pipeline: Pipeline, error: str, named: str) -> None:
-    """Publishing fails with an error that names it, and leaves all stores as they are."""
+    """Publishing fails with an error that contains `named`, and changes no store."""
     before = pipeline.state()
     outcome = pipeline.run("refresh_redis", SECOND_NIGHT)
     assert outcome.error == "AirflowFailException"

@@ -1,4 +1,4 @@
-"""Blob storage or Redis is away, full or refuses: a clear error, nothing has changed, and the next try succeeds."""
+"""Blob storage or Redis is away, full or refuses: an error, no change, then a try that succeeds."""
 
 import pytest
 import redis
@@ -106,7 +106,7 @@ CUT = [
 ]
 
 
-# read whole, by its footer, into memory
+# objects that are read as a whole, by their footer, and from memory
 CUT_ON_AZURITE = [
     cut for cut in CUT if cut[1] in ("align_schema", "commit_history", "build_matrix")
 ]
@@ -149,6 +149,6 @@ def test_a_task_started_before_its_time_says_which_object_is_not_there(
     outcome = pipeline.run("fix_types", SECOND_NIGHT)
     assert outcome.error == "StorageError"
     assert (
-        f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: run the task that writes it first"
-        in outcome.message
+        f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: "
+        "run the task that writes it first" in outcome.message
     )

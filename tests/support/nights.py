@@ -1,4 +1,4 @@
-"""A small shop, and what its nights leave."""
+"""A small shop, and the stores after its first two nights."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ BUCKETS = 600  # more than a swap does in one round trip
 
 @dataclass
 class Nights:
-    """What was before and after each (night, task), how many seconds it took, and the files that it wrote."""
+    """For each (night, task): the stores before and after it, its seconds, the files it wrote."""
 
     before: dict[tuple[date, str], Snapshot] = field(default_factory=dict)
     after: dict[tuple[date, str], State] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Nights:
 
 
 def params(night: date, task: str) -> dict[str, int]:
-    """The trigger form of a night's task: the first one reads all days since the opening."""
+    """The trigger form of a night's task: the first night reads all days since the opening."""
     return (
         {"lookback_days": (FIRST_NIGHT - OPENS).days}
         if night == FIRST_NIGHT and task == "extract_delta"

@@ -1,4 +1,4 @@
-"""The pipeline of a small shop: its stores, and its tasks run, killed and compared one by one."""
+"""The pipeline of a small shop: run its tasks one by one, kill them, compare the stores."""
 
 import json
 import os
@@ -27,13 +27,13 @@ INGEST = ("extract_delta", *STEPS, "commit_history")
 RETRAIN = ("extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis")
 
 State = dict[str, Any]
-# what happens to a task once it has begun: its process id, and whether it is over by now
+# does something to a task that has begun; gets its process id and a test whether it has ended
 Disturbance = Callable[[int, Callable[[], bool]], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: with figures, with an error, or killed, so many seconds after it began."""
+    """How a task ended, and how many seconds after it began: with figures, an error, or killed."""
 
     killed: bool
     seconds: float
@@ -44,14 +44,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The stores at one moment: the blob folder's copy, and Redis' keys as it dumps them."""
+    """The stores at one moment: a copy of the blob folder, and Redis' keys as DUMP returns them."""
 
     blob: Path
     redis: Mapping[bytes, bytes]
 
 
 class Runner:
-    """The warm process behind run_task.py, one task at a time."""
+    """The process of run_task.py, which runs one task at a time."""
 
     def __init__(self, home: Path) -> None:
         self._home, self._numbers = home, count()
@@ -69,7 +69,7 @@ class Runner:
         )
 
     def call(self, task_id: str, disturb: Disturbance, **call: Any) -> Outcome:
-        """Run a task to its end, unless `disturb` ends it before; `call` as run_task.py takes it."""
+        """Run a task until it ends or `disturb` kills it; `call` is what run_task.py reads."""
         folder = self._home / "runs" / f"{next(self._numbers)}-{task_id}"
         folder.mkdir(parents=True)
         self._process.stdin.write(
@@ -97,7 +97,13 @@ class Runner:
 
 
 class Pipeline:
-    """The tasks of one shop. `env` are the settings and connections that they get; storage lies in `folder` if nowhere else."""
+    """The tasks of one shop.
+
+    Parameters
+    ----------
+    folder : holds the storage unless `storage` is given
+    env : settings and connections of the tasks
+    """
 
     def __init__(
         self,
@@ -127,7 +133,10 @@ class Pipeline:
         run_id: str = "scheduled__night",
         run_type: str = "scheduled",
     ) -> Outcome:
-        """One task of the run of `day`; with `max_file_bytes` the disk is full when a file reaches that size."""
+        """Run one task of the run of `day`.
+
+        max_file_bytes : the disk is full when a file reaches this size
+        """
         night = datetime(day.year, day.month, day.day, 2, tzinfo=UTC) + timedelta(days=1)
         run = {
             "run_id": run_id,
@@ -164,16 +173,16 @@ class Pipeline:
                 self.restore(before)
 
     def succeed(self, tasks: tuple[str, ...], day: date, **run: Any) -> Outcome:
-        """Run the tasks in order, all of which must succeed; returns the last one's outcome."""
+        """Run the tasks in order; all must succeed. Returns the last one's outcome."""
         for task_id in tasks:
             outcome = self.run(task_id, day, **run)
             assert outcome.error is None, f"{task_id}: {outcome.error} {outcome.message}"
         return outcome
 
     def state(self) -> State:
-        """All that must be the same again: objects byte for byte, history and Redis by content.
+        """What must not change: objects byte for byte, history and Redis by content.
 
-        Reports, the worker's result and log, and what a manifest tells of the run hold seconds.
+        Left out are reports, the worker's result and log, and a manifest's "run": they hold times.
         """
         self._wait_for_orphans()
         objects = {
@@ -195,7 +204,7 @@ class Pipeline:
         }
 
     def served(self) -> State:
-        """All that is in Redis, staged and previous included."""
+        """All keys of Redis, also the staged and the previous ones."""
         keys = sorted(self.redis.scan_iter(count=1000))
         pipe = self.redis.pipeline()
         for key in keys:
@@ -207,7 +216,7 @@ class Pipeline:
         return {key: content for key, content in self.served().items() if key.endswith("}")}
 
     def mark(self, path: Path) -> Any:
-        """Changes when an object below a path, or in its folder, is written."""
+        """A value that changes when an object below a path, or in its folder, is written."""
         if self.storage.root.startswith("file:"):
             return file_mark(self.folder / path)
         return self.storage.write_times(str(path if path.suffix == "" else path.parent))
@@ -238,21 +247,21 @@ class Pipeline:
         pipe.execute()
 
     def _wait_for_orphans(self) -> None:
-        """Wait for what a killed task left behind; the worker outlives it on purpose."""
+        """Wait for the processes of killed tasks; a worker outlives its task on purpose."""
         while any(_alive(group) for group in self._groups) or workers(self.storage):
             time.sleep(0.05)
         self._groups.clear()
 
 
-def differing(found: State, expected: State) -> list[str]:
-    """The names of what is not the same in both."""
+def differing(actual: State, expected: State) -> list[str]:
+    """The names of what differs between two states."""
     return sorted(
-        name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
+        name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name)
     )
 
 
 def killed_after(seconds: float) -> Disturbance:
-    """SIGKILL to the task and its subprocesses so long after it began."""
+    """Send SIGKILL to the task and its subprocesses so long after it began."""
 
     def disturb(pid: int, over: Callable[[], bool]) -> None:
         time.sleep(seconds)
@@ -262,7 +271,10 @@ def killed_after(seconds: float) -> Disturbance:
 
 
 def killed_when(mark: Callable[[], Any], *, alone: bool = False) -> Disturbance:
-    """SIGKILL to the task and its subprocesses, or to the task alone, at the moment when `mark` returns something new."""
+    """Send SIGKILL to the task and its subprocesses as soon as `mark` returns a new value.
+
+    alone : spare the subprocesses
+    """
     before = mark()
 
     def disturb(pid: int, over: Callable[[], bool]) -> None:
@@ -278,16 +290,16 @@ def killed_when(mark: Callable[[], Any], *, alone: bool = False) -> Disturbance:
 
 def workers(storage: Storage) -> list[int]:
     """The processes that train for this storage."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(FileNotFoundError, ProcessLookupError):
             if f"\0recsys_ops.worker\0{storage.root}/".encode() in process.read_bytes():
-                found.append(int(process.parent.name))
-    return found
+                pids.append(int(process.parent.name))
+    return pids
 
 
 def worker_killed(storage: Storage) -> Disturbance:
-    """SIGKILL to the worker, as the kernel does when memory is short."""
+    """Send SIGKILL to the worker, as the kernel does when memory is short."""
 
     def disturb(pid: int, over: Callable[[], bool]) -> None:
         while not over():
@@ -299,12 +311,12 @@ def worker_killed(storage: Storage) -> Disturbance:
 
 
 def file_mark(path: Path) -> tuple[int, int]:
-    """Changes when a file is replaced or a folder gets a new entry."""
+    """A value that changes when a file is replaced or a folder gets a new entry."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return 0, 0
-    return found.st_ino, found.st_mtime_ns
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -318,7 +330,7 @@ def _kill(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it was faster
+        return  # it has ended
 
 
 def _alive(group: int) -> bool:

@@ -1,7 +1,8 @@
-"""Runs ``recsys_retrain`` by Airflow's ``dag.test``, one run for each line of standard input, in which only the machine is real.
+"""Runs ``recsys_retrain`` by Airflow's ``dag.test``; only the machine is real, no task trains.
 
-A line is JSON: ``broken``, tasks that fail, and ``retries``. Before the first run a line says who comes before the gate; after
-each run one says the tasks' states, the run's, and whether each try at ``train`` found the machine up.
+Each line of standard input starts a run. It is JSON: ``broken``, the tasks that fail, and
+``retries``. Standard output: first a line with the tasks before the gate, then a line for each run
+with the states of its tasks, its own, and whether each try of ``train`` found the machine running.
 """
 
 import json
@@ -24,9 +25,8 @@ def main() -> None:
     os.dup2(2, 1)  # Airflow's log
     put_database()
     sleep = time.sleep
-    time.sleep = lambda seconds: sleep(
-        min(seconds, 0.2)
-    )  # dag.test waits a second for each task that only inherits a failure
+    # dag.test waits a second for each task that only inherits a failure
+    time.sleep = lambda seconds: sleep(min(seconds, 0.2))
     dag = DagBag("dags").dags["recsys_retrain"]
     print(json.dumps(sorted(dag.get_task("gate").get_flat_relative_ids(upstream=True))), file=say)
     plan = SimpleNamespace(broken=[], found_up=[])

@@ -1,8 +1,9 @@
 """Runs single tasks of the DAG files, each in a process of its own that can be killed.
 
-A warm process: it has imported what is slow, reads one call a line (JSON: task_id, folder, dag_id, run, env, max_file_bytes) and
-forks a child for it. On standard output it says ``started <pid>`` when the task begins and ``ended <exit code>`` when it is
-over; a child that was not killed leaves ``outcome.json`` (figures, or error and message) in the folder, and its log beside it.
+This process imports what is slow to import, then reads calls, one a line, and forks a child for
+each. A call is JSON: task_id, folder, dag_id, run, env, max_file_bytes. Standard output says
+``started <pid>`` when the task begins and ``ended <exit code>`` when it has ended. A child that was
+not killed leaves ``outcome.json`` (figures, or error and message) and its log in the folder.
 """
 
 import importlib.util
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 PROJECT = Path(__file__).parents[2]
-# slow to import and without threads of their own; Polars and deltalake start threads, so the children import those
+# Slow to import, and no threads start. Polars and deltalake start threads: each child imports them.
 WARM = (
     "airflow.providers.standard.operators.empty",
     "airflow.sdk.definitions.timetables.trigger",
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def child(call: dict[str, Any]) -> int:
-    """Run the task, leave the outcome in the folder; 0 when it succeeded."""
+    """Run the task and write its outcome into the folder; returns 0 if it succeeded."""
     folder = Path(call["folder"])
     os.setsid()
     say = os.dup(1)
@@ -66,7 +67,7 @@ def child(call: dict[str, Any]) -> int:
 
 
 def run_task(dag_id: str, task_id: str, run: dict[str, Any], say: int) -> Any:
-    """Render the operator's fields with Airflow's own Jinja and execute it."""
+    """Render the operator's fields as Airflow does, and execute it."""
     import polars  # noqa: F401
     from airflow.sdk.bases.operator import ExecutorSafeguard
 

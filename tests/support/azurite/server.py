@@ -1,4 +1,4 @@
-"""Azurite, the emulator of Azure's blob storage, out of npm; Node comes out of PyPI."""
+"""Azurite, the emulator of Azure's blob storage, from npm; Node is a Python package."""
 
 import base64
 import os
@@ -50,7 +50,7 @@ class Azurite:
         return f"abfs://{name}"
 
     def sas(self, container: str, rights: str = "rwdl") -> str:
-        """A shared access signature with these rights to a container, given by its URL; for an hour."""
+        """A shared access signature for an hour, with these rights to the container of this URL."""
         expiry = datetime.now(UTC) + timedelta(hours=1)
         name = container.removeprefix("abfs://")
         return generate_container_sas(
@@ -60,7 +60,7 @@ class Azurite:
 
 @contextmanager
 def azurite(folder: Path) -> Iterator[Azurite]:
-    """A server on a free port until the block ends; its log lies in the folder."""
+    """A server on a free port until the block ends; its log is in the folder."""
     main = npm_install(HERE, "azurite") / "dist" / "src" / "blob" / "main.js"
     port, key = services.free_port(), base64.b64encode(secrets.token_bytes(64)).decode()
     options = [

@@ -1,4 +1,4 @@
-"""A proxy in front of a blob store that does to some requests what networks and busy stores do."""
+"""A proxy in front of a blob store that breaks some requests as networks and busy stores do."""
 
 import http.client
 import threading
@@ -14,10 +14,15 @@ Weather = Literal["busy", "throttled", "cut before", "cut after", "cut within", 
 
 @contextmanager
 def weather(endpoint: str, kind: Weather, every: int, seconds: float = 0.1) -> Iterator[str]:
-    """The URL of a proxy of `endpoint` in which every so many requests meet the weather; `slow` ones take so long.
+    """The URL of a proxy of `endpoint` that disturbs one of every so many requests.
 
-    ``cut before``: the connection ends before the store hears of the request; ``cut after``: the store has done it, the answer
-    is lost; ``cut within``: half of the answer's body arrives.
+    Parameters
+    ----------
+    kind : ``busy`` and ``throttled``: the answer is 503 or 429. ``cut before``: the connection ends
+        before the store gets the request. ``cut after``: the store has done it, the answer is lost.
+        ``cut within``: half of the answer's body arrives. ``slow``: the request waits.
+    every : which requests are disturbed: the n-th, 2 n-th, …
+    seconds : how long a slow request waits
     """
     target = urlsplit(endpoint)
     lock, requests = threading.Lock(), [0]

@@ -1,4 +1,4 @@
-"""A tuning run in a real Airflow: named trials, a proposal, and no repetition of a cleared trial."""
+"""A tuning run in a real Airflow: named trials, a proposal, and a cleared trial not repeated."""
 
 import time
 from datetime import date, timedelta

@@ -203,7 +203,7 @@ PLANTED = {
 
 
 def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
-    """The days' rows with the ``step`` that rejected each, or ``kept``, and the ``expected`` one."""
+    """The days' rows with the ``step`` that rejected each or ``kept``, and the ``expected`` one."""
     rows = pl.concat(day_events(shop, day) for day in days)
     accounts = users(shop, days[-1]).select("user_id", "email", "role")
     delivered = (

@@ -1,4 +1,4 @@
-"""Only a complete, blessed version of the right day goes live, and only from a run that may do so."""
+"""Only a complete, blessed version of the right day goes live, and only from a run that may."""
 
 import json
 

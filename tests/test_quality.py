@@ -134,7 +134,7 @@ def test_a_split_is_fitted_tuned_and_scored(
     )
 
 
-def test_what_is_known_of_a_user_is_not_judged_and_users_without_either_are_left_out(
+def test_training_items_are_not_evaluated_nor_users_without_a_test(
     quality: ModuleType,
 ):
     train = pl.DataFrame(

@@ -31,7 +31,7 @@ def answered(site: SimpleNamespace) -> str:
     )
 
 
-def test_an_older_version_chosen_in_the_form_is_live_until_the_newer_one_is_chosen_again(
+def test_a_chosen_older_version_is_live_until_the_newer_is_chosen(
     site: SimpleNamespace, live: str
 ) -> None:
     store = storage(site)

@@ -93,7 +93,7 @@ def test_a_day_in_the_future_fails_and_says_so(
     )
 
 
-def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_retraining(
+def test_a_backfill_of_five_days_keeps_history_and_starts_no_retraining(
     site: SimpleNamespace, live: str, due: date
 ) -> None:
     before = kept_history(site)
@@ -117,7 +117,7 @@ def test_five_days_backfilled_four_at_once_leave_history_as_it_was_and_start_no_
     assert not [event for event in events if event["source_run_id"].startswith("backfill")]
 
 
-def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
+def test_an_announced_day_starts_a_retraining_that_goes_live(
     site: SimpleNamespace, live: str, yesterday: date
 ) -> None:
     metrics = storage(site).read_json(paths.model(live, "metrics.json"))
@@ -144,7 +144,7 @@ def test_an_announced_day_starts_the_retraining_that_puts_a_challenger_live(
     assert set(store.recommendations(user).items) <= listed <= set(sellable["item_id"])
 
 
-def test_a_refused_challenger_fails_its_run_with_the_reason_in_the_tasks_note_and_redis_untouched(
+def test_a_refused_challenger_fails_its_run_and_the_note_says_why(
     site: SimpleNamespace, live: str, yesterday: date
 ) -> None:
     file = site.include / "recsys.yaml"
@@ -261,7 +261,7 @@ def test_the_workers_log_is_in_the_tasks_log(
     assert "sweep 1 of" in text
 
 
-def test_a_killed_task_is_retried_on_the_same_job_and_marking_it_failed_ends_the_job(
+def test_a_retry_resumes_the_job_and_marking_it_failed_ends_the_job(
     site: SimpleNamespace, live: str, yesterday: date, endless: None
 ) -> None:
     if site.machine is None:

@@ -32,7 +32,7 @@ def log(site: SimpleNamespace, run: str, trial: dict[str, Any]) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_the_weekly_study_is_run_batch_by_batch_and_a_cleared_trial_is_not_trained_again(
+def test_a_weekly_study_runs_in_batches_and_repeats_no_cleared_trial(
     site: SimpleNamespace, loaded: dict[str, str], yesterday: date
 ) -> None:
     site.airflow.pause("recsys_tune", False)

@@ -76,7 +76,7 @@ def test_dirt_can_be_turned_off() -> None:
     assert set(rows["visible_on"]) == {DAY}
 
 
-def test_rows_are_recorded_on_their_day_and_seen_then_or_up_to_two_days_later(
+def test_rows_are_recorded_on_their_day_and_seen_up_to_two_days_later(
     rows: pl.DataFrame,
 ) -> None:
     assert (rows["recorded_at"].dt.date() == DAY).all()
@@ -248,7 +248,7 @@ def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) ->
 
 
 @pytest.mark.parametrize("seed", [101, 102, 103])
-def test_scrapers_are_found_and_customers_are_not_in_shops_that_no_limit_was_tuned_on(
+def test_scrapers_are_found_and_customers_spared_in_unseen_shops(
     seed: int,
 ) -> None:
     found = judged(Shop(DEMO, OPENS, seed), [OPENS + timedelta(days=n) for n in range(10)])

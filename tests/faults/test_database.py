@@ -102,7 +102,7 @@ def test_a_query_that_takes_too_long_is_ended(
     assert differing(pipeline.state(), before) == []
 
 
-def test_a_database_that_is_cut_between_the_slices_leaves_the_old_rows_and_the_next_try_succeeds(
+def test_a_database_cut_between_slices_leaves_the_old_rows(
     pipeline: Pipeline, nights: Nights, shop_url: sa.URL, tmp_path: Path
 ) -> None:
     before = restored(pipeline, nights, "extract_delta")
@@ -144,7 +144,7 @@ def test_an_extract_without_an_index_says_so_and_goes_on(
     assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
 
 
-def test_a_delivery_without_a_required_column_names_it_and_stops_at_the_contract(
+def test_a_delivery_without_a_required_column_fails_and_names_it(
     pipeline: Pipeline, nights: Nights, tmp_path: Path
 ) -> None:
     before = restored(pipeline, nights, "extract_delta")

@@ -33,7 +33,7 @@ def test_a_day_that_lost_its_events_in_production_is_emptied(
     assert f"history {SECOND_NIGHT}" not in pipeline.history()
 
 
-def test_a_day_of_rejects_fails_with_the_reasons_and_keeps_them_in_quarantine(
+def test_a_day_of_rejects_fails_with_reasons_and_fills_the_quarantine(
     pipeline: Pipeline, nights: Nights, shop_url: sa.URL
 ) -> None:
     pipeline.restore(nights.end)

@@ -72,7 +72,7 @@ def test_a_task_run_twice_leaves_the_same_bytes(
 
 
 @pytest.mark.parametrize("pipeline", ["folder", AZURITE], indirect=True)
-def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(
+def test_fifty_kills_over_a_backfill_do_not_change_the_history(
     pipeline: Pipeline, nights: Nights
 ) -> None:
     """Slow: some eighty runs of a task."""
@@ -92,7 +92,7 @@ def test_fifty_kills_over_a_backfill_leave_the_history_of_undisturbed_nights(
     assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
 
-def test_a_worker_that_outlives_its_killed_task_does_no_harm_to_the_next_try(
+def test_a_worker_that_outlives_its_task_does_not_harm_the_next_try(
     pipeline: Pipeline, nights: Nights
 ) -> None:
     pipeline.restore(nights.before[SECOND_NIGHT, "train"])

@@ -25,7 +25,7 @@ def test_storage_that_is_away_is_named(pipeline: Pipeline, nights: Nights, task:
 
 
 @pytest.mark.parametrize("task", ["extract_delta", "fix_types", "commit_history", "build_matrix"])
-def test_a_full_disk_leaves_the_old_objects_whole_and_the_next_try_succeeds(
+def test_a_full_disk_spares_old_objects_and_the_next_try_succeeds(
     pipeline: Pipeline, nights: Nights, task: str
 ) -> None:
     pipeline.restore(nights.end)

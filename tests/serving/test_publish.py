@@ -152,9 +152,7 @@ def test_a_damaged_bucket_is_named_and_nothing_is_swapped(
         case "lost bucket":
             live.delete(damaged)
 
-    with pytest.raises(
-        ServingError, match=re.escape(f"bucket {damaged} does not hold version v2")
-    ):
+    with pytest.raises(ServingError, match=re.escape(f"bucket {damaged} does not hold version v2")):
         verify_buckets(find_nodes(live, settings), content)
 
     assert dump(live, settings) == before

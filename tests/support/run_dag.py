@@ -17,7 +17,7 @@ from airflow.dag_processing.dagbag import DagBag
 from recsys_ops.errors import DataError, WorkerError
 from recsys_ops.launchers.gce import start_machine
 from recsys_ops.operators.base import DayOperator
-from recsys_ops.operators.throwaway_database import put_database
+from recsys_ops.operators.temporary_database import put_database
 
 
 def main() -> None:

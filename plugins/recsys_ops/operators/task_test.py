@@ -11,7 +11,7 @@ import sys
 import tempfile
 from datetime import date, timedelta
 
-from recsys_ops.operators.throwaway_database import put_database
+from recsys_ops.operators.temporary_database import put_database
 from recsys_ops.settings import load_settings
 
 

@@ -1,4 +1,4 @@
-"""The database of an Airflow that is used once, as `make task-test` starts it."""
+"""The database of a temporary AIRFLOW_HOME, as `make task-test` makes one."""
 
 import os
 import sqlite3
@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-PUT = "from recsys_ops.operators.throwaway_database import put_database; put_database()"
+PUT = "from recsys_ops.operators.temporary_database import put_database; put_database()"
 TABLES = "SELECT name FROM sqlite_master UNION SELECT version_num FROM alembic_version"
 
 

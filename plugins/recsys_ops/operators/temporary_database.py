@@ -1,4 +1,4 @@
-"""The database of an Airflow that is used once: migrated once for each Airflow version, then copied."""
+"""The migrated database of a temporary AIRFLOW_HOME, which serves one command."""
 
 import os
 import shutil

@@ -193,7 +193,7 @@ def scored(source: Source, day: date, training: TrainingSettings, alpha: float) 
     lists: Evaluation = evaluation_lists(
         train, data.holdout, fitted, None, max(evaluation.cutoffs), evaluation.exclude_seen
     )
-    return compare_models(lists, k=evaluation.cutoffs, seed=1)
+    return compare_models(lists, cutoffs=evaluation.cutoffs, seed=1)
 
 
 if __name__ == "__main__":

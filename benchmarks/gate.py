@@ -230,7 +230,7 @@ def night(
     again = served_lists(data.train, lists.users, fitted, served, k, evaluation.exclude_seen)
     figures = compare_models(
         replace(lists, served=again),
-        k=evaluation.cutoffs,
+        cutoffs=evaluation.cutoffs,
         seed=training.seed,
     )
     verdict = decide(

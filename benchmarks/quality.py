@@ -191,8 +191,8 @@ def report(
 
 
 def row(found: Scores) -> Iterator[str]:
-    recalls = [hits / found.liked for hits in found.hits]
-    truncated = [hits / np.minimum(found.liked, k) for hits, k in zip(found.hits, K, strict=True)]
+    recalls = [hits / found.n_liked for hits in found.hits]
+    truncated = [hits / np.minimum(found.n_liked, k) for hits, k in zip(found.hits, K, strict=True)]
     for values in (*found.ndcg, *recalls, *truncated[:2]):
         low, high = interval(values)
         yield f"{values.mean():.4f} ± {(high - low) / 2:.4f}"

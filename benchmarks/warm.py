@@ -87,7 +87,7 @@ def run(
             max(evaluation.cutoffs),
             evaluation.exclude_seen,
         )
-        metrics = compare_models(lists, k=evaluation.cutoffs, seed=1)
+        metrics = compare_models(lists, cutoffs=evaluation.cutoffs, seed=1)
         found |= {
             name: metrics["challenger"]["ndcg@20"],
             "popularity": metrics["popularity"]["ndcg@20"],

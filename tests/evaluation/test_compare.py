@@ -11,12 +11,12 @@ from recsys_ops.evaluation.compare import Evaluation, RefitLists, compare_models
 
 
 def evaluation(users: int, champion: bool = True) -> Evaluation:
-    """The challenger puts what was liked first, popularity second; champion and reference are the challenger."""
+    """Challenger, champion and reference list the liked item first, popularity second."""
     liked = np.arange(users) % 5 + 2
     right = np.column_stack([liked, np.zeros(users)]).astype(np.int32)
     return Evaluation(
         users=np.arange(users, dtype=np.int32),
-        met=np.arange(users, dtype=np.int32),
+        n_items_before=np.arange(users, dtype=np.int32),
         buyers=np.arange(users) % 2 == 0,
         challenger=right,
         popularity=right[:, ::-1].copy(),
@@ -31,7 +31,7 @@ def evaluation(users: int, champion: bool = True) -> Evaluation:
 
 
 def figures(found: Evaluation) -> dict:
-    return compare_models(found, k=(1, 2), seed=1)
+    return compare_models(found, cutoffs=(1, 2), seed=1)
 
 
 def test_the_models_are_scored_on_the_same_users():

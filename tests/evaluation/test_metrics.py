@@ -1,4 +1,4 @@
-"""Ranking metrics against cases worked by hand, and against what implicit and RecTools make of the same lists."""
+"""Ranking metrics against cases worked by hand, and against implicit and RecTools."""
 
 import numpy as np
 import pytest
@@ -116,9 +116,10 @@ def test_metrics_agree_with_implicit_s():
 
 
 def test_metrics_agree_with_rectools_s():
-    """The figures: RecTools 0.19.0, its NDCG with ``divide_by_achievable``, its MeanInvUserFreq and CatalogCoverage.
+    """The figures are those of RecTools 0.19.0.
 
-    Its MAP divides by all a user liked, not by at most k, which for k = 10 is the same here.
+    They are its NDCG with ``divide_by_achievable``, its MeanInvUserFreq and its CatalogCoverage. Its
+    MAP divides by all a user liked, not by at most k, which for k = 10 is the same here.
     """
     rng = np.random.default_rng(9)
     lists = np.argsort(rng.random((40, 25)), axis=1)[:, :10].astype(np.int32)
@@ -133,11 +134,20 @@ def test_metrics_agree_with_rectools_s():
         information=self_information(sparse.csr_matrix(met)),
     ).metrics()
     theirs = {
-        "ndcg@3": 0.167490107683, "recall@3": 0.132051282051, "precision@3": 0.153846153846, "hit_rate@3": 0.410256410256,
-        "coverage@3": 0.96, "novelty@3": 1.297926642220,
-        "ndcg@10": 0.277011205046, "map@10": 0.154396791480, "recall@10": 0.398717948718, "precision@10": 0.148717948718,
-        "hit_rate@10": 0.794871794872, "coverage@10": 1.0, "novelty@10": 1.355101473948,
-    }  # fmt: skip
+        "ndcg@3": 0.167490107683,
+        "recall@3": 0.132051282051,
+        "precision@3": 0.153846153846,
+        "hit_rate@3": 0.410256410256,
+        "coverage@3": 0.96,
+        "novelty@3": 1.297926642220,
+        "ndcg@10": 0.277011205046,
+        "map@10": 0.154396791480,
+        "recall@10": 0.398717948718,
+        "precision@10": 0.148717948718,
+        "hit_rate@10": 0.794871794872,
+        "coverage@10": 1.0,
+        "novelty@10": 1.355101473948,
+    }
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
 
 

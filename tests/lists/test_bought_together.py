@@ -194,7 +194,7 @@ def test_the_order_of_the_rows_and_the_type_of_the_ids_change_no_bit() -> None:
 def test_blocks_of_items_give_what_counting_every_pair_gives(
     rank_by: str, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_ops.lists.bought_together._PAIRS", pairs)
+    monkeypatch.setattr("recsys_ops.lists.bought_together._PAIRS_AT_ONCE", pairs)
     items, eligible = pl.Series([f"i{n:02d}" for n in range(60)]), np.arange(60) % 4 > 0
     rules = BoughtTogetherSettings.model_validate(
         {"min_support": 2, "rank_by": rank_by, "half_life_days": 30}

@@ -91,6 +91,6 @@ def test_users_of_many_blocks_get_the_lists_they_would_get_alone(
     rule = category_cap(pl.Series([f"c{n % 3}" for n in range(120)]), NO_PINS, 2)
     seen = sparse.csr_matrix(rng.random((41, 120)) < 0.2)
     whole = capped_top_n(factors, 6, rule, top_n, seen=seen, eligible=np.ones(120, bool))
-    monkeypatch.setattr("recsys_ops.lists.category_cap._USERS", 8)
+    monkeypatch.setattr("recsys_ops.lists.category_cap._USERS_AT_ONCE", 8)
     again = capped_top_n(factors, 6, rule, top_n, seen=seen, eligible=np.ones(120, bool))
     assert all(np.array_equal(one, other) for one, other in zip(whole, again, strict=True))

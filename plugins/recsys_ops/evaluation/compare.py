@@ -1,4 +1,4 @@
-"""Challenger, champion, reference and popularity on the same users and the same held-out behaviour."""
+"""Challenger, champion, reference and popularity on the same users and the same hold-out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +9,18 @@ from scipy import sparse
 
 from recsys_ops.evaluation.metrics import Scores, lower_bound, score
 
-# different items met before the held-out behaviour
+# segments begin at this many different items before the hold-out
 LIGHT, HEAVY = 3, 11
 BOOTSTRAP_DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class RefitLists:
-    """What the refitted model, the one that is served, says beside the evaluated one.
+    """The lists of the refitted model, which is served, beside those of the evaluated model.
 
-    lists : int32, (n_users, K), as those of `Evaluation`: the same users, items and rules
-    norms : (2, 2), the mean length of the users' and of the items' factors, of the evaluated model and of the served one
+    lists : int32, (n_users, K), as those of `Evaluation`, for the same users from the same items
+    norms : float64, (2, 2), rows: the evaluated and the served model; columns: the mean length of
+        the users' and of the items' factors
     """
 
     lists: NDArray[np.int32]
@@ -31,16 +32,18 @@ class Evaluation:
     """The top-K lists to compare; rows are users, values item indices, best first, padded with −1.
 
     users : int32, (n_users,), the row of each in the model's ``users.parquet``
-    met : int32, (n_users,), how many different items each had met before · buyers : bool, (n_users,), who had bought before
-    challenger, popularity, champion, reference : int32, (n_users, K); the last two are None where there is none
-    relevant : csr_matrix, bool, (n_users, n_items), what each liked in the held-out behaviour
-    most_popular : int32, (K,), the most popular items overall
+    n_items_before : int32, (n_users,), how many different items each has before the hold-out
+    buyers : bool, (n_users,), who bought something before the hold-out
+    challenger, popularity : int32, (n_users, K)
+    champion, reference : the same, None where there is no such version
+    relevant : csr_matrix, bool, (n_users, n_items), what each liked in the hold-out
+    most_popular : int32, (K,), the most popular items of all users
     information : float64, (n_items,), `metrics.self_information`
     served : None before the refit
     """
 
     users: NDArray[np.int32]
-    met: NDArray[np.int32]
+    n_items_before: NDArray[np.int32]
     buyers: NDArray[np.bool_]
     challenger: NDArray[np.int32]
     popularity: NDArray[np.int32]
@@ -51,9 +54,9 @@ class Evaluation:
     information: NDArray[np.float64]
     served: RefitLists | None = None
 
-    def scores(self, k: tuple[int, ...]) -> dict[str, Scores]:
-        """Every model's lists, judged, by the model's name."""
-        lists = {
+    def scores(self, cutoffs: tuple[int, ...]) -> dict[str, Scores]:
+        """The scores of every model's lists, by the model's name."""
+        lists_by_model = {
             "challenger": self.challenger,
             "popularity": self.popularity,
             "champion": self.champion,
@@ -61,36 +64,43 @@ class Evaluation:
         }
         return {
             name: score(
-                found,
+                lists,
                 self.relevant,
-                k,
+                cutoffs,
                 most_popular=self.most_popular,
                 information=self.information,
             )
-            for name, found in lists.items()
-            if found is not None
+            for name, lists in lists_by_model.items()
+            if lists is not None
         }
 
 
-def compare_models(found: Evaluation, *, k: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """The figures the gate decides on, JSON-able: every metric of every model, also of segments of the users, and confidence
-    bounds at the last of `k`.
+def compare_models(
+    evaluation: Evaluation, *, cutoffs: tuple[int, ...], seed: int
+) -> dict[str, Any]:
+    """The figures that the gate decides on, as JSON values.
 
-    Segments: who had met fewer than 3 different items before is ``new``, fewer than 11 ``light``, else ``heavy``; ``buyers``
-    had bought something.
+    They are every metric of every model, also by segment of the users, and bootstrap bounds of the
+    challenger's gain over each other model in NDCG at the last of `cutoffs`.
+
+    Segments: users with fewer than 3 different items before the hold-out are ``new``, with fewer
+    than 11 ``light``, the others ``heavy``; ``buyers`` bought something before it.
+
+    seed : of the bootstrap
     """
-    scored = found.scores(k)
+    scores = evaluation.scores(cutoffs)
+    n_items_before = evaluation.n_items_before
     segments = {
-        "new": found.met < LIGHT,
-        "light": (found.met >= LIGHT) & (found.met < HEAVY),
-        "heavy": found.met >= HEAVY,
-        "buyers": found.buyers,
+        "new": n_items_before < LIGHT,
+        "light": (n_items_before >= LIGHT) & (n_items_before < HEAVY),
+        "heavy": n_items_before >= HEAVY,
+        "buyers": evaluation.buyers,
     }
 
-    def against(other: str) -> dict[str, float] | None:
-        if other not in scored:
+    def gain_over(other: str) -> dict[str, float] | None:
+        if other not in scores:
             return None
-        differences = scored["challenger"].ndcg[-1] - scored[other].ndcg[-1]
+        differences = scores["challenger"].ndcg[-1] - scores[other].ndcg[-1]
         mean = float(differences.mean()) if len(differences) else 0.0
         return {
             "mean": mean,
@@ -99,40 +109,47 @@ def compare_models(found: Evaluation, *, k: tuple[int, ...], seed: int) -> dict[
         }
 
     return {
-        "cutoffs": list(k),
-        "users": found.relevant.shape[0],
-        "items": found.relevant.shape[1],
-        **{name: scored[name].metrics() if name in scored else None for name in _MODELS},
-        "segments": {name: scored[name].segments(segments) for name in scored},
+        "cutoffs": list(cutoffs),
+        "users": evaluation.relevant.shape[0],
+        "items": evaluation.relevant.shape[1],
+        **{name: scores[name].metrics() if name in scores else None for name in _MODELS},
+        "segments": {name: scores[name].segments(segments) for name in scores},
         "bootstrap": {
-            "metric": f"ndcg@{k[-1]}",
+            "metric": f"ndcg@{cutoffs[-1]}",
             "draws": BOOTSTRAP_DRAWS,
             "seed": seed,
-            **{other: against(other) for other in _MODELS[1:]},
+            **{other: gain_over(other) for other in _MODELS[1:]},
         },
-        "parity": _parity(found, k[-1]) if found.served else None,
+        "parity": _parity(evaluation, evaluation.served, cutoffs[-1])
+        if evaluation.served
+        else None,
     }
 
 
 _MODELS = ("challenger", "champion", "popularity", "reference")
 
 
-def _parity(found: Evaluation, k: int) -> dict[str, float]:
-    """overlap : the mean share of a user's first `k` that the served model lists as well · the others: served over evaluated"""
-    assert found.served is not None
-    ours, theirs = found.challenger[:, :k], found.served.lists[:, :k]
-    n_items = found.relevant.shape[1]
-    rows = np.arange(len(ours), dtype=np.int64)[:, None] * n_items
-    both = np.isin(rows + ours, (rows + theirs)[theirs >= 0]) & (ours >= 0)
-    listed = max(1, int(np.count_nonzero(ours >= 0)))
-    covered = [int(np.count_nonzero(np.bincount(lists[lists >= 0]))) for lists in (ours, theirs)]
-    norms = found.served.norms
+def _parity(evaluation: Evaluation, refit: RefitLists, k: int) -> dict[str, float]:
+    """How the refit changed the model.
+
+    overlap : the mean share of a user's first `k` items that the served model lists as well
+    coverage, user_norm, item_norm : of the served model over that of the evaluated one
+    """
+    evaluated, served = evaluation.challenger[:, :k], refit.lists[:, :k]
+    n_items = evaluation.relevant.shape[1]
+    first_cell = np.arange(len(evaluated), dtype=np.int64)[:, None] * n_items
+    in_both = np.isin(first_cell + evaluated, (first_cell + served)[served >= 0])
+    in_both &= evaluated >= 0
+    n_listed = max(1, int(np.count_nonzero(evaluated >= 0)))
+    covered = [
+        int(np.count_nonzero(np.bincount(lists[lists >= 0]))) for lists in (evaluated, served)
+    ]
     ratios = [
         float(after / before) if before > 0 else 0.0
-        for before, after in zip(norms[0], norms[1], strict=True)
+        for before, after in zip(refit.norms[0], refit.norms[1], strict=True)
     ]
     return {
-        "overlap": float(np.count_nonzero(both) / listed),
+        "overlap": float(np.count_nonzero(in_both) / n_listed),
         "coverage": covered[1] / max(1, covered[0]),
         "user_norm": ratios[0],
         "item_norm": ratios[1],

@@ -1,4 +1,4 @@
-"""The lists a job makes: for the evaluation of the held-out day, and to be served."""
+"""The lists that a job makes: to evaluate the model, and to be served."""
 
 import numpy as np
 import polars as pl
@@ -34,43 +34,47 @@ def evaluation_lists(
     reference: Matched | None = None,
     buyers: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
-    """The top `k` of challenger, champion, reference and popularity for the same users from the same items.
+    """The top `k` of challenger, champion, reference and popularity for the same users and items.
 
-    Users: who liked something on the held-out day and did something before it; a stranger gets the popular items from any
-    model, which would only thin out the comparison. Items: all that anybody met before the day, served or not. A user whom
-    champion or reference does not know gets the popularity list, as in the shop.
+    Users are those with a pair both in `holdout` and in `train`. A user without the latter would
+    get the popular items from any model, which would only blur the comparison. Items are those that
+    any user has in `train`, eligible or not. A user whom champion or reference does not know gets
+    the popularity list, as in the shop.
 
-    train : csr_matrix, (n_users, n_items), confidence · holdout : csr_matrix, (n_users, n_items), bool
-    top_n : what makes the lists of the models · buyers : bool, (n_users,), who had bought before, nobody when None
+    train : csr_matrix, float32, (n_users, n_items), confidence
+    holdout : csr_matrix, bool, (n_users, n_items)
+    top_n : makes the lists of the models
+    buyers : bool, (n_users,), who bought something in `train`, nobody when None
     """
     users = np.flatnonzero((np.diff(holdout.indptr) > 0) & (np.diff(train.indptr) > 0)).astype(
         np.int32
     )
     popular = popularity(train)
-    met = popular > 0
+    trained = popular > 0
     seen = train[users] if exclude_seen else None
-    by_popularity = _most_popular(popular, len(users), k, seen=seen, eligible=met)[0]
+    by_popularity = _most_popular(popular, len(users), k, seen=seen, eligible=trained)[0]
 
-    def earlier(model: Matched | None) -> NDArray[np.int32] | None:
-        if model is None:
+    def lists_of(earlier: Matched | None) -> NDArray[np.int32] | None:
+        if earlier is None:
             return None
-        theirs = model.factors
-        lists, _ = top_n(
-            theirs.user[users], theirs.item, k, seen=seen, eligible=met & model.known_items
-        )
-        served = model.known_users & theirs.user.any(axis=1)
-        return np.where(served[users, None], lists, by_popularity)
+        user_factors, item_factors = earlier.factors.user, earlier.factors.item
+        eligible = trained & earlier.known_items
+        lists, _ = top_n(user_factors[users], item_factors, k, seen=seen, eligible=eligible)
+        has_list = earlier.known_users & user_factors.any(axis=1)
+        return np.where(has_list[users, None], lists, by_popularity)
 
     return Evaluation(
         users=users,
-        met=np.diff(train.indptr)[users],
+        n_items_before=np.diff(train.indptr)[users],
         buyers=np.zeros(len(users), dtype=bool) if buyers is None else buyers[users],
-        challenger=top_n(challenger.user[users], challenger.item, k, seen=seen, eligible=met)[0],
+        challenger=top_n(challenger.user[users], challenger.item, k, seen=seen, eligible=trained)[
+            0
+        ],
         popularity=by_popularity,
-        champion=earlier(champion),
-        reference=earlier(reference),
+        champion=lists_of(champion),
+        reference=lists_of(reference),
         relevant=holdout[users],
-        most_popular=_most_popular(popular, 1, k, seen=None, eligible=met)[0][0],
+        most_popular=_most_popular(popular, 1, k, seen=None, eligible=trained)[0][0],
         information=self_information(train),
     )
 
@@ -84,17 +88,17 @@ def served_lists(
     exclude_seen: bool,
     top_n: TopN = cpu_top_n,
 ) -> RefitLists:
-    """What the refitted model would have listed in the place of the evaluated one. Arguments as in `evaluation_lists`.
+    """The lists of the refitted model for the users and items of the evaluation.
 
-    users : the rows of those that were evaluated
+    users : the rows of the evaluated users · the other arguments : as in `evaluation_lists`
     """
-    seen, met = train[users] if exclude_seen else None, popularity(train) > 0
+    seen, trained = train[users] if exclude_seen else None, popularity(train) > 0
     norms = [
         [np.linalg.norm(side, axis=1).mean() for side in (model.user, model.item)]
         for model in (evaluated, served)
     ]
     return RefitLists(
-        top_n(served.user[users], served.item, k, seen=seen, eligible=met)[0],
+        top_n(served.user[users], served.item, k, seen=seen, eligible=trained)[0],
         np.array(norms, dtype=np.float64),
     )
 
@@ -111,28 +115,36 @@ def recommendations(
     cap: CategoryCap | None = None,
     top_n: TopN = cpu_top_n,
 ) -> pl.DataFrame:
-    """user_id String, items List[String], scores List[Float32], best first; a user for whom nothing is left has no row.
+    """The recommendation lists of the users.
 
-    Every trained user has `n` items, as long as so many are eligible, were not seen and fit under the cap: items that nobody
-    like the user chose come last, but they come. So no list needs to be filled up with popular items.
+    A trained user gets `n` items if so many are eligible, not seen and allowed by the cap. Even
+    items far from the user's taste have a score, so no list has to be filled up with popular items.
 
-    pinned : String series, ids that come first for everybody, seen or not, their score null; they may be in `items` or not
+    pinned : String series, ids that come first in every list, seen or not, with score null; they
+        need not be in `items`
+
+    Returns user_id String, items List[String], scores List[Float32], best first; a user whose list
+    would be empty has no row.
     """
-    pins = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
-    rest = n - len(pins)
-    asked, others = max(rest, 1), _without(eligible, items, pins)
+    pinned = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
+    n_others = n - len(pinned)
+    n_scored, others = max(n_others, 1), _without(eligible, items, pinned)
     if cap is None:
-        ids, scores = top_n(factors.user, factors.item, asked, seen=seen, eligible=others)
+        ids, scores = top_n(factors.user, factors.item, n_scored, seen=seen, eligible=others)
     else:
-        ids, scores = capped_top_n(factors, asked, cap, top_n, seen=seen, eligible=others)
-    first = np.where(
+        ids, scores = capped_top_n(factors, n_scored, cap, top_n, seen=seen, eligible=others)
+    pinned_ids = np.where(
         np.any(factors.user, axis=1, keepdims=True),
-        len(items) + np.arange(len(pins), dtype=np.int32),
+        len(items) + np.arange(len(pinned), dtype=np.int32),
         np.int32(-1),
     )
-    unscored = np.full(first.shape, np.nan, dtype=np.float32)
-    whole = np.hstack([first, ids[:, :rest]]), np.hstack([unscored, scores[:, :rest]])
-    return _frame(users.alias("user_id"), pl.concat([items, pins]), *whole)
+    no_scores = np.full(pinned_ids.shape, np.nan, dtype=np.float32)
+    return _frame(
+        users.alias("user_id"),
+        pl.concat([items, pinned]),
+        np.hstack([pinned_ids, ids[:, :n_others]]),
+        np.hstack([no_scores, scores[:, :n_others]]),
+    )
 
 
 def similar_items(
@@ -143,29 +155,34 @@ def similar_items(
     eligible: NDArray[np.bool_],
     top_n: TopN = cpu_top_n,
 ) -> pl.DataFrame:
-    """item_id String, items List[String], scores List[Float32]: the `n` eligible items of the greatest cosine, best first.
+    """For each item the `n` eligible items with the highest cosine of their factors, best first.
 
-    An item is not in its own list; one whose factors are all zero, which nobody chose, has no row and is in none.
+    An item is not in its own list. An item whose factors are all zero was not trained: it has no
+    list and is in none.
+
+    Returns item_id String, items List[String], scores List[Float32].
     """
     norms = np.linalg.norm(item_factors, axis=1)
     directions = item_factors / np.where(norms > 0, norms, 1)[:, None]
-    itself = sparse.identity(len(items), dtype=bool, format="csr")
-    ids, scores = top_n(directions, directions, n, seen=itself, eligible=eligible & (norms > 0))
+    own_row = sparse.identity(len(items), dtype=bool, format="csr")
+    ids, scores = top_n(directions, directions, n, seen=own_row, eligible=eligible & (norms > 0))
     return _frame(items.alias("item_id"), items, ids, scores)
 
 
 def bought_together_items(
-    found: Baskets,
+    baskets: Baskets,
     items: pl.Series,
     n: int,
     settings: BoughtTogetherSettings,
     *,
     eligible: NDArray[np.bool_],
 ) -> pl.DataFrame:
-    """item_id String, items List[String], scores List[Float32], see `bought_together`; an item without any has no row."""
-    return _frame(
-        items.alias("item_id"), items, *bought_together(found, n, settings, eligible=eligible)
-    )
+    """The lists of `bought_together` with ids; an item with an empty list has no row.
+
+    Returns item_id String, items List[String], scores List[Float32].
+    """
+    ids, scores = bought_together(baskets, n, settings, eligible=eligible)
+    return _frame(items.alias("item_id"), items, ids, scores)
 
 
 def popular_items(
@@ -176,21 +193,18 @@ def popular_items(
     eligible: NDArray[np.bool_],
     pinned: pl.Series | None = None,
 ) -> pl.DataFrame:
-    """item_id String, score Float32: the pinned items, whose score is null, and the most popular eligible ones, best first.
+    """The pinned items and then the most popular eligible ones, best first, at most `n` in all.
 
-    `n` at most in all; a pinned item stands once.
+    Returns item_id String, score Float32, null for the pinned items.
     """
-    pins = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
+    pinned = pl.Series([], dtype=pl.String) if pinned is None else pinned.head(n)
     score = popularity(user_items)
-    ids, scores = _most_popular(
-        score, 1, n, seen=None, eligible=_without(eligible, items, pins) & (score > 0)
-    )
+    others = _without(eligible, items, pinned) & (score > 0)
+    ids, scores = _most_popular(score, 1, n, seen=None, eligible=others)
     listed = ids[0] >= 0
     popular = pl.DataFrame({"item_id": items.gather(ids[0][listed]), "score": scores[0][listed]})
-    first = pl.DataFrame(
-        {"item_id": pins, "score": pl.Series([None] * len(pins), dtype=pl.Float32)}
-    )
-    return pl.concat([first, popular]).head(n)
+    no_scores = pl.Series([None] * len(pinned), dtype=pl.Float32)
+    return pl.concat([pl.DataFrame({"item_id": pinned, "score": no_scores}), popular]).head(n)
 
 
 def popular_by_category(
@@ -201,22 +215,27 @@ def popular_by_category(
     *,
     eligible: NDArray[np.bool_],
 ) -> pl.DataFrame:
-    """category String, items List[String]: the at most `n` most popular eligible items of each, best first.
+    """The at most `n` most popular eligible items of each category, best first.
 
-    category : String series, (n_items,); an item whose category is null is in none
+    category : String series, (n_items,); an item whose category is null is in no list
+
+    Returns category String, items List[String].
     """
     score = popularity(user_items)
-    found = pl.DataFrame(
+    scored = pl.DataFrame(
         {"category": category, "items": items, "score": score.astype(np.float32)}
     ).filter(pl.Series(eligible & (score > 0)), pl.col("category").is_not_null())
-    ranked = found.sort("category", -pl.col("score"), maintain_order=True)
+    ranked = scored.sort("category", -pl.col("score"), maintain_order=True)
     return ranked.group_by("category", maintain_order=True).agg(pl.col("items").head(n))
 
 
 def _frame(
     keys: pl.Series, items: pl.Series, ids: NDArray[np.int32], scores: NDArray[np.float32]
 ) -> pl.DataFrame:
-    """The key, items List[String] and scores List[Float32] of every row that lists something; a score that is NaN is null."""
+    """The key, items List[String] and scores List[Float32] of each row that is not empty.
+
+    A score that is NaN becomes null.
+    """
     listed = ids >= 0
     row, _ = np.nonzero(listed)
     scored = pl.Series(scores[listed]).fill_nan(None)
@@ -225,8 +244,9 @@ def _frame(
     return lists.select(keys.gather(lists["row"]), items="items", scores="scores")
 
 
-def _without(eligible: NDArray[np.bool_], items: pl.Series, pins: pl.Series) -> NDArray[np.bool_]:
-    others: NDArray[np.bool_] = eligible & ~items.is_in(pins.implode()).to_numpy()
+def _without(eligible: NDArray[np.bool_], items: pl.Series, pinned: pl.Series) -> NDArray[np.bool_]:
+    """(n_items,): the eligible items that are not pinned."""
+    others: NDArray[np.bool_] = eligible & ~items.is_in(pinned.implode()).to_numpy()
     return others
 
 
@@ -238,6 +258,6 @@ def _most_popular(
     seen: sparse.csr_matrix | None,
     eligible: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Popularity is a model of one factor, the same for everybody."""
-    everybody = np.ones((n_users, 1), dtype=np.float32)
-    return cpu_top_n(everybody, score[:, None].astype(np.float32), n, seen=seen, eligible=eligible)
+    """The lists of popularity, which is a model of one factor, the same for all users."""
+    users = np.ones((n_users, 1), dtype=np.float32)
+    return cpu_top_n(users, score[:, None].astype(np.float32), n, seen=seen, eligible=eligible)

@@ -1,4 +1,4 @@
-"""What the lists of a version are built from, beside the factors."""
+"""The data that a version's lists are built from, beside matrices and factors."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,13 @@ from recsys_ops.lists.bought_together import Baskets
 
 @dataclass(frozen=True)
 class ListInputs:
-    """What the lists are made of beside the interactions.
+    """The inputs of the lists.
 
     category : String series, (n_items,), null where the catalogue has none
-    pinned : item_id, category (String), eligible items in the order of the setting, in the matrices or not
-    baskets : of the same items
-    trending : item_id String, score Float32, as it will be in the version
+    pinned : item_id, category (String), the eligible pinned items in the order of the setting;
+        they need not be in the matrices
+    baskets : with the items of the matrices as columns
+    trending : item_id String, score Float32, the list as the version has it
     """
 
     category: pl.Series

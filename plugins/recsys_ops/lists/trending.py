@@ -1,4 +1,4 @@
-"""Trending: the items with more visitors in the last days than the four weeks before let expect."""
+"""Trending: the items with more users in the last days than expected from the weeks before."""
 
 from datetime import date, timedelta
 
@@ -13,27 +13,31 @@ TRENDING_ITEMS = 100
 def trending(
     events: pl.DataFrame, eligible: pl.Series, day: date, settings: ListsSettings
 ) -> pl.DataFrame:
-    """item_id String, score Float32: the at most 100 eligible items that stand out most, best first, equal scores by item id.
+    """The at most 100 eligible items that exceed their expectation most, best first.
 
-    ``score = (c - e) / sqrt(e + 1)``, above 0: the Pearson residual of a Poisson count with one more in its variance, so that
-    a few visitors of an item that had none are not infinitely many. ``c`` counts the pairs of user and day that an item has in
-    the `trending_days` days that end with `day`; ``e`` is what the 28 days before them had, scaled to as many days. Days
-    without any event count in neither: with a shorter history, ``e`` is scaled from the days that are there, and without any
+    The score is ``(c - e) / sqrt(e + 1)``, above 0: the Pearson residual of a Poisson count. The 1
+    in its variance keeps the score of an item that had no users before finite. ``c`` is the number
+    of pairs of user and day that an item has in the `trending_days` days that end with `day`. ``e``
+    is that number in the 28 days before them, scaled to as many days. Days without any event do not
+    count. So with a shorter history ``e`` is scaled from fewer days, and without days before
     nothing is trending.
 
-    events : day, user_id, item_id, the ids as text or as Enum · eligible : String series of item ids
+    events : day, user_id, item_id, the ids as String or as Enum
+    eligible : String series, item ids
+
+    Returns item_id String, score Float32; equal scores are ordered by item id.
     """
-    recent = day - timedelta(days=settings.trending_days)
+    before_recent = day - timedelta(days=settings.trending_days)
     pairs = (
         events.lazy()
-        .filter(pl.col("day").is_between(recent - timedelta(days=BASE_DAYS - 1), day))
+        .filter(pl.col("day").is_between(before_recent - timedelta(days=BASE_DAYS - 1), day))
         .select("day", "user_id", "item_id")
         .unique()
-        .with_columns(recent=pl.col("day") > recent)
+        .with_columns(recent=pl.col("day") > before_recent)
         .collect()
     )
     is_recent = pairs.unique("day")["recent"]
-    # without days before, that is 0 / 0
+    # not a number without days before
     expected = pl.col("before") * is_recent.sum() / (~is_recent).sum()
     return (
         pairs.group_by("item_id")

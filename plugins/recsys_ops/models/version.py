@@ -233,7 +233,7 @@ def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
         "champion_data": champion_data and champion_data.model_dump(),
         **compare_models(
             read_evaluation(storage, manifest),
-            k=spec.evaluation.cutoffs,
+            cutoffs=spec.evaluation.cutoffs,
             seed=spec.training.seed,
         ),
     }
@@ -256,7 +256,7 @@ def _from_evaluation(evaluation: Evaluation) -> bytes:
     assert evaluation.served is not None
     arrays = {
         "users": evaluation.users,
-        "met": evaluation.met,
+        "n_items_before": evaluation.n_items_before,
         "buyers": evaluation.buyers,
         "challenger": evaluation.challenger,
         "popularity": evaluation.popularity,

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every target starts several Python processes: without bytecode each compiles all of Airflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench-clean bench-als bench-quality bench-gate bench-redis gpu-check settings clean
+.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench bench-tables gpu-check settings clean
 
 demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo
@@ -58,27 +58,17 @@ backfill: .venv/installed       ## ingest the days FROM … TO again, four at on
 	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
 	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
 
-bench-clean: .venv/installed    ## the cleaning steps against plain pandas, ROWS=1000000 by default
-	@$(BIN)/python benchmarks/clean.py $(ROWS)
+bench: .venv/installed          ## a benchmark: NAME=als or NAME=data.extract, ARGS=--quick
+	@$(call need,NAME)$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
-bench-als: .venv/installed      ## training, top-20 lists and a whole day against their rivals; half an hour, ARGS=--quick: two minutes
-	@$(BIN)/python benchmarks/als.py $(ARGS)
+bench-tables: .venv/installed   ## the tables of the pages, from benchmarks/results
+	@$(BIN)/python -m benchmarks.tables
 
-bench-quality: .venv/installed  ## what the model is worth beside popularity and item-kNN, tuned: DATA=online_retail_II.xlsx, ARGS="--train F --test F"
-	@$(BIN)/python benchmarks/quality.py --tune 40 $(if $(DATA),--uci $(DATA)) $(ARGS)
-
-bench-gate: .venv/installed     ## 60 nights of 5 shops: good models that the gate refuses, and bad ones; three quarters of an hour
-	@$(BIN)/python benchmarks/gate.py $(ARGS)
-
-bench-redis: .venv/installed    ## publishing and reading lists against what people usually do; USERS="1000000 3000000": ten minutes
-	@$(BIN)/python benchmarks/serving.py $(USERS)
-	@$(BIN)/python benchmarks/api.py
-
-gpu-check: .venv/installed      ## the card's solver: its tests, its limits and the benchmark into benchmarks/results/; needs a GPU
+gpu-check: .venv/installed      ## the GPU solver: its tests and its benchmark; needs a GPU
 	@$(BIN)/python -c 'from recsys_ops.als.device import cupy; cupy()'
 	@$(BIN)/pytest tests/als
-	@$(BIN)/python benchmarks/gpu_floor.py
-	@$(BIN)/python benchmarks/als.py --factors 64 128 256 --output benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' -).md $(ARGS)
+	@$(BIN)/python -m benchmarks als.floor
+	@$(BIN)/python -m benchmarks als.solvers --factors 64 128 256 $(ARGS)
 
 clean:                          ## forget the demo and the environment
 	@rm -rf .demo .venv

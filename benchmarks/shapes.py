@@ -1,15 +1,15 @@
-"""``python benchmarks/shapes.py [--shapes S M L] [--folder FOLDER]``: shops of known tastes to train on, made once and kept.
+"""Shops of known tastes to train on, made once and kept in a folder.
 
-Prints how many of what there are. Whoever changes this file deletes the folder.
+Who changes this file deletes the folder.
 
-An item's popularity falls with its rank (Zipf–Mandelbrot) and it belongs to one taste; a user has a few tastes, more when
-busier, and how busy is log-normal. An event is mostly of one of the user's tastes, sometimes of anything, always the more likely
-the more popular the item; so repeats fall on what the user likes most. Each pair's confidence is that of `recsys_ops.interactions.matrix`,
-``1 + 16 * log1p(summed weight)`` with weights that halve in 90 days. One pair in five is held out for some 20,000 users.
+An item's popularity falls with its rank (Zipf-Mandelbrot), and it belongs to one taste. A user has
+a few tastes, more when busier; the number of a user's events is log-normal. An event is mostly of
+one of the user's tastes, sometimes of any item, and more likely of a popular one. So repeats fall
+on what the user likes most. Each pair's confidence is that of `recsys_ops.interactions.matrix`, ``1
++ 16 * log1p(summed weight)`` with weights that halve in 90 days. One pair in five is held out for
+some 20,000 users.
 """
 
-import argparse
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,15 @@ WEIGHTS = np.array([1.0, 3.0, 5.0])
 DAYS = 365
 HALF_LIFE = 90
 ALPHA = 16
-JUDGED = 20_000
+EVALUATED = 20_000
 HELD_OUT = 0.2
 _MOST_TASTES = 16
-_AT_ONCE = 1 << 21  # cells whose users are drawn for in one go: sorts stay small
+_CELLS_A_PART = 1 << 21  # events are drawn for the users of so many cells: sorts stay small
 
 
 @dataclass(frozen=True)
 class Shape:
-    """cells : pairs of a user and an item that met · spread : sigma of the log-normal number of events a user has"""
+    """cells : pairs of a user and an item with events · spread : sigma of the events a user"""
 
     users: int
     items: int
@@ -45,17 +45,16 @@ class Shape:
 SHAPES = {
     "S": Shape(100_000, 2_465, 800_000, tastes=60, spread=1.0),
     "M": Shape(500_000, 30_000, 10_000_000, tastes=250, spread=1.0),
-    "L": Shape(
-        200_000, 84_000, 32_000_000, tastes=300, spread=1.1
-    ),  # as many of each as MovieLens-32M
+    # as many of each as MovieLens-32M
+    "L": Shape(200_000, 84_000, 32_000_000, tastes=300, spread=1.1),
 }
 
 
 @dataclass(frozen=True)
 class Events:
-    """What people did in a year, all (n_events,) and sorted by user and item; several of one pair are repeats.
+    """The events of a year, all (n_events,), sorted by user and item; a pair can have several.
 
-    type : int8, place in `TYPES` · age : int16, days ago, 0 … 364 · held : bool, the pair is held out
+    type : int8, index in `TYPES` · age : int16, days ago, 0 … 364 · held : bool, pair is held out
     """
 
     user: NDArray[np.int32]
@@ -67,8 +66,11 @@ class Events:
 
 @dataclass(frozen=True)
 class Data:
-    """train : csr_matrix, (users, items), float32, confidence > 1 · new : bool, (train.nnz,), the pair met today for the first
-    time · holdout : csr_matrix, (users, items), bool, none of it in `train`
+    """A shape's matrices.
+
+    train : csr_matrix, (users, items), float32, confidence > 1
+    new : bool, (train.nnz,), the pair has its first event today
+    holdout : csr_matrix, (users, items), bool, none of it in `train`
     """
 
     train: sparse.csr_matrix
@@ -76,7 +78,7 @@ class Data:
     holdout: sparse.csr_matrix
 
     def yesterday(self) -> sparse.csr_matrix:
-        """`train` without what met today; the shape is the same."""
+        """`train` without the new pairs; the shape is the same."""
         rows = np.repeat(np.arange(self.train.shape[0], dtype=np.int32), np.diff(self.train.indptr))
         old = ~self.new
         return sparse.csr_matrix(
@@ -84,32 +86,8 @@ class Data:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--folder", type=Path, default=CACHE)
-    options = parser.parse_args()
-    print(
-        "| shape | users | items | cells | new today | judged users | their pairs | a user's cells* | an item's cells* | s |"
-    )
-    print(f"|---|{'--:|' * 9}")
-    for name in options.shapes:
-        began = time.perf_counter()
-        data = load(name, options.folder)
-        seconds = time.perf_counter() - began
-        users, items = (np.diff(matrix.indptr) for matrix in (data.train, data.train.tocsc()))
-        judged = np.count_nonzero(np.diff(data.holdout.indptr))
-        print(
-            f"| {name} | {len(users):,} | {len(items):,} | {data.train.nnz:,} | {np.count_nonzero(data.new):,} "
-            f"| {judged:,} | {data.holdout.nnz:,} | {_quantiles(users)} | {_quantiles(items)} | {seconds:.1f} |"
-        )
-    print("\n\\* least, median, 99 %, most")
-
-
 def load(name: str, folder: Path = CACHE) -> Data:
-    """The shape of that name, from `folder` when it is there, else made and put there."""
+    """The shape of that name, from `folder` if it has it, else made and written there."""
     path = folder / f"{name}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,18 +101,16 @@ def load(name: str, folder: Path = CACHE) -> Data:
 
 
 def make(shape: Shape, seed: int = 1) -> Data:
-    found = events(shape, seed)
-    first = np.flatnonzero(_changes(_pairs(shape, found.user, found.item)))
-    user, item, held = found.user[first], found.item[first], found.held[first]
-    weight = np.add.reduceat(WEIGHTS[found.type] * 0.5 ** (found.age / HALF_LIFE), first)
-    oldest = np.maximum.reduceat(found.age, first)
+    drawn = events(shape, seed)
+    first = np.flatnonzero(_changes(_pairs(shape, drawn.user, drawn.item)))
+    user, item, held = drawn.user[first], drawn.item[first], drawn.held[first]
+    weight = np.add.reduceat(WEIGHTS[drawn.type] * 0.5 ** (drawn.age / HALF_LIFE), first)
+    oldest = np.maximum.reduceat(drawn.age, first)
     confidence = (1 + ALPHA * np.log1p(weight)).astype(np.float32)
 
     def matrix(chosen: NDArray[np.bool_], values: NDArray[Any]) -> sparse.csr_matrix:
-        # sorted as they are, no need to sort them again
-        starts = np.concatenate(
-            [[0], np.cumsum(np.bincount(user[chosen], minlength=shape.users))]
-        ).astype(np.int32)
+        counts = np.bincount(user[chosen], minlength=shape.users)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         return sparse.csr_matrix(
             (values[chosen], item[chosen], starts), shape=(shape.users, shape.items)
         )
@@ -143,7 +119,10 @@ def make(shape: Shape, seed: int = 1) -> Data:
 
 
 def events(shape: Shape, seed: int = 1) -> Events:
-    """Draw until as many pairs have met as the shape says, those held out not counted; everybody and everything at least once."""
+    """Draw until the shape's number of pairs without the held-out ones is reached.
+
+    Every user and every item has an event.
+    """
     rng = np.random.default_rng(seed)
     popularity = rng.permutation(1 / (np.arange(shape.items) + 10.0))
     taste = rng.integers(shape.tastes, size=shape.items)
@@ -161,9 +140,8 @@ def events(shape: Shape, seed: int = 1) -> Events:
     n_tastes = np.clip(np.sqrt(activity * shape.cells), 3, _MOST_TASTES)
 
     def drawn(user: NDArray[np.intp]) -> NDArray[np.int64]:
-        nth = (rng.random(len(user)) ** 2 * n_tastes[user]).astype(
-            np.int8
-        )  # the first tastes are the strongest
+        # the first tastes are the strongest
+        nth = (rng.random(len(user)) ** 2 * n_tastes[user]).astype(np.int8)
         liked = tastes[user, nth]
         anything = rng.random(len(user)) < 0.15
         low, high = (
@@ -173,34 +151,34 @@ def events(shape: Shape, seed: int = 1) -> Events:
         place = np.searchsorted(upto, low + rng.random(len(user)) * (high - low), side="right") - 1
         return _pairs(shape, user, by_taste[np.minimum(place, shape.items - 1)])
 
-    judged = rng.permutation(shape.users)[: min(JUDGED, shape.users // 4)]
+    evaluated = rng.permutation(shape.users)[: min(EVALUATED, shape.users // 4)]
     to_meet = activity * shape.cells
-    to_meet[judged] *= 1 + HELD_OUT
-    owner = rng.choice(shape.users, shape.items, p=activity)  # of an item that nobody else may meet
+    to_meet[evaluated] *= 1 + HELD_OUT
+    # each item gets one user at least
+    owner = rng.choice(shape.users, shape.items, p=activity)
 
-    def of_some(some: NDArray[np.intp]) -> NDArray[np.int64]:
+    def draw_part(some: NDArray[np.intp]) -> NDArray[np.int64]:
         share, wanted, new = activity[some] / activity[some].sum(), to_meet[some].sum(), 1.0
         owned = np.flatnonzero((owner >= some[0]) & (owner <= some[-1]))
         pairs = np.sort(np.concatenate([_pairs(shape, owner[owned], owned), drawn(some)]))
         met = np.count_nonzero(_changes(pairs))
         while met < 0.998 * wanted:
-            # fewer and fewer are new, so that this never draws too many
+            # the share of new pairs falls, so this never draws too many
             more = drawn(np.repeat(some, rng.multinomial(int((wanted - met) / new), share)))
             pairs = np.sort(np.concatenate([pairs, more]))
             before, met = met, np.count_nonzero(_changes(pairs))
             new = max(0.05, (met - before) / len(more))
         return pairs
 
-    n_parts = -(-shape.cells // _AT_ONCE)
+    n_parts = -(-shape.cells // _CELLS_A_PART)
     pairs = np.concatenate(
-        [of_some(some) for some in np.array_split(np.arange(shape.users), n_parts)]
+        [draw_part(some) for some in np.array_split(np.arange(shape.users), n_parts)]
     )
     changes = _changes(pairs)
     user, item = np.divmod(pairs, shape.items)
     owners = user[changes]
-    held = (
-        (rng.random(len(owners)) < HELD_OUT) & np.isin(owners, judged) & ~_changes(owners)
-    )  # nobody loses everything
+    # a user's first pair is never held out, so nobody loses all
+    held = (rng.random(len(owners)) < HELD_OUT) & np.isin(owners, evaluated) & ~_changes(owners)
     return Events(
         user.astype(np.int32),
         item.astype(np.int32),
@@ -232,11 +210,3 @@ def _matrix(name: str, stored: Mapping[str, NDArray[Any]]) -> sparse.csr_matrix:
         stored[f"{name}.{part}"] for part in ("data", "indices", "indptr", "shape")
     )
     return sparse.csr_matrix((data, indices, indptr), shape=tuple(shape))
-
-
-def _quantiles(counts: NDArray[np.int32]) -> str:
-    return ", ".join(f"{count:.0f}" for count in np.quantile(counts, [0, 0.5, 0.99, 1]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,16 @@
-"""The quality benchmark on a user's own files: reading them, and users who are not in training."""
+"""The quality benchmark on a user's own files: reading them, and users outside the training."""
 
-import sys
+import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks.__main__ import main
+from benchmarks.quality import models
 from scipy import sparse
 
 from recsys_ops.settings import TrainingSettings, load_settings
-
-
-@pytest.fixture(scope="module")
-def quality() -> ModuleType:
-    folder = str(Path(__file__).parents[1] / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        import quality
-    finally:
-        sys.path.remove(folder)
-    return quality
 
 
 @pytest.fixture(autouse=True)
@@ -52,42 +42,37 @@ def shop(users: int, items: int, seed: int) -> pl.DataFrame:
         ("a.tsv", "user_id:token\titem_id:token\tvalue\n1\t31\t1\n7\t5\t\n"),
     ],
 )
-def test_files_are_read_with_and_without_names_and_ratings_are_no_values(
-    quality: ModuleType, tmp_path: Path, name: str, text: str
+def test_files_are_read_with_and_without_names_ratings_are_no_values(
+    tmp_path: Path, name: str, text: str
 ):
     (tmp_path / name).write_text(text)
-    found = quality.read(tmp_path / name, None).sort("user")
+    found = models.read(tmp_path / name, None).sort("user")
     assert found.rows() == [("1", "31", 1.0), ("7", "5", 1.0)]
 
 
-def test_values_of_a_pair_are_summed_and_columns_may_be_named(quality: ModuleType, tmp_path: Path):
+def test_values_of_a_pair_are_summed_and_columns_may_be_named(tmp_path: Path):
     pl.DataFrame(
         {"when": [1, 2], "who": ["a", "a"], "what": ["x", "x"], "times": [2, 3]}
     ).write_parquet(tmp_path / "a.parquet")
-    assert quality.read(tmp_path / "a.parquet", ["who", "what", "times"]).rows() == [
-        ("a", "x", 5.0)
-    ]
-    assert quality.read(tmp_path / "a.parquet", ["1", "2"]).rows() == [("a", "x", 2.0)]
+    assert models.read(tmp_path / "a.parquet", ["who", "what", "times"]).rows() == [("a", "x", 5.0)]
+    assert models.read(tmp_path / "a.parquet", ["1", "2"]).rows() == [("a", "x", 2.0)]
 
 
-def test_folded_in_users_get_the_factors_that_the_fit_would_give_them(quality: ModuleType):
+def test_folded_in_users_get_the_factors_of_the_fit():
     table = shop(60, 40, seed=1)
-    known = quality.from_tables(table, table).train
+    known = models.from_tables(table, table).train
     training = TrainingSettings(factors=8, regularization_exponent=0.7)
-    train = quality.confidence(known, 16.0)
-    factors = quality.fit(train, training, iterations=60)
-    folded = quality.folded_in(train, train, factors, training)
+    train = models.confidence(known, 16.0)
+    factors = models.fit(train, training, iterations=60)
+    folded = models.folded_in(train, train, factors, training)
     # the users' half comes before the items', so both are at rest only nearly
     assert folded == pytest.approx(factors.user, abs=0.02 * float(np.abs(factors.user).max()))
 
 
 @pytest.mark.parametrize("strong", [False, True])
 def test_a_split_is_fitted_tuned_and_scored(
-    quality: ModuleType,
     tmp_path: Path,
     strong: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ):
     table = shop(120, 60, seed=2)
     masked = pl.Series(np.random.default_rng(3).random(table.height) < 0.2)
@@ -114,13 +99,11 @@ def test_a_split_is_fitted_tuned_and_scored(
         "32",
     ]
     arguments += ["--test-fold-in", tmp_path / "fold.csv"] if strong else []
-    monkeypatch.setattr(sys, "argv", ["quality.py", *map(str, arguments)])
-    quality.main()
-    rows = [
-        line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
-    ]
-    worth = {row[0].strip("| "): float(row[1].split()[0]) for row in rows[1:]}
-    assert list(worth) == [
+    main(["quality.models", "--results", str(tmp_path / "results"), *map(str, arguments)])
+    (result,) = (tmp_path / "results").rglob("quality.json")
+    table = json.loads(result.read_text())["tables"]["models, train.csv"]
+    ndcg = {row[0]: float(row[1].split()[0]) for row in table["rows"]}
+    assert list(ndcg) == [
         "popularity",
         "item-kNN, cosine",
         "item-kNN, BM25",
@@ -128,32 +111,30 @@ def test_a_split_is_fitted_tuned_and_scored(
         "ALS, tuned",
     ]
     assert (
-        min(worth["ALS, default"], worth["ALS, tuned"], worth["item-kNN, cosine"])
-        > 1.2 * worth["popularity"]
+        min(ndcg["ALS, default"], ndcg["ALS, tuned"], ndcg["item-kNN, cosine"])
+        > 1.2 * ndcg["popularity"]
         > 0
     )
 
 
-def test_training_items_are_not_evaluated_nor_users_without_a_test(
-    quality: ModuleType,
-):
+def test_known_items_and_users_without_hold_out_are_not_evaluated():
     train = pl.DataFrame(
         {"user": ["a", "a", "b"], "item": ["x", "y", "x"], "value": [1.0, 1.0, 1.0]}
     )
     test = pl.DataFrame(
         {"user": ["a", "a", "b", "c"], "item": ["x", "z", "x", "x"], "value": [1.0] * 4}
     )
-    split = quality.from_tables(train, test)
+    split = models.from_tables(train, test)
     assert split.users.tolist() == [0]
     assert split.liked.toarray().tolist() == [[False, False, True]]
     assert isinstance(split.train, sparse.csr_matrix)
 
 
-def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
-    """Their objective has the same value after their ALS, exactly solved, and after our fit."""
+def test_the_settings_can_say_what_rendle_et_al_minimise():
+    """Rendle et al.'s objective, after their exact ALS and after our fit with the same settings."""
     unobserved, weight, exponent, factors = 0.1, 0.02, 0.8, 8
     table = shop(80, 50, seed=4)
-    seen = quality.from_tables(table, table).train.toarray() > 0
+    seen = models.from_tables(table, table).train.toarray() > 0
     frequency = [
         ((seen.sum(axis=axis) + unobserved * seen.shape[axis]) ** exponent) * weight
         for axis in (1, 0)
@@ -184,7 +165,7 @@ def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
             sides[this] = np.linalg.solve(left, (rows @ other)[:, :, None])[:, :, 0]
 
     alpha = 1 / (unobserved * np.log(2))
-    confidence = quality.confidence(sparse.csr_matrix(seen * np.log(2)), alpha)
+    confidence = models.confidence(sparse.csr_matrix(seen * np.log(2)), alpha)
     extra = seen.sum() / unobserved
     means = [
         extra / size + columns for size, columns in zip(seen.shape, seen.shape[::-1], strict=True)
@@ -199,7 +180,7 @@ def test_the_settings_can_say_what_rendle_et_al_minimise(quality: ModuleType):
     training = TrainingSettings(
         factors=factors, regularization=share, regularization_exponent=exponent
     )
-    found = quality.fit(confidence, training, iterations=40)
+    found = models.fit(confidence, training, iterations=40)
     # (1 − s)² + α₀ s² is least at s = 1 / (1 + α₀), where ours is at 1
     scale = 1 / np.sqrt(1 + unobserved)
     ours, theirs = objective(found.user * scale, found.item * scale), objective(*sides)

@@ -21,7 +21,7 @@ Parts = Callable[
 
 # Up to this size of the smaller system rows are solved exactly, above in three steps. A row of degree d with f factors costs
 # 2df² + f³/3 operations and 11df + 9f² floats of traffic exactly, 16df and 14df in three steps: for d = 1000 at 67 TFLOP/s
-# and 4.8 TB/s 1.4 against 1.5 µs with f = 128, 3.9 against 3.0 with 256, 28 against 9 with 800 (benchmarks/gpu_floor.py).
+# and 4.8 TB/s 1.4 against 1.5 µs with f = 128, 3.9 against 3.0 with 256, 28 against 9 with 800 (benchmarks/als/floor.py).
 LARGEST_SYSTEM = 256
 STEPS = 3  # Takács, Pilászy & Tikk 2011
 

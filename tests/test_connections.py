@@ -1,4 +1,4 @@
-"""Airflow's `wasb` connection, as people fill it, opens the storage account or says what is wrong."""
+"""Airflow's `wasb` connection opens the storage account, or an error says what is wrong."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from recsys_ops.settings import Settings, load_settings
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A function that makes the connection and returns the settings of a storage account that uses it."""
+    """A function that makes the connection and returns settings that use it."""
 
     def make(root: str = "abfs://shop/recsys", **connection: Any) -> Settings:
         monkeypatch.setenv("RECSYS_STORAGE__ROOT", root)
@@ -89,7 +89,7 @@ def test_every_documented_way_to_sign_in_becomes_its_options(
     assert storage_options(account(**connection), "abfs://shop") == options
 
 
-def test_workload_identity_reads_the_token_that_the_cluster_lays_down(
+def test_a_workload_identity_uses_the_token_file_of_the_cluster(
     account: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = account(
@@ -101,7 +101,7 @@ def test_workload_identity_reads_the_token_that_the_cluster_lays_down(
     assert storage_options(settings, "abfs://shop")["federated_token_file"] == "/var/run/token"
 
 
-def test_a_connection_that_no_client_can_use_is_refused_without_its_secrets(account: Any) -> None:
+def test_an_unusable_connection_is_refused_without_showing_its_secrets(account: Any) -> None:
     with pytest.raises(SettingsError, match="connection_string cannot be used") as error:
         storage_options(
             account(login="shop", extra={"connection_string": "AccountKey=secret"}), "abfs://shop"

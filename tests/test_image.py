@@ -1,4 +1,7 @@
-"""No Docker engine is at hand: the worker's image is read, and what it installs is installed into an environment of its own."""
+"""The worker's image, without a Docker engine.
+
+The Dockerfile is read, and its packages are installed into a virtual environment.
+"""
 
 import json
 import os
@@ -31,7 +34,7 @@ IGNORED = [
     for line in (ROOT / ".dockerignore").read_text().splitlines()
     if line and not line.startswith("#")
 ]
-# gigabytes that are of no use without a card; CuPy itself is in the suite's own environment, and so in uv's cache
+# gigabytes that need a GPU; CuPy itself is in the environment of the tests, so in uv's cache
 CUDA = re.compile(r"nvidia-|cuda-toolkit=")
 
 
@@ -45,12 +48,15 @@ def all_of(kind: str) -> list[str]:
 
 
 def copied() -> list[str]:
-    """What the image takes from this folder."""
+    """The files of this folder that the image copies."""
     return [source for argument in all_of("COPY") for source in argument.split()[:-1]]
 
 
 def reaches_the_engine(path: str) -> bool:
-    """Whether .dockerignore lets a path through: the last pattern that fits it, or a folder above it, decides."""
+    """Whether .dockerignore lets a path through.
+
+    The last pattern that matches the path, or a folder above it, decides.
+    """
     kept = True
     for line in IGNORED:
         pattern = line.lstrip("!").removeprefix("**/")
@@ -64,14 +70,14 @@ def reaches_the_engine(path: str) -> bool:
 
 
 def locked(name: str) -> dict[str, set[str]]:
-    """The versions of each package in a lock; more than one where it depends on Python's."""
+    """The versions of each package in a lock; several if they depend on Python's version."""
     found: dict[str, set[str]] = {}
     for package, version in re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.M):
         found.setdefault(package, set()).add(version)
     return found
 
 
-def test_what_is_copied_is_there_and_reaches_the_engine() -> None:
+def test_files_that_the_image_copies_exist_and_are_not_ignored() -> None:
     assert copied() == [
         "requirements-worker.txt",
         "pyproject.toml",
@@ -97,7 +103,7 @@ def test_what_is_copied_is_there_and_reaches_the_engine() -> None:
         "plugins/recsys_ops/__pycache__/a.pyc",
     ],
 )
-def test_nothing_else_does(path: str) -> None:
+def test_other_files_are_ignored(path: str) -> None:
     assert not reaches_the_engine(path)
 
 
@@ -135,7 +141,7 @@ def test_the_lock_has_cuda_but_no_airflow_and_otherwise_airflows_versions() -> N
     } <= worker.keys()
 
 
-def test_a_job_is_done_with_the_lock_and_the_package_and_nothing_else(
+def test_a_job_needs_only_the_lock_and_the_package(
     storage: Storage,
     make_job: Callable[..., JobSpec],
     tmp_path: Path,
@@ -149,7 +155,7 @@ def test_a_job_is_done_with_the_lock_and_the_package_and_nothing_else(
         if not CUDA.match(line)
     ]
     lock.write_text("".join(wanted))
-    for path in copied():  # a build leaves files beside what it builds
+    for path in copied():  # a build leaves files next to the sources
         take = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         take(ROOT / path, source / path)

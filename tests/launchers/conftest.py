@@ -1,4 +1,4 @@
-"""A job that `train` finds, another machine, and the task run in this process or in one that can be killed."""
+"""Another machine, and the task `train`, run in this process or in one that can be killed."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from recsys_ops.storage.objects import Storage
 
 @pytest.fixture(autouse=True)
 def _nobody_asks_google(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside every token google-auth asks Google itself from where the account may be used."""
+    """For every token, google-auth would ask Google where the account may be used."""
     monkeypatch.setattr(
         Credentials, "_is_regional_access_boundary_lookup_required", lambda _: False, raising=False
     )
@@ -27,7 +27,7 @@ def _nobody_asks_google(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """The folder that Airflow's settings name."""
+    """The storage of the settings: a folder."""
     store = Storage(f"file://{tmp_path}/blob")
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", store.root)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -37,24 +37,24 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage
 
 
 @pytest.fixture
-def there(
+def remote(
     tmp_path_factory: pytest.TempPathFactory, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Machine]:
-    """A machine on which `train` runs its job."""
+    """The machine on which `train` runs its job."""
     try:
-        with machine(tmp_path_factory.mktemp("machine")) as made:
+        with machine(tmp_path_factory.mktemp("machine")) as new_machine:
             monkeypatch.setenv("RECSYS_WORKER__LAUNCHER", "ssh")
-            monkeypatch.setenv("RECSYS_WORKER__SSH__PYTHON", made.python)
+            monkeypatch.setenv("RECSYS_WORKER__SSH__PYTHON", new_machine.python)
             monkeypatch.setenv("RECSYS_WORKER__SSH__LOST_AFTER_S", "4")
-            monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", made.connection())
-            yield made
+            monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", new_machine.connection())
+            yield new_machine
     except RuntimeError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture
 def train(storage: Storage, caplog: pytest.LogCaptureFixture) -> Train:
-    """Run the task here; returns its figures."""
+    """A function that runs the task in this process and returns its figures."""
     caplog.set_level(logging.INFO)
 
     def run(day: date = DAY) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def train(storage: Storage, caplog: pytest.LogCaptureFixture) -> Train:
 
 @pytest.fixture
 def start_task(tmp_path: Path) -> Iterator[Callable[[], "Task"]]:
-    """Run the task in a process of its own."""
+    """A function that runs the task in its own process."""
     tasks: list[Task] = []
 
     def start() -> Task:

@@ -1,4 +1,4 @@
-"""The machine on Compute Engine, against a loopback server that speaks its REST API, and the DAG that starts and stops it."""
+"""The machine on Compute Engine, on a local server of its API, and the DAG that starts it."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ def machine(compute: ComputeServer, **changes: Any) -> GceSettings:
     )
 
 
-def test_a_machine_is_up_after_the_start_and_down_after_the_stop(compute: ComputeServer) -> None:
+def test_start_and_stop_wait_until_the_machine_runs_or_is_stopped(compute: ComputeServer) -> None:
     started = start_machine(machine(compute), CONN)
     assert compute.state == "RUNNING"
     assert started.pop("start_s") >= compute.start_s
@@ -62,7 +62,7 @@ def test_a_machine_is_up_after_the_start_and_down_after_the_stop(compute: Comput
     assert compute.asked == ["start", "stop"]
 
 
-def test_a_machine_that_is_up_is_not_started_and_one_that_is_down_is_not_stopped(
+def test_a_running_machine_is_not_started_nor_a_stopped_one_stopped(
     compute: ComputeServer,
 ) -> None:
     assert stop_machine(machine(compute), CONN)["already_stopped"]
@@ -78,7 +78,7 @@ def test_a_machine_that_was_suspended_is_resumed(compute: ComputeServer) -> None
     assert compute.state == "RUNNING"
 
 
-def test_a_machine_that_is_being_stopped_is_started_when_it_is_down(compute: ComputeServer) -> None:
+def test_a_stopping_machine_is_started_when_it_has_stopped(compute: ComputeServer) -> None:
     compute.stop_s = 0.5
     start_machine(machine(compute), CONN)
     request_stop(machine(compute), CONN)
@@ -107,7 +107,7 @@ def test_two_starts_at_once_are_one(compute: ComputeServer) -> None:
     assert compute.asked == ["start"]
 
 
-def test_a_start_whose_answer_is_lost_is_asked_for_again_and_done_once(
+def test_a_start_whose_answer_is_lost_is_repeated_and_done_once(
     compute: ComputeServer,
 ) -> None:
     compute.lost_answers = 1
@@ -116,14 +116,14 @@ def test_a_start_whose_answer_is_lost_is_asked_for_again_and_done_once(
     assert compute.asked == ["start"]
 
 
-def test_a_busy_service_is_asked_again(compute: ComputeServer) -> None:
+def test_a_request_to_a_busy_service_is_repeated(compute: ComputeServer) -> None:
     compute.outages = [429, 503]
     start_machine(machine(compute), CONN)
     assert compute.state == "RUNNING"
 
 
 @pytest.mark.parametrize("code", ["ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED"])
-def test_a_start_that_google_cannot_satisfy_says_so_and_may_be_tried_again(
+def test_a_start_without_free_machines_says_so_and_can_be_tried_again(
     compute: ComputeServer, code: str
 ) -> None:
     compute.failures = [code]
@@ -137,7 +137,7 @@ def test_a_start_that_google_cannot_satisfy_says_so_and_may_be_tried_again(
     assert compute.state == "RUNNING"
 
 
-def test_a_machine_that_does_not_come_up_in_time_says_so(compute: ComputeServer) -> None:
+def test_a_machine_that_does_not_start_in_time_is_an_error(compute: ComputeServer) -> None:
     compute.start_s = 60
     with pytest.raises(
         WorkerError, match=rf"{INSTANCE} .* is not RUNNING after 1 s; .*start_timeout_s"
@@ -148,7 +148,7 @@ def test_a_machine_that_does_not_come_up_in_time_says_so(compute: ComputeServer)
 @pytest.mark.parametrize(
     ("method", "missing"), [("start", "start"), ("stop", "stop"), ("start", "get")]
 )
-def test_an_account_that_may_not_is_told_which_permissions_it_needs(
+def test_the_message_names_the_permissions_that_an_account_lacks(
     compute: ComputeServer, method: str, missing: str
 ) -> None:
     compute.status = "TERMINATED" if method == "start" else "RUNNING"
@@ -164,14 +164,14 @@ def test_an_account_that_may_not_is_told_which_permissions_it_needs(
 @pytest.mark.parametrize(
     "wrong", [{"instance": "gone"}, {"zone": "europe-west1-b"}, {"project": "other"}]
 )
-def test_a_machine_that_is_not_there_is_a_wrong_setting(
+def test_a_machine_that_does_not_exist_is_a_wrong_setting(
     compute: ComputeServer, wrong: dict[str, str], method: str
 ) -> None:
     with pytest.raises(SettingsError, match=rf"{next(iter(wrong.values()))}.* worker.gce.*404"):
         METHODS[method](machine(compute, **wrong), CONN)
 
 
-def test_a_machine_that_would_outlive_airflow_is_warned_of(
+def test_a_warning_if_the_machine_would_run_on_without_airflow(
     compute: ComputeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     compute.endless = True
@@ -189,7 +189,7 @@ def test_a_machine_that_would_outlive_airflow_is_warned_of(
     )
 
 
-def test_a_stop_that_cannot_be_asked_for_is_logged(
+def test_a_stop_that_google_refuses_is_logged(
     compute: ComputeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     compute.permissions.remove("compute.instances.stop")
@@ -199,7 +199,7 @@ def test_a_stop_that_cannot_be_asked_for_is_logged(
 
 
 class Dag:
-    """`run_dag` in a process of its own, its machine a stopped one at `compute`."""
+    """`run_dag` in its own process; its machine is the one of `compute`."""
 
     def __init__(self, compute: ComputeServer, home: Path) -> None:
         env = os.environ | {
@@ -235,7 +235,11 @@ class Dag:
         self.process.stdin.flush()
 
     def end(self) -> Any:
-        """Wait for the run's end: `states` of the tasks, state of the `run`, what each try at train `found_up`."""
+        """Wait for the end of the run.
+
+        Returns the `states` of the tasks, the state of the `run`, and `found_up`: for each try of
+        `train` whether the machine was running already.
+        """
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
@@ -254,76 +258,78 @@ def one_dag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dag]:
 
 @pytest.fixture
 def dag(one_dag: Dag) -> Dag:
-    """The DAG, its machine down and its account allowed everything."""
+    """The DAG; its machine is stopped, and its account has all rights."""
     one_dag.compute.reset()
     return one_dag
 
 
-def test_nothing_is_deployed_later_for_the_machine_s_stop(dag: Dag) -> None:
+def test_the_deployment_does_not_wait_for_the_machine_s_stop(dag: Dag) -> None:
     assert "train" in dag.before_the_gate
     assert "stop_machine" not in dag.before_the_gate
 
 
-def test_a_failed_training_leaves_the_machine_up_for_its_retries_and_then_down(dag: Dag) -> None:
+def test_the_machine_runs_during_retries_of_a_training_and_stops_after(dag: Dag) -> None:
     dag.begin(broken=["train"], retries=1)
-    done = dag.end()
-    assert done["found_up"] == [True, True]
-    assert done["run"] == done["states"]["train"] == "failed"
-    assert done["states"]["stop_machine"] == "success"
+    outcome = dag.end()
+    assert outcome["found_up"] == [True, True]
+    assert outcome["run"] == outcome["states"]["train"] == "failed"
+    assert outcome["states"]["stop_machine"] == "success"
     assert dag.compute.asked == ["start", "stop"]
     assert dag.compute.state == "TERMINATED"
 
 
-def test_a_run_that_does_not_come_to_the_training_leaves_the_machine_alone(dag: Dag) -> None:
+def test_a_run_that_fails_before_the_training_starts_no_machine(dag: Dag) -> None:
     dag.begin(broken=["build_matrix"])
-    done = dag.end()
-    assert done["states"]["start_machine"] == done["states"]["stop_machine"] == "upstream_failed"
+    outcome = dag.end()
+    assert (
+        outcome["states"]["start_machine"] == outcome["states"]["stop_machine"] == "upstream_failed"
+    )
     assert dag.compute.asked == []
 
 
-def test_a_machine_that_cannot_be_stopped_fails_the_run_but_not_the_deployment(dag: Dag) -> None:
+def test_a_failed_stop_fails_the_run_but_not_the_deployment(dag: Dag) -> None:
     dag.compute.permissions.remove("compute.instances.stop")
     dag.begin()
-    done = dag.end()
-    assert done["states"]["refresh_redis"] == "success"
-    assert done["run"] == done["states"]["stop_machine"] == "failed"
+    outcome = dag.end()
+    assert outcome["states"]["refresh_redis"] == "success"
+    assert outcome["run"] == outcome["states"]["stop_machine"] == "failed"
     assert dag.compute.state == "RUNNING"
     assert re.search(r'ALERT .*"task": "stop_machine".*compute.instances.stop', dag.log.read_text())
 
 
-def test_a_refused_model_is_mirrored_and_the_run_s_state_is_what_it_would_be_without(
+def test_a_refused_model_is_mirrored_without_effect_on_the_run_s_state(
     dag: Dag,
 ) -> None:
     dag.begin(broken=["gate"])
-    done = dag.end()
-    assert done["states"]["refresh_redis"] == "upstream_failed"
-    assert done["states"]["mirror"] == "success"
-    assert done["run"] == "failed"
+    outcome = dag.end()
+    assert outcome["states"]["refresh_redis"] == "upstream_failed"
+    assert outcome["states"]["mirror"] == "success"
+    assert outcome["run"] == "failed"
     dag.begin(broken=["mirror"])
-    done = dag.end()
-    assert done["states"]["mirror"] == "failed"
-    assert done["run"] == done["states"]["refresh_redis"] == "success"
+    outcome = dag.end()
+    assert outcome["states"]["mirror"] == "failed"
+    assert outcome["run"] == outcome["states"]["refresh_redis"] == "success"
     assert re.search(r'ALERT .*"task": "mirror".*mirror is broken', dag.log.read_text())
 
 
 @pytest.mark.parametrize("end", ["killed", "too slow"])
-def test_a_start_that_fails_leaves_no_machine_that_comes_up_later(dag: Dag, end: str) -> None:
+def test_after_a_failed_start_the_machine_is_stopped(dag: Dag, end: str) -> None:
     dag.compute.start_s = 60
     dag.begin()
     while dag.compute.asked != ["start"]:
         time.sleep(0.05)
     if end == "killed":
         dag.process.send_signal(signal.SIGTERM)
-    done = dag.end()
-    assert done["states"]["start_machine"] == "failed"
-    assert done["states"]["train"] == done["states"]["stop_machine"] == "upstream_failed"
+    outcome = dag.end()
+    assert outcome["states"]["start_machine"] == "failed"
+    assert outcome["states"]["train"] == outcome["states"]["stop_machine"] == "upstream_failed"
     assert dag.compute.asked == ["start", "stop"]
     assert dag.compute.state == "TERMINATED"
 
 
 @pytest.fixture
 def configured(compute: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ComputeServer]:
-    """The server whose machine is the settings'."""
+    """The server, with its machine in the settings."""
     monkeypatch.setenv("RECSYS_WORKER__LAUNCHER", "ssh")
     monkeypatch.setenv("RECSYS_WORKER__GCE", machine(compute).model_dump_json())
     load_settings.cache_clear()
@@ -331,7 +337,7 @@ def configured(compute: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> Itera
     load_settings.cache_clear()
 
 
-def test_a_machine_that_no_teardown_stopped_is_stopped_when_the_run_ends(
+def test_a_machine_without_a_teardown_is_stopped_when_the_run_ends(
     configured: ComputeServer,
 ) -> None:
     configured.status = "RUNNING"

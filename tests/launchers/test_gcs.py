@@ -1,4 +1,4 @@
-"""Objects in Google Cloud Storage: the same door as to a folder and to Azure's blob storage."""
+"""Objects in Google Cloud Storage, through the same `Storage` as a folder and Azure."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def bucket() -> Iterator[Gcs]:
         yield server
 
 
-def test_what_was_put_is_got_listed_replaced_and_deleted(bucket: Gcs) -> None:
+def test_objects_are_written_read_listed_replaced_and_deleted(bucket: Gcs) -> None:
     storage = bucket.storage()
     storage.put("jobs/day=1/a", b"old")
     storage.put("jobs/day=1/a", b"new")
@@ -51,14 +51,14 @@ def test_more_objects_than_fit_a_page_are_listed(bucket: Gcs) -> None:
     assert storage.list("jobs") == names
 
 
-def test_rows_and_the_facts_about_them_come_back(bucket: Gcs) -> None:
+def test_rows_and_their_metadata_are_read_as_written(bucket: Gcs) -> None:
     storage = bucket.storage()
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
     assert storage.read_parquet("a.parquet").equals(FRAME)
     assert storage.metadata("a.parquet") == {"first_day": "2026-01-01"}
 
 
-def test_a_large_object_goes_up_in_parts_and_comes_back_whole(bucket: Gcs) -> None:
+def test_a_large_object_is_uploaded_in_parts_and_read_as_one(bucket: Gcs) -> None:
     data = bytes(range(256)) * 235_000  # 60 MB
     storage = bucket.storage()
     storage.put("large", data)
@@ -67,7 +67,7 @@ def test_a_large_object_goes_up_in_parts_and_comes_back_whole(bucket: Gcs) -> No
 
 
 @pytest.mark.parametrize("kind", get_args(Weather))
-def test_bad_weather_costs_time_and_nothing_else(bucket: Gcs, kind: Weather) -> None:
+def test_a_bad_connection_costs_only_time(bucket: Gcs, kind: Weather) -> None:
     with weather(bucket.url, kind, every=2) as url:
         storage = Storage(f"gs://{BUCKET}/recsys", {"service_account_key": bucket.key(url)})
         storage.write_parquet("a", FRAME)

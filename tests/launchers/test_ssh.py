@@ -1,4 +1,4 @@
-"""Training on a machine that is reached by SSH, whatever happens to the connection, the machine and the task."""
+"""Training by SSH, when the connection, the machine or the task fails."""
 
 import json
 import os
@@ -36,118 +36,118 @@ def until(true: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def sweeps_told(text: str) -> list[int]:
+def logged_sweeps(text: str) -> list[int]:
     return [
         int(line.split("sweep ")[1].split()[0]) for line in text.splitlines() if " sweep " in line
     ]
 
 
-def test_a_job_is_done_over_there_and_its_log_comes_back(
-    there: Machine, storage: Storage, make_job, train: Train, caplog
+def test_a_job_runs_on_the_machine_and_its_log_comes_back(
+    remote: Machine, storage: Storage, make_job, train: Train, caplog
 ) -> None:
     spec = make_job(iterations=5)
     figures = train()
     assert figures["worker"] == "ssh"
     assert figures["version"] == spec.version
     verify_version(storage, spec.version)
-    assert sweeps_told(caplog.text)[:5] == [1, 2, 3, 4, 5]
-    assert there.workers() == []
+    assert logged_sweeps(caplog.text)[:5] == [1, 2, 3, 4, 5]
+    assert remote.workers() == []
     assert "PRIVATE KEY" not in caplog.text
 
 
-def test_a_log_is_told_once_and_whole_when_the_connection_breaks(
-    there: Machine, make_job, start_task: Callable[[], Task]
+def test_a_broken_connection_neither_repeats_nor_loses_log_lines(
+    remote: Machine, make_job, start_task: Callable[[], Task]
 ) -> None:
     make_job(**LONG)
     task = start_task()
-    until(lambda: len(sweeps_told(task.log)) > 20)
-    there.hang_up()
+    until(lambda: len(logged_sweeps(task.log)) > 20)
+    remote.hang_up()
     until(lambda: "trying again" in task.log)
     task.figures()
-    assert sweeps_told(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
+    assert logged_sweeps(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
 
 
-def test_a_silent_line_is_noticed_and_the_job_goes_on_meanwhile(
-    there: Machine, make_job, start_task, monkeypatch
+def test_a_dead_connection_is_noticed_while_the_job_goes_on(
+    remote: Machine, make_job, start_task, monkeypatch
 ) -> None:
     monkeypatch.setenv("RECSYS_WORKER__SSH__LOST_AFTER_S", "60")
     make_job(**LONG)
     task = start_task()
-    until(lambda: len(sweeps_told(task.log)) > 10)
-    there.cut()
+    until(lambda: len(logged_sweeps(task.log)) > 10)
+    remote.cut()
     until(lambda: "does not answer" in task.log)
-    there.mend()
+    remote.mend()
     task.figures()
-    assert sweeps_told(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
+    assert logged_sweeps(task.log)[:SWEEPS] == [*range(1, SWEEPS + 1)]
 
 
-def test_a_machine_that_went_down_loses_the_job_and_the_next_try_goes_on_where_it_was(
-    there: Machine, storage: Storage, make_job, start_task, train: Train, caplog
+def test_after_a_power_failure_the_next_try_resumes_from_a_checkpoint(
+    remote: Machine, storage: Storage, make_job, start_task, train: Train, caplog
 ) -> None:
     spec = make_job(**LONG)
     task = start_task()
     until(lambda: re.search(r"checkpoint phase=fit sweep=\d\d", task.log))
-    there.power_off()
+    remote.power_off()
     task.process.wait(60)
     assert "WorkerError" in task.log
     assert "does not answer" in task.log
     with pytest.raises(WorkerError, match=r"does not answer.* for \d+ s now"):
         train()
-    there.power_on()
+    remote.power_on()
     train()
-    assert sweeps_told(caplog.text)[0] >= 10
+    assert logged_sweeps(caplog.text)[0] >= 10
     verify_version(storage, spec.version)
 
 
 def test_a_machine_that_was_restarted_has_lost_the_job(
-    there: Machine, make_job, start_task
+    remote: Machine, make_job, start_task
 ) -> None:
     make_job(**ENDLESS)
     task = start_task()
-    until(lambda: len(sweeps_told(task.log)) > 10)
-    there.power_off()
-    there.power_on()
+    until(lambda: len(logged_sweeps(task.log)) > 10)
+    remote.power_off()
+    remote.power_on()
     task.process.wait(60)
     assert "has lost the job" in task.log
 
 
 def test_a_killed_task_finds_its_job_again_and_there_is_only_one(
-    there: Machine, make_job, start_task
+    remote: Machine, make_job, start_task
 ) -> None:
     make_job(**ENDLESS)
     first = start_task()
-    until(lambda: len(sweeps_told(first.log)) > 10)
-    worker = there.workers()
+    until(lambda: len(logged_sweeps(first.log)) > 10)
+    worker = remote.workers()
     first.process.kill()
     second = start_task()
-    until(lambda: len(sweeps_told(second.log)) > 10)
-    assert there.workers() == worker
+    until(lambda: len(logged_sweeps(second.log)) > 10)
+    assert remote.workers() == worker
     assert "runs already on" in second.log
     second.process.terminate()
-    until(lambda: there.workers() == [])
+    until(lambda: remote.workers() == [])
 
 
-def test_a_job_that_ended_while_nobody_looked_is_not_done_again(
-    there: Machine, storage: Storage, make_job, start_task
+def test_a_job_that_ended_after_its_task_was_killed_is_not_repeated(
+    remote: Machine, storage: Storage, make_job, start_task
 ) -> None:
     spec = make_job(**LONG)
     first = start_task()
-    until(lambda: len(sweeps_told(first.log)) > 10)
+    until(lambda: len(logged_sweeps(first.log)) > 10)
     first.process.kill()
-    until(lambda: there.workers() == [])
+    until(lambda: remote.workers() == [])
     second = start_task()
     assert second.figures()["version"] == spec.version
-    assert sweeps_told(second.log) == []
+    assert logged_sweeps(second.log) == []
     verify_version(storage, spec.version)
 
 
-def test_a_job_whose_matrix_was_built_anew_is_ended_before_the_new_one_starts(
-    there: Machine, storage: Storage, make_job, start_task
+def test_a_job_is_ended_if_its_matrix_was_built_again(
+    remote: Machine, storage: Storage, make_job, start_task
 ) -> None:
     make_job(**ENDLESS)
     first = start_task()
-    until(lambda: len(sweeps_told(first.log)) > 10)
-    old = there.workers()
+    until(lambda: len(logged_sweeps(first.log)) > 10)
+    old = remote.workers()
     first.process.kill()
     name = re.search(r"starting job (\S+) on", first.log)[1]
     spec = make_job(iterations=2)
@@ -163,11 +163,11 @@ def test_a_job_whose_matrix_was_built_anew_is_ended_before_the_new_one_starts(
     )
     assert figures["version"] == spec.version
     assert spec.version in remembered["training_job"]["id"]
-    assert not {*old} & {*there.workers()}
+    assert not {*old} & {*remote.workers()}
 
 
-def test_a_machine_on_compute_engine_that_was_taken_away_is_started_again(
-    there: Machine, storage: Storage, make_job, train: Train, monkeypatch
+def test_a_preempted_machine_on_compute_engine_is_started_again(
+    remote: Machine, storage: Storage, make_job, train: Train, monkeypatch
 ) -> None:
     spec = make_job(iterations=2)
     with compute_server() as compute:
@@ -183,46 +183,46 @@ def test_a_machine_on_compute_engine_that_was_taken_away_is_started_again(
         assert (compute.asked, compute.state) == (["start"], "RUNNING")
 
 
-def test_two_tasks_at_once_share_one_job(there: Machine, make_job, start_task) -> None:
+def test_two_tasks_at_once_share_one_job(remote: Machine, make_job, start_task) -> None:
     make_job(**LONG)
     tasks = [start_task(), start_task()]
     for task in tasks:
-        until(lambda task=task: len(sweeps_told(task.log)) > 10)
-    assert len(there.workers()) == 1
+        until(lambda task=task: len(logged_sweeps(task.log)) > 10)
+    assert len(remote.workers()) == 1
     assert tasks[0].figures() == tasks[1].figures()
 
 
-def test_who_ends_the_task_ends_the_job(there: Machine, make_job, start_task) -> None:
+def test_ending_the_task_ends_the_job(remote: Machine, make_job, start_task) -> None:
     make_job(**ENDLESS)
     task = start_task()
-    until(lambda: len(sweeps_told(task.log)) > 10)
+    until(lambda: len(logged_sweeps(task.log)) > 10)
     task.process.terminate()
-    until(lambda: there.workers() == [], 5)
+    until(lambda: remote.workers() == [], 5)
     task.process.wait(30)
     assert "ended by signal 15" in task.log
 
 
-def test_a_worker_killed_over_there_is_reported(there: Machine, make_job, start_task) -> None:
+def test_a_killed_worker_is_reported(remote: Machine, make_job, start_task) -> None:
     make_job(**ENDLESS)
     task = start_task()
-    until(lambda: len(sweeps_told(task.log)) > 10)
-    os.kill(there.workers()[0], signal.SIGKILL)
+    until(lambda: len(logged_sweeps(task.log)) > 10)
+    os.kill(remote.workers()[0], signal.SIGKILL)
     task.process.wait(30)
     assert "ended by signal 9, most likely because memory ran out" in task.log
 
 
-def test_a_job_that_takes_too_long_is_ended_over_there(
-    there: Machine, make_job, train: Train, monkeypatch
+def test_a_job_over_its_time_limit_is_ended_on_the_machine(
+    remote: Machine, make_job, train: Train, monkeypatch
 ) -> None:
     monkeypatch.setenv("RECSYS_WORKER__TIMEOUT_S", "3")
     make_job(**ENDLESS)
     with pytest.raises(ModelError, match="timeout_s = 3"):
         train()
-    assert there.workers() == []
+    assert remote.workers() == []
 
 
-def test_the_workers_own_words_say_why_it_failed(
-    there: Machine, storage: Storage, make_job, train: Train
+def test_a_failed_worker_says_why(
+    remote: Machine, storage: Storage, make_job, train: Train
 ) -> None:
     make_job(iterations=1)
     storage.put(paths.job(DAY, "train.npz"), b"rubbish")
@@ -230,12 +230,12 @@ def test_the_workers_own_words_say_why_it_failed(
         train()
 
 
-def test_a_machine_that_is_another_is_refused(
-    there: Machine, make_job, train: Train, monkeypatch
+def test_another_machine_at_the_same_address_is_refused(
+    remote: Machine, make_job, train: Train, monkeypatch
 ) -> None:
     make_job(iterations=1)
-    other = (there.folder / "key.pub").read_text()
-    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(host_key=other))
+    other = (remote.folder / "key.pub").read_text()
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", remote.connection(host_key=other))
     with pytest.raises(SettingsError, match="shows another host key"):
         train()
 
@@ -246,20 +246,20 @@ def test_a_machine_that_is_another_is_refused(
     ids=["by default", "also where the check is switched off"],
 )
 def test_a_machine_whose_key_is_not_known_is_refused(
-    extra, there: Machine, make_job, train: Train, monkeypatch
+    extra, remote: Machine, make_job, train: Train, monkeypatch
 ) -> None:
     make_job(iterations=1)
-    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(host_key=None, **extra))
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", remote.connection(host_key=None, **extra))
     with pytest.raises(SettingsError, match=r"host key of .* is not known"):
         train()
 
 
 def test_a_key_that_the_machine_does_not_know_is_refused(
-    there: Machine, make_job, train: Train, monkeypatch
+    remote: Machine, make_job, train: Train, monkeypatch
 ) -> None:
     make_job(iterations=1)
-    wrong = (there.folder / "host_key").read_text()
-    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", there.connection(private_key=wrong))
+    wrong = (remote.folder / "host_key").read_text()
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_WORKER", remote.connection(private_key=wrong))
     with pytest.raises(
         SettingsError, match=r"refuses user .*private_key of connection recsys_worker"
     ) as error:
@@ -272,21 +272,19 @@ def test_a_key_that_the_machine_does_not_know_is_refused(
     [("/usr/bin/python3", "No module named"), ("/nowhere/python", "/nowhere/python")],
 )
 def test_a_machine_without_the_package_says_so(
-    python, why, there: Machine, make_job, train: Train, monkeypatch
+    python, why, remote: Machine, make_job, train: Train, monkeypatch
 ) -> None:
     make_job(iterations=1)
-    config = there.folder / "sshd_config"
+    config = remote.folder / "sshd_config"
     config.write_text(config.read_text().replace("PYTHONPATH", "NOT_PYTHONPATH"))
-    there.power_off()
-    there.power_on()
+    remote.power_off()
+    remote.power_on()
     monkeypatch.setenv("RECSYS_WORKER__SSH__PYTHON", python)
     with pytest.raises(SettingsError, match=f"cannot run the worker.*{why}"):
         train()
 
 
-def test_credentials_reach_the_worker_and_lie_nowhere_else(
-    there: Machine, storage: Storage, make_job
-) -> None:
+def test_credentials_reach_only_the_worker(remote: Machine, storage: Storage, make_job) -> None:
     make_job(**ENDLESS)
     launcher = Ssh(load_settings().worker)
     job = Job(
@@ -297,15 +295,15 @@ def test_credentials_reach_the_worker_and_lie_nowhere_else(
         lambda: b"",
     )
     launcher.start(job)
-    until(there.workers)
+    until(remote.workers)
     assert (
         b"AZURE_STORAGE_ACCOUNT_KEY=c2VjcmV0"
-        in Path(f"/proc/{there.workers()[0]}/environ").read_bytes()
+        in Path(f"/proc/{remote.workers()[0]}/environ").read_bytes()
     )
-    assert there.pids("c2VjcmV0") == []
+    assert remote.pids("c2VjcmV0") == []
     assert not [
         file
-        for file in there.folder.rglob("*")
+        for file in remote.folder.rglob("*")
         if file.is_file() and b"c2VjcmV0" in file.read_bytes()
     ]
     launcher.cancel(job.name)

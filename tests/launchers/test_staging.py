@@ -1,4 +1,4 @@
-"""A job whose files lie in another storage than everything else."""
+"""A job that is staged in another storage."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from recsys_ops.worker.job import main
 def staging(
     azurite_server: Azurite, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Storage]:
-    """Azure's storage, empty, into which `train` stages its job; everything else lies in a folder."""
+    """The storage on Azure in which `train` stages its job; all else is in a folder."""
     url = f"{azurite_server.container()}/staged"
     connection = (
         f'{{"conn_type": "wasb", "login": "{ACCOUNT}", "password": "{azurite_server.key}"}}'
@@ -35,7 +35,7 @@ def staging(
 
 
 @pytest.mark.azurite
-def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
+def test_a_staged_job_leaves_only_its_fetched_model(
     storage: Storage, staging: Storage, make_job, train: Train, caplog
 ) -> None:
     earlier = []
@@ -65,7 +65,7 @@ def test_a_job_goes_there_and_its_model_comes_back_and_nothing_stays(
 
 
 @pytest.mark.azurite
-def test_what_a_failed_job_has_to_say_comes_back_as_well(
+def test_the_result_and_log_of_a_failed_job_are_fetched(
     storage: Storage, staging: Storage, make_job, train: Train
 ) -> None:
     spec = make_job(iterations=2)
@@ -76,7 +76,7 @@ def test_what_a_failed_job_has_to_say_comes_back_as_well(
         train()
     assert b"run build_matrix again" in storage.get(paths.job(DAY, "worker.log"))
     assert storage.list(paths.model(spec.version, "")) == []
-    # mended, it is copied anew
+    # the corrected job is staged again
     make_job(iterations=2)
     train()
     verify_version(storage, spec.version)
@@ -87,9 +87,8 @@ def test_a_job_on_vertex_ai_is_staged_on_google_cloud_and_has_a_page(
 ) -> None:
     spec = make_job(iterations=2)
     with vertex() as server, gcs() as bucket:
-        server.environment = {
-            "GOOGLE_SERVICE_ACCOUNT_KEY": bucket.key()
-        }  # the machine's own identity
+        # in place of the machine's own identity
+        server.environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": bucket.key()}
         key = {**json.loads(bucket.key()), "token_uri": f"{server.url}/token"}
         monkeypatch.setenv(
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT",

@@ -1,4 +1,4 @@
-"""Jobs on Vertex AI, as a server on this machine speaks its REST API: real credentials, real processes, real faults."""
+"""Jobs on Vertex AI, on a local server of its API with real credentials and processes."""
 
 import dataclasses
 import json
@@ -64,23 +64,28 @@ def storage(bucket: Gcs) -> Storage:
 def launcher(url: str, image: str = IMAGE, **settings: Any) -> Vertex:
     account = "trainer@shop-prod.iam.gserviceaccount.com"
     described = VertexSettings(
-        project=PROJECT, region=REGION, image=image, service_account=account, endpoint=url, **settings
-    )  # fmt: skip
+        project=PROJECT,
+        region=REGION,
+        image=image,
+        service_account=account,
+        endpoint=url,
+        **settings,
+    )
     return Vertex(described, "google_cloud_default", poll_s=0.02)
 
 
 def run(launcher: Vertex, job: Job = JOB) -> list[str]:
-    """Start the job and wait for its end; returns what was told."""
-    told: list[str] = []
-    launcher.wait(job, launcher.start(job), told.append)
-    return told
+    """Start the job and wait for its end; returns the lines that were written."""
+    lines: list[str] = []
+    launcher.wait(job, launcher.start(job), lines.append)
+    return lines
 
 
-def states(told: list[str]) -> list[str]:
-    return [line.split()[2].strip(",") for line in told if line.startswith("Vertex AI:")]
+def states(lines: list[str]) -> list[str]:
+    return [line.split()[2].strip(",") for line in lines if line.startswith("Vertex AI:")]
 
 
-def test_a_job_whose_machine_was_taken_away_is_trained_when_it_is_started_again(
+def test_a_preempted_job_is_trained_when_it_is_started_again(
     server: VertexServer, bucket: Gcs, storage: Storage, make_job: Callable[..., JobSpec]
 ) -> None:  # fmt: skip
     spec = make_job(iterations=2)
@@ -95,12 +100,12 @@ def test_a_job_whose_machine_was_taken_away_is_trained_when_it_is_started_again(
     with pytest.raises(WorkerError, match=r"took it away: .*preempted"):
         run(launcher(server.url), job)
     server.plan = "run"
-    told = run(launcher(server.url), job)
-    assert states(told) == ["queued", "pending", "running", "succeeded"]
-    assert [line for line in told if not line.startswith("Vertex AI:")] == storage.get(
+    lines = run(launcher(server.url), job)
+    assert states(lines) == ["queued", "pending", "running", "succeeded"]
+    assert [line for line in lines if not line.startswith("Vertex AI:")] == storage.get(
         log
     ).decode().splitlines()
-    assert any("phase=recommend" in line for line in told)
+    assert any("phase=recommend" in line for line in lines)
     assert storage.read_json(paths.job(DAY, "result.json"))["version"] == spec.version
     verify_version(storage, spec.version)
 
@@ -134,8 +139,8 @@ def test_the_job_is_what_the_settings_say(server: VertexServer) -> None:
     }
 
 
-def test_every_line_of_the_log_is_told_once_and_in_order(server: VertexServer) -> None:
-    """Also where Vertex AI has started the worker again, which begins its log anew."""
+def test_every_line_of_the_log_is_written_once_and_in_order(server: VertexServer) -> None:
+    """Also if Vertex AI has started the worker again, which begins a new log."""
     written = iter(
         [
             b"",
@@ -156,10 +161,10 @@ def test_every_line_of_the_log_is_told_once_and_in_order(server: VertexServer) -
             next(iter(server.processes.values())).kill()
         return log[0]
 
-    place, told, job = launcher(server.url, SLEEPER), [], dataclasses.replace(JOB, read_log=read)
+    place, lines, job = launcher(server.url, SLEEPER), [], dataclasses.replace(JOB, read_log=read)
     with pytest.raises(WorkerError, match="killed from outside"):
-        place.wait(job, place.start(job), told.append)
-    assert [line for line in told if not line.startswith("Vertex AI:")] == [
+        place.wait(job, place.start(job), lines.append)
+    assert [line for line in lines if not line.startswith("Vertex AI:")] == [
         "one",
         "two",
         "a",
@@ -185,13 +190,15 @@ FAILURES = [
     ),
     (
         3,
-        "The replica workerpool0-0 ran out-of-memory and exited with a non-zero status of 9(SIGKILL).",
+        "The replica workerpool0-0 ran out-of-memory and exited with a non-zero status of "
+        "9(SIGKILL).",
         ModelError,
         "larger",
     ),
     (
         3,
-        "The replica workerpool0-0 exited with a non-zero status of 128. Termination reason: StartError.",
+        "The replica workerpool0-0 exited with a non-zero status of 128. "
+        "Termination reason: StartError.",
         SettingsError,
         IMAGE,
     ),
@@ -219,10 +226,10 @@ def test_a_failure_says_why_and_whether_another_try_can_help(
     )
 
 
-def test_a_worker_that_fails_by_itself_is_left_to_its_result(server: VertexServer) -> None:
-    told = run(launcher(server.url), dataclasses.replace(JOB, spec_url="gs://b/no-job"))
-    assert states(told)[:4] == ["queued", "pending", "running", "failed"]
-    assert "exited with a non-zero status of 1" in told[-1]
+def test_if_the_worker_fails_by_itself_its_result_says_why(server: VertexServer) -> None:
+    lines = run(launcher(server.url), dataclasses.replace(JOB, spec_url="gs://b/no-job"))
+    assert states(lines)[:4] == ["queued", "pending", "running", "failed"]
+    assert "exited with a non-zero status of 1" in lines[-1]
 
 
 def test_an_image_that_cannot_be_pulled_is_named_in_googles_words(server: VertexServer) -> None:
@@ -263,7 +270,7 @@ def test_a_job_that_vertex_does_not_end_in_time_is_cancelled(server: VertexServe
     assert place.find(JOB) is None
 
 
-def test_a_job_that_took_longer_than_its_time_is_not_tried_again(server: VertexServer) -> None:
+def test_a_job_over_its_time_limit_is_not_tried_again(server: VertexServer) -> None:
     server.lasted, server.fails = 601, {"code": 4, "message": "The job's time is over."}
     with pytest.raises(ModelError, match=r"worker.timeout_s = 600 s"):
         run(launcher(server.url))
@@ -291,9 +298,9 @@ def test_another_process_finds_the_job_and_waits_for_it(server: VertexServer) ->
     server.fails = ENDED
     launcher(server.url).start(dataclasses.replace(JOB, name="recsys-20260309-0123456789"))
     job_id = launcher(server.url).start(JOB)
-    found = launcher(server.url).find(JOB)
-    assert found == job_id
-    launcher(server.url).wait(JOB, found, lambda _: None)
+    found_id = launcher(server.url).find(JOB)
+    assert found_id == job_id
+    launcher(server.url).wait(JOB, found_id, lambda _: None)
     assert launcher(server.url).find(JOB) is None
     server.jobs.clear()
     assert launcher(server.url).status(job_id) == "gone"
@@ -313,14 +320,14 @@ def test_a_lost_or_refused_answer_to_create_leaves_one_job(
     assert len(server.jobs) == 1
 
 
-def test_a_quota_that_stays_used_up_is_told_in_googles_words(server: VertexServer) -> None:
+def test_a_used_up_quota_is_reported_in_googles_words(server: VertexServer) -> None:
     server.answers = [429] * 5
     with pytest.raises(WorkerError, match="custom_model_training_nvidia_l4_gpus"):
         launcher(server.url).start(JOB)
 
 
 @pytest.mark.parametrize("kind", ["throttled", "busy", "cut after"])
-def test_bad_weather_costs_time_and_nothing_else(
+def test_a_bad_connection_costs_only_time(
     server: VertexServer, kind: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with weather(server.url, kind, every=3) as url:
@@ -331,7 +338,7 @@ def test_bad_weather_costs_time_and_nothing_else(
     assert len(server.jobs) == 1
 
 
-def test_what_google_refuses_names_the_right_that_is_missing(server: VertexServer) -> None:
+def test_a_refusal_of_google_names_the_missing_right(server: VertexServer) -> None:
     server.answers = [403]
     with pytest.raises(
         SettingsError,

@@ -1,4 +1,4 @@
-"""The digest of the code changes with whatever a model's numbers depend on, and with nothing else."""
+"""The digest of the code depends only on the sources that determine a model's numbers."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ``models/live.json`` says after deployments, rollbacks and pins."""
+"""The content of ``models/live.json`` after deployments, rollbacks and pins."""
 
 from datetime import date, timedelta
 
@@ -19,7 +19,7 @@ DAY = date(2026, 6, 30)
 
 
 def deploy(storage: Storage, *days_ago: int) -> list[str]:
-    """Put a version of each day live, in this order; returns them."""
+    """Record a version of each of these days as live, in this order; returns the versions."""
     versions = [f"{DAY - timedelta(days=ago):%Y%m%d}-0000000000" for ago in days_ago]
     for version, ago in zip(versions, days_ago, strict=True):
         storage.put(paths.model(version, "manifest.json"), b"{}")
@@ -52,7 +52,7 @@ def test_deployments_blocks_and_pins_leave_each_other_alone(storage: Storage) ->
     assert after == {"deployments": live["deployments"], "blocked": {}, "pinned": [second]}
 
 
-def test_after_a_rollback_the_next_day_is_measured_against_what_is_live(storage: Storage) -> None:
+def test_after_a_rollback_the_next_day_is_compared_with_the_live_version(storage: Storage) -> None:
     older, newer = deploy(storage, 2, 1)
     assert champion_deployment(storage, DAY)["version"] == newer
     block_versions(storage, [newer], "rolled back")
@@ -61,7 +61,7 @@ def test_after_a_rollback_the_next_day_is_measured_against_what_is_live(storage:
     assert champion_deployment(storage, DAY - timedelta(days=2)) is None
 
 
-def test_the_reference_is_the_last_that_is_old_enough_still_there_and_was_not_rolled_back_from(
+def test_the_reference_is_the_last_old_version_that_exists_unblocked(
     storage: Storage,
 ) -> None:
     oldest, old, _ = deploy(storage, 40, 31, 29)

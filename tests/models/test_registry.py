@@ -1,4 +1,4 @@
-"""The model versions in storage: what is told of them, and which are deleted at the end of a night."""
+"""The model versions in storage: how they are described, and which ones expire."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,10 @@ def put(
     number: int = 0,
     names: tuple[str, ...] = ("manifest.json", "verdict.json"),
 ) -> str:
-    """A version of a day so many days ago, as far as files go."""
+    """Write the files of a version, without useful content; returns its name.
+
+    ago : its day is this many days before `NOW`
+    """
     version = f"{NOW - timedelta(days=ago):%Y%m%d}-{number:010x}"
     for name in (*names, "factors.npz", "metrics.json"):
         storage.put(paths.model(version, name), b"{}")
@@ -58,29 +61,29 @@ def deploy(storage: Storage, version: str) -> None:
     record_deployment(storage, version, version_day(version), "blessed")
 
 
-def test_what_is_both_old_and_not_among_the_newest_goes_and_its_verdict_stays(
+def test_versions_expire_if_old_and_not_among_the_newest_except_verdicts(
     storage: Storage,
 ) -> None:
-    newest, second, gone = put(storage, 91), put(storage, 94), put(storage, 95)
+    newest, second, expired = put(storage, 91), put(storage, 94), put(storage, 95)
     unfinished, young = put(storage, 92, names=()), put(storage, 90, names=())
-    assert list(existing_versions(storage)) == [young, newest, unfinished, second, gone]
+    assert list(existing_versions(storage)) == [young, newest, unfinished, second, expired]
     assert expire_versions(storage, NOW - timedelta(days=10), EVER, LIMITS) == 0
     assert expire_versions(storage, NOW, min(storage.write_times("models").values()), LIMITS) == 0
     assert expire_versions(storage, NOW, EVER, LIMITS) == 2
     assert list(existing_versions(storage)) == [young, newest, second]
     explained = [
-        paths.model(gone, "metrics.json"),
-        paths.model(gone, "verdict.json"),
+        paths.model(expired, "metrics.json"),
+        paths.model(expired, "verdict.json"),
         paths.model(unfinished, "metrics.json"),
     ]
-    assert {path for path in storage.list("models") if gone in path or unfinished in path} == {
+    assert {path for path in storage.list("models") if expired in path or unfinished in path} == {
         *explained
     }
     assert expire_versions(storage, NOW, EVER, LIMITS) == 0
-    assert describe_version(storage, gone)["state"] == "expired"
+    assert describe_version(storage, expired)["state"] == "expired"
 
 
-def test_what_somebody_may_still_ask_for_never_expires(storage: Storage) -> None:
+def test_versions_in_use_never_expire(storage: Storage) -> None:
     oldest, old, previous, live = (put(storage, ago) for ago in (200, 150, 140, 130))
     for version in (oldest, old, previous, live):
         deploy(storage, version)
@@ -105,7 +108,7 @@ def test_what_somebody_may_still_ask_for_never_expires(storage: Storage) -> None
     assert set(existing_versions(storage)) == kept - {previous}
 
 
-def test_with_a_short_age_the_references_of_the_days_to_come_stay(storage: Storage) -> None:
+def test_with_a_short_age_the_references_of_later_days_stay(storage: Storage) -> None:
     old, reference, coming, _, live = (put(storage, ago) for ago in (50, 40, 20, 19, 0))
     for version in (old, reference, coming, live):
         deploy(storage, version)
@@ -113,7 +116,7 @@ def test_with_a_short_age_the_references_of_the_days_to_come_stay(storage: Stora
     assert set(existing_versions(storage)) == {reference, coming, live}
 
 
-def test_a_killed_deletion_leaves_an_unfinished_version_that_goes_the_next_time(
+def test_after_a_killed_deletion_the_next_run_deletes_the_rest(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(storage, 1), put(storage, 2)
@@ -147,8 +150,8 @@ def test_overlap_is_the_share_of_the_longer_list_by_user() -> None:
 
 @pytest.fixture
 def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]:
-    """A version that was live and the one after it, which is blessed and live."""
-    made, champion = [], None
+    """The live version, which is blessed, and the version that was live before it."""
+    versions, champion = [], None
     for ago, factors in ((1, 8), (0, 16)):
         day = DAY - timedelta(days=ago)
         spec = make_job(history(last=day), day, champion, iterations=2, factors=factors)
@@ -171,15 +174,15 @@ def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]:
         }
         write_verdict(storage, spec.version, verdict)
         record_deployment(storage, spec.version, day, "blessed: NDCG@20 +1.0 %")
-        made.append(champion := spec.version)
-    return made[0], made[1]
+        versions.append(champion := spec.version)
+    return versions[0], versions[1]
 
 
 @pytest.fixture
 def models(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """``recsys_ops models …``: what it prints, or its error."""
+    """Run ``recsys_ops models …``; returns its output, or its error."""
     monkeypatch.setattr(cli.models, "configured_storage", lambda: storage)
     monkeypatch.setenv("COLUMNS", "200")
     load_settings.cache_clear()
@@ -193,7 +196,7 @@ def models(
     return call
 
 
-def test_a_person_sees_what_is_live_what_a_version_is_and_what_differs(
+def test_list_show_and_diff_print_versions_and_their_differences(
     storage: Storage, two: tuple[str, str], models: Callable[..., str]
 ) -> None:
     old, new = two
@@ -218,7 +221,8 @@ def test_a_person_sees_what_is_live_what_a_version_is_and_what_differs(
 
     shown = models("show", new)
     assert shown.startswith(
-        f"{new}: finished, live\nlearnt from 2026-02-09 … 2026-03-10, history version 7: 400 users, 160 items"
+        f"{new}: finished, live\nlearnt from 2026-02-09 … 2026-03-10, history version 7: "
+        "400 users, 160 items"
     )
     assert f"champion {old}, started from nothing" in shown
     assert "NDCG@20 +1.0 %" in shown
@@ -228,23 +232,26 @@ def test_a_person_sees_what_is_live_what_a_version_is_and_what_differs(
     assert json.loads(models("show", new, "--json"))["manifest"]["spec"]["champion"] == old
 
     diff = models("diff", old, new)
-    told = {line.split()[0]: line.split()[1:] for line in diff.splitlines()[1:] if line}
-    assert told["training.factors"] == ["8", "16"]
-    assert told["day"] == ["2026-03-09", "2026-03-10"]
-    assert "training.regularization" not in told
-    assert "ndcg@20" in told
+    differences = {line.split()[0]: line.split()[1:] for line in diff.splitlines()[1:] if line}
+    assert differences["training.factors"] == ["8", "16"]
+    assert differences["day"] == ["2026-03-09", "2026-03-10"]
+    assert "training.regularization" not in differences
+    assert "ndcg@20" in differences
     lists = [
         read_frame(storage, load_manifest(storage, version), "recommendations") for version in two
     ]
-    theirs = dict(lists[1].select("user_id", "items").iter_rows())
-    shares = [len({*items} & {*theirs[user]}) / max(len(items), len(theirs[user])) for user, items in
-              lists[0].select("user_id", "items").iter_rows() if user in theirs]  # fmt: skip
+    new_lists = dict(lists[1].select("user_id", "items").iter_rows())
+    shares = [
+        len({*items} & {*new_lists[user]}) / max(len(items), len(new_lists[user]))
+        for user, items in lists[0].select("user_id", "items").iter_rows()
+        if user in new_lists
+    ]
     assert diff.splitlines()[-1].startswith(
         f"{len(shares):,} users have a list in both, who share {sum(shares) / len(shares):.1%}"
     )
 
 
-def test_a_wrong_version_is_told_what_there_is(
+def test_the_message_for_a_wrong_version_names_the_versions(
     storage: Storage, two: tuple[str, str], models: Callable[..., str]
 ) -> None:
     old, new = two
@@ -264,7 +271,7 @@ def test_a_wrong_version_is_told_what_there_is(
     assert read_deployment_state(storage)["pinned"] == []
 
 
-def test_a_version_can_be_rolled_back_to_when_it_is_finished_and_blessed_or_forced(
+def test_rollback_targets_are_finished_and_blessed_or_forced(
     storage: Storage, two: tuple[str, str]
 ) -> None:
     old, new = two
@@ -282,9 +289,7 @@ def test_a_version_can_be_rolled_back_to_when_it_is_finished_and_blessed_or_forc
     assert rollback_targets(storage) == []
 
 
-def test_two_versions_are_compared_only_when_both_are_whole(
-    storage: Storage, two: tuple[str, str]
-) -> None:
+def test_only_finished_versions_are_compared(storage: Storage, two: tuple[str, str]) -> None:
     storage.delete(paths.model(two[0], "manifest.json"))
     with pytest.raises(ModelError, match="no finished model version"):
         compare_versions(storage, *two)

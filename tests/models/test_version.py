@@ -1,4 +1,4 @@
-"""Reading a model version back: nothing unfinished, damaged or foreign gets through."""
+"""Reading a model version: unfinished, damaged and foreign ones are refused."""
 
 from collections.abc import Callable
 

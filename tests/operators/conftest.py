@@ -1,4 +1,4 @@
-"""The settings as they come, with a storage of the test's own."""
+"""The default settings, with a storage for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A failed task tells a person: a line in the log, and a POST where the settings name a connection."""
+"""A failed task sends an alert: a line in the log, and a POST request to a webhook."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ FAILED = SimpleNamespace(
 
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, Any]]]:
-    """What a real HTTP server on the loopback received: path, Authorization, body."""
+    """The requests that a local HTTP server has received: path, Authorization, body."""
     received: list[tuple[str, str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ def test_a_failure_is_posted_with_where_and_why(webhook: list[Any]) -> None:
     assert "NDCG@20 −7.2 %" in body["error"]
 
 
-def test_a_webhook_that_is_away_changes_nothing_but_the_log(
+def test_a_webhook_that_does_not_answer_is_only_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(

@@ -1,4 +1,4 @@
-"""What the model learns from: everybody in the window but the robots and the shared ids."""
+"""The job of a day: the model learns from all users but slow bots and shared ids."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ DAY = date(2026, 3, 28)
 
 
 def viewed(user: str, a_day: int, event_type: str = "view") -> pl.DataFrame:
-    """A user with so many events on each of the 28 days up to `DAY`."""
+    """A user's events: `a_day` on each of the 28 days up to `DAY`."""
     n = pl.int_range(28 * a_day, eager=True)
     day = datetime(2026, 3, 1, 12, tzinfo=UTC)
     return pl.DataFrame({"n": n}).select(
@@ -35,7 +35,7 @@ def viewed(user: str, a_day: int, event_type: str = "view") -> pl.DataFrame:
     )
 
 
-def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_their_reasons(
+def test_slow_bots_and_shared_ids_are_left_out_with_their_reasons(
     settings: Settings,
 ) -> None:
     storage = Storage(settings.storage.root)
@@ -58,8 +58,8 @@ def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_the
     assert figures["users_left_out"] == {"slow_bot": 1, "pseudo_user": 1}
     assert figures["events_left_out"] == 28 * 60
     assert figures["users"] == 80
-    found = storage.read_parquet(paths.quarantine("build_matrix", DAY)).sort("user_id")
-    assert found.select("user_id", "reason", "value").rows() == [
+    quarantine = storage.read_parquet(paths.quarantine("build_matrix", DAY)).sort("user_id")
+    assert quarantine.select("user_id", "reason", "value").rows() == [
         ("0", "pseudo_user", "8.7 % of the window's events"),
         ("robot", "slow_bot", "every_day steady"),
     ]
@@ -67,7 +67,7 @@ def test_slow_robots_and_shared_ids_are_left_out_of_the_model_and_named_with_the
     assert sorted(users) == sorted(f"u{n}" for n in range(80))
 
 
-def test_matrix_built_from_the_coded_days_is_the_one_built_from_the_history(
+def test_encoded_days_give_the_same_matrix_as_the_history(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(settings.storage.root)
@@ -117,7 +117,9 @@ def did(user: str, items: str, event_type: str, ages: range = range(28)) -> pl.D
 
 @pytest.fixture
 def shop(settings: Settings) -> Storage:
-    """Sixty people view p0 … p4 every day, three of them buy them; a shared id buys p0 and p9; on `DAY`, nine view p9 and p40.
+    """Sixty people view p0 … p4 every day, and three of them buy them.
+
+    A shared id buys p0 and p9. On `DAY`, nine people view p9 and p40.
 
     p3 is sold out, p40 … p48 are vouchers, p49 has no category.
     """
@@ -157,22 +159,22 @@ def build(settings: Settings, **lists: Any) -> dict[str, Any]:
     return BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
 
 
-def test_baskets_and_trending_are_those_of_people_and_known_items(
+def test_baskets_and_trending_are_without_slow_bots_and_unknown_items(
     shop: Storage, settings: Settings
 ) -> None:
     figures = build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
-    items, found = inputs.interactions.items, inputs.list_inputs
+    items, list_inputs = inputs.interactions.items, inputs.list_inputs
     assert figures["users_left_out"] == {"pseudo_user": 1}
     assert figures["baskets"] == 3 * 28
-    assert found.baskets.items.toarray().sum(axis=0).tolist() == [
+    assert list_inputs.baskets.items.toarray().sum(axis=0).tolist() == [
         3 * 28 if name in {f"p{n}" for n in range(5)} else 0 for name in items
     ]
     half_life = settings.lists.bought_together.half_life_days
     ages = np.tile(np.arange(27, -1, -1), 3)
-    np.testing.assert_allclose(found.baskets.weights, 0.5 ** (ages / half_life))
-    assert found.trending["item_id"].to_list() == ["p40", "p9"]
-    assert found.trending["score"].to_list() == [9.0, 9.0]
+    np.testing.assert_allclose(list_inputs.baskets.weights, 0.5 ** (ages / half_life))
+    assert list_inputs.trending["item_id"].to_list() == ["p40", "p9"]
+    assert list_inputs.trending["score"].to_list() == [9.0, 9.0]
     assert figures["trending"] == 2
 
 
@@ -187,7 +189,7 @@ def test_items_of_an_excluded_category_are_recommended_nowhere(
     assert inputs.list_inputs.pinned["item_id"].to_list() == [
         "p7",
         "p49",
-    ]  # without a category, p49 is in none of them
+    ]  # p49 has no category, so none of the excluded ones
     shop.write_parquet(
         paths.catalogue(DAY), shop.read_parquet(paths.catalogue(DAY)).drop_nulls("category")
     )
@@ -201,12 +203,12 @@ def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
     figures = build(settings, pinned_items=["p33", "p3", "gone", "p0", "p33"])
     assert figures["pinned"] == 2
     assert (
-        "lists.pinned_items: not shown, because the catalogue of 2026-03-28 does not have them for sale: p3, gone"
-        in caplog.text
+        "lists.pinned_items: not shown, because the catalogue of 2026-03-28 does not have them "
+        "for sale: p3, gone" in caplog.text
     )
     inputs = read_inputs(shop, read_spec(shop, DAY))
     assert inputs.list_inputs.pinned.rows() == [("p33", "home"), ("p0", "home")]
-    assert "p33" not in inputs.interactions.items  # nobody met it
+    assert "p33" not in inputs.interactions.items  # without an event
 
 
 def test_an_item_of_the_catalogue_without_a_category_has_none(

@@ -1,4 +1,4 @@
-"""What is deleted at the end of a night, and what is not."""
+"""What the task `expire` deletes, and what stays."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ EVER = datetime.max.replace(tzinfo=UTC)
 
 
 def write(storage: Storage, day: date) -> dict[str, list[str]]:
-    """A day's objects, by whether they hold personal data or explain a decision."""
+    """Write a day's objects; returns their paths by whether they hold personal data."""
     personal = [
         paths.raw(day),
         paths.step("fix_types", day),
@@ -41,14 +41,14 @@ def write(storage: Storage, day: date) -> dict[str, list[str]]:
 
 
 def age(folder: Path, day: date) -> None:
-    """Make the folder's files as if they had been written at the beginning of a day."""
-    at = day_start(day).timestamp()
+    """Set the time of writing of all files in a folder to the beginning of a day."""
+    timestamp = day_start(day).timestamp()
     for path in folder.rglob("*"):
         if "history" not in path.parts:
-            os.utime(path, (at, at))
+            os.utime(path, (timestamp, timestamp))
 
 
-def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storage: Storage) -> None:
+def test_old_personal_data_are_deleted_and_reports_and_verdicts_stay(storage: Storage) -> None:
     old, kept = (
         write(storage, NEWEST - timedelta(days=91)),
         write(storage, NEWEST - timedelta(days=90)),
@@ -62,7 +62,7 @@ def test_old_personal_data_are_deleted_and_what_explains_a_decision_stays(storag
     assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
 
 
-def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Storage) -> None:
+def test_objects_that_a_backfill_has_just_written_stay(storage: Storage) -> None:
     write(storage, NEWEST - timedelta(days=300))
     before = storage.list("")
     written = max(storage.write_times("").values())
@@ -77,7 +77,7 @@ def test_what_a_backfill_has_just_written_stays_however_old_its_day(storage: Sto
 def night(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run the task `expire` of a day, in a run of a type."""
+    """Run the task `expire` of a day in a run of this type."""
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}")
     load_settings.cache_clear()
 
@@ -92,25 +92,25 @@ def night(
     load_settings.cache_clear()
 
 
-def test_a_night_drops_days_that_no_model_learns_from(
+def test_days_older_than_the_retention_are_dropped(
     night: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     storage = Storage(f"file://{tmp_path}")
-    gone, kept = NEWEST - timedelta(days=401), NEWEST - timedelta(days=400)
-    for day in (gone, kept, NEWEST):
+    expired_day, kept = NEWEST - timedelta(days=401), NEWEST - timedelta(days=400)
+    for day in (expired_day, kept, NEWEST):
         replace_days(storage, events(day, 1), day, day)
         write(storage, day)
         storage.put(paths.encoded(day), b"1")
         storage.put(paths.model(f"{day:%Y%m%d}-0123456789", "factors.npz"), b"never finished")
-    age(tmp_path, gone)
+    age(tmp_path, expired_day)
     expired = {"raw": 2, "cleaning": 2, "quarantine": 2, "jobs": 2, "encoded": 1, "models": 2}
     assert night(NEWEST) == {"expired": expired, "leftovers": 0, "days_dropped": 1}
-    assert list(counts(storage, gone)) == [kept, NEWEST]
+    assert list(counts(storage, expired_day)) == [kept, NEWEST]
     assert storage.list("encoded") == [paths.encoded(kept), paths.encoded(NEWEST)]
     assert storage.exists(paths.raw(NEWEST))
 
 
-def test_a_night_deletes_nothing_written_less_than_two_days_before_its_own_ended(
+def test_objects_younger_than_two_days_are_not_deleted(
     night: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     storage = Storage(f"file://{tmp_path}")

@@ -1,4 +1,4 @@
-"""The gate and what comes after it: nothing that is not blessed, or was touched since, reaches Redis."""
+"""The gate and the tasks after it: only an unchanged, blessed version reaches Redis."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ DAY, VERSION = date(2026, 3, 10), "20260310-0123456789"
 
 @pytest.fixture
 def store(settings: Settings) -> Storage:
-    """A version that was evaluated and is good enough."""
+    """The storage of a version that was evaluated and is good enough."""
     store = Storage(settings.storage.root)
     store.write_json(paths.job(DAY, "spec.json"), {"version": VERSION})
     store.write_json(paths.model(VERSION, "manifest.json"), {"version": VERSION})
@@ -34,9 +34,9 @@ def store(settings: Settings) -> Storage:
 
 
 def evaluated(store: Storage, challenger: float) -> None:
-    found = copy.deepcopy(metrics())
-    found["challenger"]["ndcg@20"] = challenger
-    store.write_json(paths.model(VERSION, "metrics.json"), found)
+    figures = copy.deepcopy(metrics())
+    figures["challenger"]["ndcg@20"] = challenger
+    store.write_json(paths.model(VERSION, "metrics.json"), figures)
 
 
 def run(settings: Settings, **params: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_blessed_version_may_go_live(settings: Settings, store: Storage) -> No
     assert store.get(paths.model(VERSION, "verdict.json")) == first
 
 
-def test_a_refused_version_may_not_and_its_verdict_and_report_say_why(
+def test_a_refused_version_may_not_go_live_and_its_verdict_says_why(
     settings: Settings, store: Storage
 ) -> None:
     evaluated(store, 0.04)
@@ -73,7 +73,7 @@ def test_a_refused_version_may_not_and_its_verdict_and_report_say_why(
     assert store.read_json(paths.report("gate", DAY))["refused_by"] == ["champion", "reference"]
 
 
-def test_by_setting_a_refusal_skips_the_rest_and_the_alert_is_sent_all_the_same(
+def test_a_refusal_can_skip_the_rest_of_the_run_and_still_sends_the_alert(
     settings: Settings, store: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluated(store, 0.04)
@@ -117,29 +117,29 @@ def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Storage], None
     ("tamper", "message"),
     [
         (
-            changed("verdict.json", lambda found: found | {"summary": "blessed: all of it"}),
+            changed("verdict.json", lambda content: content | {"summary": "blessed: all of it"}),
             "verdict.json was changed since",
         ),
         (
-            changed("verdict.json", lambda found: found | {"forced": {"by": "me"}}),
+            changed("verdict.json", lambda content: content | {"forced": {"by": "me"}}),
             "verdict.json was changed since",
         ),
         (
-            changed("verdict.json", lambda found: found | {"version": "20260309-0123456789"}),
+            changed("verdict.json", lambda content: content | {"version": "20260309-0123456789"}),
             "the verdict of another version",
         ),
-        (changed("verdict.json", lambda found: []), "verdict.json was changed since"),
+        (changed("verdict.json", lambda content: []), "verdict.json was changed since"),
         (
-            changed("metrics.json", lambda found: found | {"users": 813}),
+            changed("metrics.json", lambda content: content | {"users": 813}),
             "metrics.json was changed since the gate checked it",
         ),
         (
-            changed("manifest.json", lambda found: found | {"day": "2026-03-11"}),
+            changed("manifest.json", lambda content: content | {"day": "2026-03-11"}),
             "manifest.json was changed since the gate checked it",
         ),
     ],
 )
-def test_a_verdict_that_was_touched_blesses_nothing(
+def test_a_changed_verdict_blesses_nothing(
     settings: Settings, store: Storage, tamper: Callable[[Storage], None], message: str
 ) -> None:
     run(settings)
@@ -151,7 +151,7 @@ def test_a_verdict_that_was_touched_blesses_nothing(
 @pytest.mark.parametrize(
     "missing", ["jobs/day=2026-03-10/spec.json", "metrics.json", "manifest.json"]
 )
-def test_without_its_papers_no_version_is_blessed(
+def test_without_spec_metrics_or_manifest_nothing_is_blessed(
     settings: Settings, store: Storage, missing: str
 ) -> None:
     store.delete(missing if "/" in missing else paths.model(VERSION, missing))
@@ -240,7 +240,7 @@ LIVE: Any = {
         ),
     ],
 )
-def test_what_may_go_live_does_so_only_in_a_run_that_publishes(
+def test_a_blessed_version_goes_live_only_in_a_run_that_publishes(
     run_id: str,
     run_type: str,
     version: str,

@@ -1,4 +1,4 @@
-"""Versions mirrored to a real MLflow server, which asks for a password."""
+"""Versions are mirrored in a real MLflow server that asks for a password."""
 
 import json
 import os
@@ -50,7 +50,10 @@ auth_cache_ttl_seconds = 600
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an MLflow server. The server's package does not go with ours: it has a virtual environment of its own."""
+    """The port of an MLflow server.
+
+    The server runs in its own virtual environment, because its package does not fit with ours.
+    """
     folder = tmp_path_factory.mktemp("mlflow")
     uv, python = [sys.executable, "-m", "uv"], folder / "venv/bin/python"
     subprocess.run(
@@ -121,11 +124,10 @@ Connect = Callable[..., None]
 
 @pytest.fixture
 def connect(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    """Set `mlflow.conn_id`, a connection with these fields, and an experiment of the test's own."""
+    """Set `mlflow.conn_id`, a connection with these fields, and an experiment for each test."""
     for name in ("USERNAME", "PASSWORD", "TOKEN"):
-        monkeypatch.setenv(
-            f"MLFLOW_TRACKING_{name}", ""
-        )  # whatever the operator sets is gone after the test
+        # so that the values that the operator sets are removed after the test
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
 
     def set_up(port: int, **credentials: str) -> None:
         fields = {
@@ -146,7 +148,7 @@ def connect(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def client(mlflow_server: int, connect: Connect) -> MlflowClient:
-    """What a person sees in MLflow."""
+    """A client that sees what a person sees in MLflow."""
     connect(mlflow_server, login=NAME, password=PASSWORD)
     os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = NAME, PASSWORD
     url = f"http://127.0.0.1:{mlflow_server}"
@@ -167,14 +169,14 @@ def mirror(day: date = DAY) -> dict[str, Any]:
 
 def runs(client: MlflowClient, name: str) -> dict[str, Run]:
     experiment = client.get_experiment_by_name(name)
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
-    assert len({run.info.run_name for run in found}) == len(found)
-    return {run.info.run_name: run for run in found}
+    all_runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert len({run.info.run_name for run in all_runs}) == len(all_runs)
+    return {run.info.run_name: run for run in all_runs}
 
 
 @pytest.fixture
 def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., str]:
-    """Make a day's version with this verdict."""
+    """A function that makes the version of a day with this verdict."""
 
     def make(
         day: date, verdict: dict[str, Any], champion: str | None = None, **training: Any
@@ -198,7 +200,7 @@ def train(storage: Storage, make_job: Callable[..., JobSpec]) -> Callable[..., s
     return make
 
 
-def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_the_day(
+def test_a_retraining_is_one_run_and_the_alias_is_the_live_version(
     storage: Storage, client: MlflowClient, train: Callable[..., str], tmp_path: Path
 ) -> None:
     name, day_before = tmp_path.name, DAY - timedelta(days=1)
@@ -208,13 +210,11 @@ def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_
 
     figures = mirror()
     assert (figures["version"], figures["live"]) == (bad, good)
-    found = runs(client, name)
-    assert found.keys() == {
-        good,
-        bad,
-    }  # the live one as well, though it was trained before MLflow was there
+    mirrored = runs(client, name)
+    # the live version as well, although it was trained before the first mirror
+    assert mirrored.keys() == {good, bad}
 
-    run, metrics = found[bad].data, storage.read_json(paths.model(bad, "metrics.json"))
+    run, metrics = mirrored[bad].data, storage.read_json(paths.model(bad, "metrics.json"))
     for model in ("challenger", "champion", "popularity"):
         assert run.metrics[f"{model}.ndcg_at_20"] == metrics[model]["ndcg@20"]
     assert run.metrics["users"] == metrics["users"]
@@ -226,24 +226,24 @@ def test_a_retraining_is_one_run_and_the_alias_is_what_is_live_whatever_came_of_
     assert run.tags["recsys.verdict"] == "not blessed: NDCG@20 −7.2 %"
     assert (run.tags["recsys.blessed"], run.tags["recsys.day"]) == ("False", str(DAY))
     assert run.tags["recsys.url"] == storage.url(f"models/{bad}")
-    assert found[bad].info.status == "FINISHED"
+    assert mirrored[bad].info.status == "FINISHED"
 
     versions = {
         v.tags["recsys.version"]: v for v in client.search_model_versions(f"name = '{name}'")
     }
     assert versions.keys() == {good, bad}
-    assert versions[bad].run_id == found[bad].info.run_id
+    assert versions[bad].run_id == mirrored[bad].info.run_id
     assert versions[bad].tags["recsys.url"] == storage.url(f"models/{bad}")
     assert versions[bad].description == "not blessed: NDCG@20 −7.2 %"
     assert client.get_model_version_by_alias(name, "champion").tags["recsys.version"] == good
 
-    # somebody forces it, and the task runs again
+    # somebody forces the version, and the task runs again
     write_verdict(storage, bad, REFUSED | {"forced": {"reason": "recalled goods", "by": "ann"}})
     record_deployment(storage, bad, DAY, "recalled goods", "ann")
     mirror()
     again = runs(client, name)
-    assert again.keys() == found.keys()
-    assert again[bad].info.run_id == found[bad].info.run_id
+    assert again.keys() == mirrored.keys()
+    assert again[bad].info.run_id == mirrored[bad].info.run_id
     assert again[bad].data.tags["recsys.forced"] == "recalled goods (ann)"
     assert len(client.get_metric_history(again[bad].info.run_id, "challenger.ndcg_at_20")) == 1
     assert len(client.search_model_versions(f"name = '{name}'")) == 2
@@ -266,7 +266,7 @@ def test_a_day_whose_training_failed_only_moves_the_alias(
     )
 
 
-def test_a_wrong_password_says_what_to_check_and_never_itself(
+def test_a_wrong_password_is_not_shown_and_the_message_says_what_to_check(
     mlflow_server: int,
     connect: Connect,
     train: Callable[..., str],
@@ -282,7 +282,7 @@ def test_a_wrong_password_says_what_to_check_and_never_itself(
     assert "wr0ng" not in f"{error.value}{caplog.text}"
 
 
-def test_a_password_without_a_login_is_the_token_for_what_guards_the_server(
+def test_a_password_without_a_login_is_sent_as_a_token(
     connect: Connect, train: Callable[..., str]
 ) -> None:
     asked = []
@@ -305,7 +305,7 @@ def test_a_password_without_a_login_is_the_token_for_what_guards_the_server(
     assert set(asked) == {"Bearer t0ken"}
 
 
-def test_a_server_that_is_away_and_a_connection_that_is_not_there_say_so(
+def test_a_server_that_does_not_answer_and_a_missing_connection_are_named(
     connect: Connect, train: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(DAY, BLESSED)
@@ -315,6 +315,7 @@ def test_a_server_that_is_away_and_a_connection_that_is_not_there_say_so(
     monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
     with pytest.raises(
         AirflowFailException,
-        match=r"no connection tracking: add it with type http, or name another one in mlflow.conn_id",
+        match="no connection tracking: add it with type http, "
+        "or name another one in mlflow.conn_id",
     ):
         mirror()

@@ -1,4 +1,4 @@
-"""`recsys_ops redis …` on a real Redis, as the person on duty meets it."""
+"""The commands `recsys_ops redis …` on a real Redis."""
 
 # ruff: noqa: F811
 
@@ -21,7 +21,7 @@ Said = pytest.CaptureFixture[str]
 
 
 def run(said: Said, *arguments: str) -> tuple[int, str, str]:
-    """The exit code, what was printed, and the complaint."""
+    """Run a command; returns the exit code, the output and the error."""
     said.readouterr()
     code = cli.main(["redis", *arguments])
     out, err = said.readouterr()
@@ -32,19 +32,19 @@ def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys:
     _, second, third = live
 
     code, out, _ = run(capsys, "status")
-    found = json.loads(run(capsys, "status", "--json")[1])
+    status = json.loads(run(capsys, "status", "--json")[1])
 
     assert code == 0
     assert f"live      {third} in 16 buckets" in out
     assert f"previous  {second} in 16 buckets" in out
     assert f"recorded  {third} in file://" in out
-    assert found["versions"] == {
+    assert status["versions"] == {
         "live": {third: 16},
         "previous": {second: 16},
         "next": {"nothing": 16},
     }
-    assert found["fields"] > 100
-    assert found["last_deployment"]["version"] == third
+    assert status["fields"] > 100
+    assert status["last_deployment"]["version"] == third
 
 
 def test_verify_finds_a_list_that_somebody_changed(
@@ -65,7 +65,7 @@ def test_verify_finds_a_list_that_somebody_changed(
     )
 
 
-def test_swap_back_puts_the_previous_version_live_and_keeps_the_newer_one_away(
+def test_swap_back_puts_the_previous_version_live_and_blocks_the_newer(
     live: list[str],
     storage: Storage,
     task: Task,
@@ -117,7 +117,7 @@ def test_show_prints_a_users_items_with_their_titles(
     )
 
 
-def test_a_redis_that_is_away_is_one_line(
+def test_a_redis_that_does_not_answer_is_one_line(
     live: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""An earlier version put live again, in a real Redis, and what keeps the newer one from coming back."""
+"""A rollback in a real Redis: an earlier version is live again, and newer ones are blocked."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> Storage:
 def task(
     storage: Storage, redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Task]:
-    """Run a task of ours in a run that `ann` triggered."""
+    """A function that runs one of our tasks in a run that `ann` has triggered."""
     for name, value in {
         "RECSYS_STORAGE__ROOT": storage.root,
         "RECSYS_SERVING__PREFIX": SERVING.prefix,
@@ -72,7 +72,7 @@ def task(
 
 @pytest.fixture
 def live(storage: Storage, task: Task, make_job: Callable[..., JobSpec]) -> list[str]:
-    """Three versions of three days that went live one after the other, the last is live."""
+    """Three versions of three days, which went live one after the other; the last is live."""
     versions = []
     for day in (DAY - timedelta(days=2), DAY - timedelta(days=1), DAY):
         spec = make_job(
@@ -91,7 +91,7 @@ def live(storage: Storage, task: Task, make_job: Callable[..., JobSpec]) -> list
 
 
 def refresh(task: Task, day: Any, **params: str) -> dict[str, Any]:
-    """The task `refresh_redis` of a day's run, for the first time or cleared."""
+    """Run the task `refresh_redis` of a day."""
     return task(RefreshRedisOperator(task_id="refresh_redis", day=str(day)), **params)
 
 
@@ -103,7 +103,7 @@ def roll_back(
     )
 
 
-def test_an_earlier_version_is_live_again_and_the_newer_ones_stay_away_until_released(
+def test_a_rollback_blocks_newer_versions_until_they_are_released(
     storage: Storage, task: Task, live: list[str], redis_client: redis.Redis
 ) -> None:
     first, second, third = live
@@ -162,7 +162,7 @@ def test_a_rollback_that_failed_is_finished_by_the_next_try(
     assert [d["version"] for d in list_deployments(storage)] == [*live, live[0]]
 
 
-def test_what_is_damaged_refused_or_not_there_never_goes_live(
+def test_damaged_refused_or_missing_versions_never_go_live(
     storage: Storage, task: Task, live: list[str], redis_client: redis.Redis
 ) -> None:
     first, second, third = live

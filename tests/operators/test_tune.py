@@ -1,4 +1,7 @@
-"""A study from its first trial to its proposal, its jobs done in this process; and what becomes of a proposal."""
+"""A study from its first trial to its proposal, and how a proposal is adopted.
+
+The jobs run in this process.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -44,20 +47,23 @@ TUNING = {
 
 
 class InThisProcess:
-    """A launcher whose jobs are done when they are started; `ill` is what happens instead."""
+    """A launcher that runs a job when it is started.
+
+    error_for : gives the error to raise for a spec's URL instead of running the job
+    """
 
     place = "this process"
 
     def __init__(self) -> None:
         self.jobs: list[str] = []
-        self.ill: Callable[[str], RecsysError | None] = lambda url: None
+        self.error_for: Callable[[str], RecsysError | None] = lambda url: None
 
     def find(self, job: Job) -> str | None:
         return None
 
     def start(self, job: Job) -> str:
         self.jobs.append(job.spec_url)
-        if error := self.ill(job.spec_url):
+        if error := self.error_for(job.spec_url):
             raise error
         main(job.spec_url)
         return job.name
@@ -75,7 +81,7 @@ class InThisProcess:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """A history of 15 days, and a study of two batches of two trials, each scored on two days."""
+    """A storage with 15 days of history; a study has two batches of two trials on two days."""
     monkeypatch.setenv("RECSYS_STORAGE__ROOT", f"file://{tmp_path}/blob")
     (tmp_path / "recsys.yaml").write_text(
         yaml.safe_dump(yaml.safe_load(settings_file().read_text()) | {"tuning": TUNING})
@@ -83,28 +89,32 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
     monkeypatch.setenv("RECSYS_CONFIDENCE__WINDOW_DAYS", "30")
     load_settings.cache_clear()
-    made = Storage(f"file://{tmp_path}/blob")
+    storage = Storage(f"file://{tmp_path}/blob")
     events = tastes(last=DAY).with_row_index("n")
-    at = pl.col("day").cast(pl.Datetime("us", "UTC")) + pl.duration(hours=12)
+    noon = pl.col("day").cast(pl.Datetime("us", "UTC")) + pl.duration(hours=12)
     rows = events.select(
         *("day", "user_id", "item_id", "event_type"),
-        event_id=pl.format("e{}", "n"), event_time=at, recorded_at=at, quantity=pl.lit(1), value=pl.lit(None, pl.Float64),
-    )  # fmt: skip
-    replace_days(made, rows.drop("day"), DAY - timedelta(days=14), DAY)
-    yield made
+        event_id=pl.format("e{}", "n"),
+        event_time=noon,
+        recorded_at=noon,
+        quantity=pl.lit(1),
+        value=pl.lit(None, pl.Float64),
+    )
+    replace_days(storage, rows.drop("day"), DAY - timedelta(days=14), DAY)
+    yield storage
     load_settings.cache_clear()
 
 
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
-    made = InThisProcess()
-    monkeypatch.setattr(train_on_worker, "open_launcher", lambda settings: made)
-    return made
+    in_this_process = InThisProcess()
+    monkeypatch.setattr(train_on_worker, "open_launcher", lambda settings: in_this_process)
+    return in_this_process
 
 
 def run(operator: Any) -> dict[str, Any]:
-    found: dict[str, Any] = operator.run(DAY, load_settings(), {})
-    return found
+    figures: dict[str, Any] = operator.run(DAY, load_settings(), {})
+    return figures
 
 
 def ask(batch: int) -> list[int]:
@@ -180,7 +190,7 @@ def test_a_trial_has_a_storage_of_its_own(storage: Storage) -> None:
     assert "is not there" in own.read_json(paths.job(DAY, "result.json"))["reason"]
 
 
-def test_a_trial_that_is_staged_brings_back_its_scores(
+def test_the_scores_of_a_staged_trial_are_fetched(
     store: Storage, launcher: InThisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECSYS_WORKER__STAGING_URL", f"file://{tmp_path}/staging")
@@ -192,9 +202,9 @@ def test_a_trial_that_is_staged_brings_back_its_scores(
     assert Storage(f"file://{tmp_path}/staging").list("") == []
 
 
-def test_a_cleared_run_goes_on_with_what_there_is(store: Storage, launcher: InThisProcess) -> None:
+def test_a_cleared_run_uses_the_results_that_exist(store: Storage, launcher: InThisProcess) -> None:
     assert ask(1) == [0, 1]
-    launcher.ill = lambda url: (
+    launcher.error_for = lambda url: (
         WorkerError("the machine was taken away")
         if str(DAY - timedelta(days=1)) in url[-25:]
         else None
@@ -202,7 +212,7 @@ def test_a_cleared_run_goes_on_with_what_there_is(store: Storage, launcher: InTh
     with pytest.raises(WorkerError):
         trial(1)
     asked = read_study(store, DAY)
-    launcher.ill = lambda url: None
+    launcher.error_for = lambda url: None
     assert ask(1) == [0, 1]
     assert read_study(store, DAY) == asked
     tried = len(launcher.jobs)
@@ -211,11 +221,11 @@ def test_a_cleared_run_goes_on_with_what_there_is(store: Storage, launcher: InTh
     assert (trial(1), len(launcher.jobs)) == (first, tried + 1)
 
 
-def test_failed_trials_are_told_and_the_study_goes_on_without_them(
+def test_failed_trials_are_recorded_and_the_study_goes_on(
     store: Storage, launcher: InThisProcess
 ) -> None:
     ask(1)
-    launcher.ill = lambda url: (
+    launcher.error_for = lambda url: (
         ModelError("the factors are not finite") if "/trials/1/" in url else None
     )
     trial(0)
@@ -256,7 +266,7 @@ def test_a_trial_that_falls_behind_is_ended_early(store: Storage, launcher: InTh
     assert tell(2)["states"] == {"3": "pruned"}
 
 
-def test_other_settings_begin_the_study_anew_and_older_trials_are_deleted(
+def test_other_settings_begin_a_new_study_and_delete_older_trials(
     store: Storage, launcher: InThisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older, newer = DAY - timedelta(days=7), DAY + timedelta(days=1)
@@ -304,15 +314,20 @@ def factors(store: Storage, settings: Settings, day: date) -> int:
     return with_adopted_proposal(store, settings, day)[0].training.factors
 
 
-def test_the_newest_better_proposal_of_an_earlier_day_is_taken_up_where_the_settings_say_so(
+def test_the_newest_better_proposal_is_adopted_if_the_settings_say_so(
     store: Storage, adopts: Settings
 ) -> None:
     week = timedelta(days=7)
     assert with_adopted_proposal(store, adopts, DAY) == (adopts, None)
     proposed(store, DAY - week)
     proposed(store, DAY, better=False)
-    found, study = with_adopted_proposal(store, adopts, DAY + week)
-    assert (found.training.factors, found.confidence.alpha, found.training.seed, study) == (
+    settings, study = with_adopted_proposal(store, adopts, DAY + week)
+    assert (
+        settings.training.factors,
+        settings.confidence.alpha,
+        settings.training.seed,
+        study,
+    ) == (
         9,
         3.0,
         1,
@@ -329,7 +344,7 @@ def test_the_newest_better_proposal_of_an_earlier_day_is_taken_up_where_the_sett
     assert with_adopted_proposal(store, edited, DAY + week) == (edited, None)
 
 
-def test_a_proposal_whose_first_challenger_was_refused_is_dropped_the_next_day(
+def test_a_proposal_is_dropped_after_its_first_challenger_was_refused(
     store: Storage, adopts: Settings
 ) -> None:
     day = DAY + timedelta(days=1)

@@ -1,6 +1,7 @@
-"""A loopback server that speaks the part of Google's Compute Engine REST API that starts and stops an instance.
+"""A local server with the part of Compute Engine's REST API that starts and stops an instance.
 
-Instances go through Google's states in the time that an operation takes; requests need the token of `google_identity`.
+The instance goes through Google's states while an operation runs. Requests need the token of
+`google_identity`.
 """
 
 import json
@@ -17,7 +18,7 @@ from support import google_identity
 
 PROJECT, ZONE, INSTANCE = "shop-prod", "europe-west4-a", "shop-gpu"
 ZONE_PATH = f"projects/{PROJECT}/zones/{ZONE}"
-# a method: the states that it may be asked in, the state meanwhile, the state after
+# by method: the states in which it is allowed, the state during it, the state after it
 METHODS = {
     "start": ({"TERMINATED", "PROVISIONING", "STAGING", "RUNNING"}, "STAGING", "RUNNING"),
     "resume": ({"SUSPENDED"}, "STAGING", "RUNNING"),
@@ -28,8 +29,13 @@ METHODS = {
     ),
 }
 REASONS = {
-    400: "resourceNotReady", 401: "authError", 403: "forbidden", 404: "notFound", 429: "rateLimitExceeded", 503: "backendError"
-}  # fmt: skip
+    400: "resourceNotReady",
+    401: "authError",
+    403: "forbidden",
+    404: "notFound",
+    429: "rateLimitExceeded",
+    503: "backendError",
+}
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Operation:
     seconds: float
     failure: str | None
 
-    def over(self) -> bool:
+    def is_done(self) -> bool:
         return time.monotonic() >= self.since + self.seconds
 
 
@@ -52,16 +58,16 @@ class RefusedError(Exception):
 
 @dataclass
 class ComputeServer:
-    """One instance, and what a test may change about it.
+    """One instance, and what a test can change about it.
 
-    status : the instance's state, as `state` was when last asked for
-    endless : the instance has no ``maxRunDuration``
+    status : the instance's state at the last request; see `state`
+    endless : whether the instance has no ``maxRunDuration``
     start_s, stop_s : how long an operation takes
-    permissions : what the account may do
+    permissions : of the account
     failures : codes with which the next starts fail, such as ``ZONE_RESOURCE_POOL_EXHAUSTED``
-    outages : HTTP statuses that the next requests are answered with
-    lost_answers : so many of the next POSTs are carried out and not answered
-    asked : the methods asked for and carried out, in their order
+    outages : HTTP statuses of the next answers
+    lost_answers : this many of the next POST requests are done but not answered
+    asked : the methods that were requested and done, in order
     """
 
     port: int = 0
@@ -84,7 +90,7 @@ class ComputeServer:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def reset(self) -> None:
-        """Down again, with nothing asked for, and as allowed and as quick as a new one."""
+        """Stop the instance, forget the requests, and restore permissions and times."""
         new = ComputeServer()
         with self._lock:
             for name in ("status", "start_s", "stop_s", "permissions", "asked", "_current"):
@@ -96,21 +102,21 @@ class ComputeServer:
 
     @property
     def state(self) -> str:
-        """The instance's state now."""
+        """The current state of the instance."""
         with self._lock:
             self._settle()
             return self.status
 
     def answer(self, method: str, path: str, query: dict[str, str]) -> Any:
-        """The JSON for one authorised request; raises RefusedError."""
+        """The JSON that answers an authorised request. Raises RefusedError."""
         with self._lock:
             self._settle()
             if self.outages:
                 raise RefusedError(self.outages.pop(0), "try again later")
-            room = f"/compute/v1/{ZONE_PATH}/"
-            kind, _, rest = path.removeprefix(room).partition("/")
+            prefix = f"/compute/v1/{ZONE_PATH}/"
+            kind, _, rest = path.removeprefix(prefix).partition("/")
             name, _, verb = rest.partition("/")
-            if not path.startswith(room) or (kind == "instances" and name != INSTANCE):
+            if not path.startswith(prefix) or (kind == "instances" and name != INSTANCE):
                 raise RefusedError(
                     404, f"The resource '{path.removeprefix('/compute/v1/')}' was not found"
                 )
@@ -137,7 +143,7 @@ class ComputeServer:
     def _ask(self, method: str, request_id: str) -> Operation:
         if request_id in self._operations:
             return self._operations[request_id]
-        states, meanwhile, after = METHODS[method]
+        states, during, after = METHODS[method]
         if self.status not in states:
             raise RefusedError(400, f"The resource '{ZONE_PATH}/instances/{INSTANCE}' is not ready")
         self.asked.append(method)
@@ -148,11 +154,11 @@ class ComputeServer:
         )
         self._operations[request_id] = operation
         if self.status != after:
-            self._current, self.status = operation, meanwhile
+            self._current, self.status = operation, during
         return operation
 
     def _settle(self) -> None:
-        if self._current and self._current.over():
+        if self._current and self._current.is_done():
             self.status = (
                 "TERMINATED" if self._current.failure else METHODS[self._current.method][2]
             )
@@ -183,8 +189,8 @@ class ComputeServer:
     def _operation(self, operation: Operation) -> dict[str, Any]:
         zone = f"https://www.googleapis.com/compute/v1/{ZONE_PATH}"
         elapsed = time.monotonic() - operation.since
-        done = operation.over()
-        shown: dict[str, Any] = {
+        is_done = operation.is_done()
+        answer: dict[str, Any] = {
             "kind": "compute#operation",
             "id": str(operation.id),
             "name": _name(operation),
@@ -193,19 +199,22 @@ class ComputeServer:
             "targetLink": f"{zone}/instances/{INSTANCE}",
             "targetId": "4201",
             "status": "DONE"
-            if done
+            if is_done
             else "PENDING"
             if elapsed < operation.seconds / 3
             else "RUNNING",
-            "progress": 100 if done else 0,
+            "progress": 100 if is_done else 0,
             "user": google_identity.EMAIL,
             "selfLink": f"{zone}/operations/{_name(operation)}",
         }
-        if done and operation.failure:
-            message = f"The zone '{ZONE_PATH}' does not have enough resources available to fulfill the request."
-            shown["error"] = {"errors": [{"code": operation.failure, "message": message}]}
-            shown |= {"httpErrorStatusCode": 503, "httpErrorMessage": "SERVICE UNAVAILABLE"}
-        return shown
+        if is_done and operation.failure:
+            message = (
+                f"The zone '{ZONE_PATH}' does not have enough resources available to fulfill "
+                "the request."
+            )
+            answer["error"] = {"errors": [{"code": operation.failure, "message": message}]}
+            answer |= {"httpErrorStatusCode": 503, "httpErrorMessage": "SERVICE UNAVAILABLE"}
+        return answer
 
 
 def _name(operation: Operation) -> str:

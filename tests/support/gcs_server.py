@@ -1,4 +1,7 @@
-"""A server that speaks the part of Google Cloud Storage's XML API that object_store uses, with one empty bucket."""
+"""A local server with the part of Google Cloud Storage's XML API that object_store uses.
+
+It has one bucket, which is empty at first.
+"""
 
 import json
 import re
@@ -29,13 +32,16 @@ _NOW = datetime(2026, 3, 11, 2, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Gcs:
-    """A running server. `objects` are the bucket's whole objects; half an upload is none of them."""
+    """A running server.
+
+    objects : the complete objects of the bucket, by name; unfinished uploads are not among them
+    """
 
     url: str
     objects: dict[str, bytes] = field(default_factory=dict)
 
     def key(self, url: str | None = None) -> str:
-        """The service account's key file that opens the bucket at this server, or at a proxy of it."""
+        """The key file of a service account that may use the bucket, at this server or at `url`."""
         return json.dumps(
             {**identity(urlsplit(self.url).port or 0), "gcs_base_url": url or self.url}
         )
@@ -46,7 +52,7 @@ class Gcs:
 
 @contextmanager
 def gcs() -> Iterator[Gcs]:
-    """A server on a free port until the block ends."""
+    """Run a server on a free port until the block ends."""
     objects: dict[str, bytes] = {}
     uploads: dict[str, dict[int, bytes]] = {}
     lock = threading.Lock()
@@ -61,7 +67,7 @@ def gcs() -> Iterator[Gcs]:
             query = dict(parse_qsl(url.query, keep_blank_values=True))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
-                if not _signed(self.headers.get("Authorization")):
+                if not _is_signed(self.headers.get("Authorization")):
                     self._error(401, "AuthenticationRequired", "Authentication required.")
                 elif bucket != BUCKET:
                     self._error(404, "NoSuchBucket", "The specified bucket does not exist.")
@@ -92,8 +98,10 @@ def gcs() -> Iterator[Gcs]:
                 if name.startswith(query.get("prefix", "")) and name > after
             )
             entries = "".join(
-                f"<Contents><Key>{escape(name)}</Key><LastModified>{_NOW:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
-                f"<ETag>{_headers(objects[name])['ETag']}</ETag><Size>{len(objects[name])}</Size></Contents>"
+                f"<Contents><Key>{escape(name)}</Key>"
+                f"<LastModified>{_NOW:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+                f"<ETag>{_headers(objects[name])['ETag']}</ETag>"
+                f"<Size>{len(objects[name])}</Size></Contents>"
                 for name in names[:PAGE]
             )
             more = (
@@ -165,10 +173,11 @@ def gcs() -> Iterator[Gcs]:
         server.server_close()
 
 
-def _signed(authorization: str | None) -> bool:
-    """Whether the bearer token is a JWT signed with the service account's key, as object_store sends it."""
+def _is_signed(authorization: str | None) -> bool:
+    """Whether the bearer token is a JWT signed with the service account's key."""
     try:
-        claims = jwt.decode((authorization or "").removeprefix("Bearer "), certs=_public_key())  # type: ignore[no-untyped-call]
+        token = (authorization or "").removeprefix("Bearer ")
+        claims = jwt.decode(token, certs=_public_key())  # type: ignore[no-untyped-call]
     except ValueError:
         return False
     return bool(claims["iss"] == identity(0)["client_email"])

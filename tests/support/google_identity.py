@@ -1,7 +1,7 @@
-"""A Google service account for tests: a real RSA key, its Airflow connection, and the answers of the token endpoint.
+"""A Google service account for tests: an RSA key, an Airflow connection, the token endpoint.
 
-A loopback server that stands for one of Google's services answers ``POST /token`` with `grant` and every other request only
-where `admits` says so; google-auth then does for it what it does for Google.
+A local server of a Google service answers ``POST /token`` with `grant`, and every other request
+only if `admits` is true. So google-auth logs in to it as it logs in to Google.
 """
 
 import json
@@ -24,7 +24,7 @@ def _key() -> rsa.RSAPrivateKey:
 
 
 def identity(port: int) -> dict[str, str]:
-    """The service account's key file; its tokens are to be had at ``http://127.0.0.1:<port>/token``."""
+    """The key file of the service account; tokens come from ``http://127.0.0.1:<port>/token``."""
     pem = _key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -40,14 +40,14 @@ def identity(port: int) -> dict[str, str]:
 
 
 def connection(port: int) -> str:
-    """That key file as an Airflow connection, for the environment: ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
+    """The key file as the value of ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
     return json.dumps(
         {"conn_type": "google_cloud_platform", "extra": {"keyfile_dict": identity(port)}}
     )
 
 
 def grant(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and JSON for the body of ``POST /token``: a token for who signed with the key, 400 for anybody else."""
+    """The answer to ``POST /token``: a token if our key signed the body, else status 400."""
     form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
     public = (
         _key()
@@ -70,5 +70,5 @@ def grant(body: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def admits(authorization: str | None) -> bool:
-    """Whether a request's Authorization header carries the token of `grant`."""
+    """Whether an Authorization header has the token of `grant`."""
     return authorization == f"Bearer {_TOKEN}"

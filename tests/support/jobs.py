@@ -1,4 +1,4 @@
-"""A small shop with known tastes, and a training job written from it."""
+"""A small shop whose users have known tastes, and a training job made from it."""
 
 import json
 import os
@@ -43,7 +43,11 @@ LISTS = ListsSettings(top_n=10)
 def history(
     users: int = 400, items: int = 160, days: int = 15, seed: int = 1, last: date = DAY
 ) -> pl.DataFrame:
-    """Eight tastes; 8 of 10 events are within a user's own, and within each a few items are far more popular."""
+    """Events of users with one of eight tastes.
+
+    8 of 10 events of a user are of its own taste. In each taste a few items are far more popular
+    than the others.
+    """
     rng = np.random.default_rng(seed)
     n = users * days * 2
     user = rng.integers(0, users, n)
@@ -61,9 +65,10 @@ def history(
 
 @pytest.fixture
 def make_job(storage: Storage) -> Callable[..., JobSpec]:
-    """Write the job of `day` from `events`; returns its spec. Items whose number ends in 5 are not for sale.
+    """A function that writes the job of `day` from `events` and returns its spec.
 
-    An item's category is the last digit of its number; those that end in 9 have none.
+    Items whose number ends in 5 are not for sale. An item's category is the last digit of its
+    number; items whose number ends in 9 have none.
     """
 
     def make(
@@ -84,12 +89,12 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
         items = interactions.items
         eligible = ~items.str.ends_with("5").to_numpy()
         category = items.str.tail(1).replace("9", None)
-        known = pl.DataFrame({"item_id": items, "category": category})
+        categories = pl.DataFrame({"item_id": items, "category": category})
         pinned = pl.DataFrame({"item_id": lists.pinned_items}, schema={"item_id": pl.String})
         timed = events.with_columns(second=pl.col("day").cast(pl.Datetime).dt.epoch("s"))
-        shop = ListInputs(
+        list_inputs = ListInputs(
             category,
-            pinned.join(known, on="item_id", how="left", maintain_order="left"),
+            pinned.join(categories, on="item_id", how="left", maintain_order="left"),
             build_baskets(timed, items, day, lists.bought_together),
             trending(events, items.filter(pl.Series(eligible)), day, lists),
         )
@@ -106,7 +111,7 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             data=profile_day(events, day, start, {}),
             price_per_hour=price,
         )
-        return write_job(storage, draft, JobInputs(interactions, eligible, shop))
+        return write_job(storage, draft, JobInputs(interactions, eligible, list_inputs))
 
     return make
 
@@ -129,8 +134,8 @@ def contents(storage: Storage, version: str) -> dict[str, bytes]:
     return {path: storage.get(path) for path in storage.list(f"models/{version}")}
 
 
-def without_run(found: dict[str, bytes]) -> dict[str, bytes]:
-    """A version's contents without what was measured of the run that made it."""
+def without_run(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a version without what its run took."""
 
     def stripped(path: str, data: bytes) -> bytes:
         return (
@@ -139,7 +144,7 @@ def without_run(found: dict[str, bytes]) -> dict[str, bytes]:
             else data
         )
 
-    return {path: stripped(path, data) for path, data in found.items()}
+    return {path: stripped(path, data) for path, data in files.items()}
 
 
 def delete_models(storage: Storage) -> None:
@@ -148,7 +153,7 @@ def delete_models(storage: Storage) -> None:
 
 
 def start_worker(storage: Storage) -> subprocess.Popen[str]:
-    """The command as a launcher runs it; what it logs comes by its standard error."""
+    """Start the worker as a launcher does; its log comes on standard error."""
     command = [sys.executable, "-m", "recsys_ops.worker", spec_url(storage)]
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PLUGINS)}

@@ -1,8 +1,9 @@
-"""Runs ``recsys_retrain`` by Airflow's ``dag.test``; only the machine is real, no task trains.
+"""Run ``recsys_retrain`` with ``dag.test``; its tasks do nothing, except those of the machine.
 
 Each line of standard input starts a run. It is JSON: ``broken``, the tasks that fail, and
-``retries``. Standard output: first a line with the tasks before the gate, then a line for each run
-with the states of its tasks, its own, and whether each try of ``train`` found the machine running.
+``retries``. The first line of the output names the tasks before the gate. After each run a line
+has the states of the tasks, the state of the run, and for each try of ``train`` whether the machine
+was running already.
 """
 
 import json
@@ -21,14 +22,16 @@ from recsys_ops.operators.temporary_database import put_database
 
 
 def main() -> None:
-    say = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # Airflow's log
+    output = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # Airflow writes its log to standard output
     put_database()
     sleep = time.sleep
-    # dag.test waits a second for each task that only inherits a failure
+    # dag.test waits a second for each task whose upstream task failed
     time.sleep = lambda seconds: sleep(min(seconds, 0.2))
     dag = DagBag("dags").dags["recsys_retrain"]
-    print(json.dumps(sorted(dag.get_task("gate").get_flat_relative_ids(upstream=True))), file=say)
+    print(
+        json.dumps(sorted(dag.get_task("gate").get_flat_relative_ids(upstream=True))), file=output
+    )
     plan = SimpleNamespace(broken=[], found_up=[])
 
     def run(self, day, settings, context):
@@ -54,11 +57,11 @@ def main() -> None:
         plan.broken, plan.found_up = order["broken"], []
         for task in dag.tasks:
             task.retries = order["retries"]
-        done = dag.test(logical_date=None, run_conf={"day": "2026-05-01"})
-        states = {task.task_id: str(task.state) for task in done.get_task_instances()}
+        dag_run = dag.test(logical_date=None, run_conf={"day": "2026-05-01"})
+        states = {task.task_id: str(task.state) for task in dag_run.get_task_instances()}
         print(
-            json.dumps({"states": states, "run": str(done.state), "found_up": plan.found_up}),
-            file=say,
+            json.dumps({"states": states, "run": str(dag_run.state), "found_up": plan.found_up}),
+            file=output,
         )
 
 

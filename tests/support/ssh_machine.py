@@ -1,4 +1,4 @@
-"""Another machine: a network namespace with an sshd of its own, behind a link that can be cut."""
+"""Another machine: a network namespace with its own sshd, behind a link that can be cut."""
 
 import getpass
 import json
@@ -24,9 +24,9 @@ _numbers = count(1)
 
 @dataclass
 class Machine:
-    """Its files are this machine's, its processes and its address are its own.
+    """A machine with its own processes and address; the file system is this machine's.
 
-    python : the Python that has the package
+    python : the Python in which the package is installed
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Machine:
         return self._address(2)
 
     def _address(self, place: int) -> str:
-        """In a network of four addresses of its own, also beside another run of the suite."""
+        """An address in a network of four, which no other run of the tests uses."""
         block = (os.getpid() * 61 + self.number) % 16384
         return f"10.213.{block // 64}.{block % 64 * 4 + place}"
 
@@ -61,16 +61,19 @@ class Machine:
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
     def connection(self, **extra: Any) -> str:
-        """The Airflow connection of this machine; `extra` replaces its extras, one of None is left out."""
-        known = {"private_key": (self.folder / "key").read_text(), "host_key": self.host_key}
-        wanted = {name: value for name, value in {**known, **extra}.items() if value is not None}
+        """The Airflow connection of this machine.
+
+        extra : replaces its extras; an extra of None is left out
+        """
+        default = {"private_key": (self.folder / "key").read_text(), "host_key": self.host_key}
+        extras = {name: value for name, value in {**default, **extra}.items() if value is not None}
         return json.dumps(
             {
                 "conn_type": "ssh",
                 "host": self.host,
                 "port": 22,
                 "login": self._user,
-                "extra": wanted,
+                "extra": extras,
             }
         )
 
@@ -81,21 +84,21 @@ class Machine:
         _run("ip", "link", "set", self._link, "up")
 
     def pids(self, containing: str = "") -> list[int]:
-        """The processes of the machine whose command line contains a text."""
-        found = [int(pid) for pid in _run("ip", "netns", "pids", self.namespace).split()]
-        return [pid for pid in found if containing in _command(pid)]
+        """The processes of the machine that have `containing` in their command line."""
+        pids = [int(pid) for pid in _run("ip", "netns", "pids", self.namespace).split()]
+        return [pid for pid in pids if containing in _command(pid)]
 
     def workers(self) -> list[int]:
-        """The processes that train."""
+        """The training processes."""
         return self.pids("-m recsys_ops.worker file:") + self.pids("-m recsys_ops.worker abfs:")
 
     def hang_up(self) -> None:
-        """End every connection, as a proxy in between might."""
+        """Break every connection, as a proxy might."""
         for pid in self.pids(f"sshd: {self._user}"):
             os.kill(pid, signal.SIGKILL)
 
     def power_off(self) -> None:
-        """All processes end at once, and what lay in its memory is gone."""
+        """Kill all processes at once and empty the temporary folder."""
         while pids := self.pids():
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
@@ -123,19 +126,19 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
-    """A machine that is on. Raises RuntimeError with the reason where there can be none."""
+    """A running machine. Raises RuntimeError if there can be none here."""
     if os.getuid() != 0:
         raise RuntimeError("a network namespace with an sshd needs root")
     sshd, ip = install("sshd", "openssh-server", "openssh-client"), install("ip", "iproute2")
     if not (sshd and ip):
-        raise RuntimeError("sshd or ip is not there, and could not be installed")
+        raise RuntimeError("sshd or ip is missing and could not be installed")
     for name in ("key", "host_key"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
     Path("/run/sshd").mkdir(exist_ok=True)
-    made = Machine(folder, next(_numbers), sshd)
+    new = Machine(folder, next(_numbers), sshd)
     (folder / "sshd_config").write_text(
         f"""
-ListenAddress {made.host}
+ListenAddress {new.host}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/key.pub
 PidFile none
@@ -146,32 +149,32 @@ PermitRootLogin prohibit-password
 SetEnv PYTHONPATH={PLUGINS} TMPDIR={folder}/tmp
 """
     )
-    inside = ("ip", "-n", made.namespace)
-    _run("ip", "netns", "add", made.namespace)
+    inside = ("ip", "-n", new.namespace)
+    _run("ip", "netns", "add", new.namespace)
     try:
         _run(
             "ip",
             "link",
             "add",
-            made._link,
+            new._link,
             "type",
             "veth",
             "peer",
             "name",
             "eth0",
             "netns",
-            made.namespace,
+            new.namespace,
         )
-        _run("ip", "address", "add", f"{made._address(1)}/30", "dev", made._link)
-        _run(*inside, "address", "add", f"{made.host}/30", "dev", "eth0")
+        _run("ip", "address", "add", f"{new._address(1)}/30", "dev", new._link)
+        _run(*inside, "address", "add", f"{new.host}/30", "dev", "eth0")
         for words in (("lo",), ("eth0",)):
             _run(*inside, "link", "set", *words, "up")
-        made.mend()
-        made.power_on()
-        yield made
-        made.power_off()
+        new.mend()
+        new.power_on()
+        yield new
+        new.power_off()
     finally:
-        _run("ip", "netns", "delete", made.namespace)
+        _run("ip", "netns", "delete", new.namespace)
 
 
 def _run(*command: str) -> str:
@@ -186,5 +189,5 @@ def _command(pid: int) -> str:
         return (
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         )
-    except (FileNotFoundError, ProcessLookupError):  # it ended, before or while it is read
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return ""

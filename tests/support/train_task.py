@@ -1,4 +1,4 @@
-"""The task `train` in a process of its own."""
+"""The task `train` in its own process."""
 
 import json
 import os
@@ -26,7 +26,10 @@ print(json.dumps(task.run(date.fromisoformat(sys.argv[1]), load_settings(), {}))
 
 
 class Task:
-    """The task's process, and its log so far."""
+    """The process of the task.
+
+    log : what it has logged so far
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -43,7 +46,7 @@ class Task:
         return self._log.read_text()
 
     def figures(self) -> dict[str, Any]:
-        """Its result, when it has ended well."""
-        said, _ = self.process.communicate(timeout=120)
+        """The figures of the task, which must have succeeded."""
+        output, _ = self.process.communicate(timeout=120)
         assert self.process.returncode == 0, self.log
-        return json.loads(said.splitlines()[-1])  # Airflow logs there, too
+        return json.loads(output.splitlines()[-1])  # Airflow writes its log there, too

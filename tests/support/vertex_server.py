@@ -1,6 +1,7 @@
-"""A server that speaks the part of Vertex AI's REST API that a CustomJob needs, and runs the jobs' containers as processes.
+"""A local server with the part of Vertex AI's REST API for a CustomJob.
 
-A job goes on by a step each time somebody asks for it: queued, pending, running, and then as its process ends.
+Containers are processes. A job makes one step at each request for it: queued, pending, running, and
+then the end of its process.
 """
 
 import json
@@ -32,15 +33,17 @@ Answer = Literal[429, 503, "created, 503", "created, cut", 403]
 
 @dataclass
 class VertexServer:
-    """What the tests tell the server and see of it.
+    """What a test can change and see.
 
-    environment : of a container, as its machine's own identity gives it
-    plan : what becomes of a new job: it runs; waits for ever, queued or pending; loses its machine while it runs; runs and does
-        not end when it is cancelled
-    fails : with this status (``{"code": …, "message": …}``) the next jobs fail instead of running
-    waited, lasted : how long ago a new job seems to have been created, and to have started, in seconds
-    answers : what the next requests to create a job are answered, before jobs are created as they should be
-    jobs : the jobs as the API shows them; bodies : the requests that created them; processes : their containers
+    environment : of a container, in place of its machine's own identity
+    plan : what happens to a new job: it runs; it waits for ever, queued or pending; it loses its
+        machine while it runs; it runs and does not end when it is cancelled
+    fails : the next jobs do not run but fail with this status (``{"code": …, "message": …}``)
+    waited, lasted : a new job seems to have been created, and started, this many seconds ago
+    answers : the answers to the next requests to create a job; later requests succeed
+    jobs : the jobs as the API shows them, by name
+    bodies : the requests that created them
+    processes : their containers, by name of the job
     """
 
     url: str
@@ -70,9 +73,9 @@ class VertexServer:
         return self.jobs[name]
 
     def step(self, name: str) -> dict[str, Any]:
-        """The job as it is; then it goes on."""
+        """Return the job as it is, then let it make a step."""
         job = self.jobs[name]
-        shown = dict(job)
+        before = dict(job)
         process = self.processes.get(name)
         match job["state"]:
             case "JOB_STATE_QUEUED" if self.plan != "queue":
@@ -93,15 +96,18 @@ class VertexServer:
                 )
             case "JOB_STATE_RUNNING" if process is not None and process.poll() is not None:
                 code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-                said = f"The replica workerpool0-0 exited with a non-zero status of {code}. Termination reason: Error."
+                message = (
+                    f"The replica workerpool0-0 exited with a non-zero status of {code}. "
+                    "Termination reason: Error."
+                )
                 self._end(
                     job,
                     "FAILED" if code else "SUCCEEDED",
-                    {"code": 3, "message": said} if code else None,
+                    {"code": 3, "message": message} if code else None,
                 )
             case "JOB_STATE_CANCELLING":
                 self._end(job, "CANCELLED", {"code": 1, "message": "CANCELED"})
-        return shown
+        return before
 
     def cancel(self, name: str) -> None:
         if (process := self.processes.get(name)) and self.plan != "disobey":
@@ -139,7 +145,7 @@ class VertexServer:
 
 @contextmanager
 def vertex() -> Iterator[VertexServer]:
-    """A server on a free port until the block ends; it takes its processes with it."""
+    """Run a server on a free port until the block ends; then its processes are killed."""
     jobs = f"/v1/projects/{PROJECT}/locations/{REGION}/customJobs"
     lock = threading.Lock()
 
@@ -209,13 +215,17 @@ def vertex() -> Iterator[VertexServer]:
                 self._error(503, "UNAVAILABLE", "The service is currently unavailable.")
 
         def _list(self, wanted: str) -> None:
-            """The filter's comparisons of display_name and state, joined by AND."""
-            found = list(state.jobs.values())
+            """Answer with the jobs of a filter: conditions on display_name and state, with AND."""
+            matching = list(state.jobs.values())
             fields = {"display_name": "displayName", "state": "state"}
             for comparison in wanted.split(" AND "):
-                name, equal, value = re.fullmatch(r'(\w+)(=|!=)"([^"]+)"', comparison).groups()  # type: ignore[union-attr]
-                found = [job for job in found if (job[fields[name]] == value) == (equal == "=")]
-            self._answer(200, {"customJobs": found} if found else {})
+                parts = re.fullmatch(r'(\w+)(=|!=)"([^"]+)"', comparison)
+                assert parts is not None
+                name, equal, value = parts.groups()
+                matching = [
+                    job for job in matching if (job[fields[name]] == value) == (equal == "=")
+                ]
+            self._answer(200, {"customJobs": matching} if matching else {})
 
         def _error(self, status: int, code: str, message: str) -> None:
             self._answer(status, {"error": {"code": status, "message": message, "status": code}})

@@ -1,4 +1,4 @@
-"""A machine may be taken away at any moment: the next one goes on where it was, and ends with the same bytes."""
+"""A machine may be preempted at any moment: the next try resumes and gives the same bytes."""
 
 import re
 import signal
@@ -36,7 +36,7 @@ CPU = {"kind": "cpu", "name": "x86_64", "solver": "cpu"}
 
 
 def killed_at(process: subprocess.Popen[str], moment: Callable[[list[str]], object]) -> list[str]:
-    """SIGKILL to the worker when its log is such; returns the log."""
+    """Kill the worker with SIGKILL when `moment` is true for its log; returns the log."""
     logged: list[str] = []
     assert process.stderr is not None
     for line in process.stderr:
@@ -62,11 +62,11 @@ def sweeps(log: list[str]) -> dict[str, list[int]]:
 
 
 def stored(log: list[str], phase: str) -> int:
-    """The last sweep of which a checkpoint was written."""
+    """The last sweep with a checkpoint, according to the log."""
     numbers = [
-        int(found[1])
+        int(match[1])
         for line in log
-        if (found := re.search(rf"checkpoint phase={phase} sweep=(\d+) ", line))
+        if (match := re.search(rf"checkpoint phase={phase} sweep=(\d+) ", line))
     ]
     return max(numbers, default=0)
 
@@ -76,7 +76,7 @@ def sweeps_in(storage: Storage, phase: str) -> int:
     return int(serialization.to_arrays(storage.get(path))["sweeps"]) if storage.exists(path) else 0
 
 
-def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(
+def test_a_job_killed_three_times_resumes_and_gives_the_same_bytes(
     storage: Storage, make_job: MakeJob
 ):
     spec = make_job(history(150, 40), factors=8, iterations=150, refit_iterations=150)
@@ -84,7 +84,7 @@ def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(
     undisturbed = contents(storage, spec.version)
     delete_models(storage)
 
-    done = {"fit": 0, "refit": 0}
+    sweeps_done = {"fit": 0, "refit": 0}
     for phase, sweep in (("fit", 2), ("fit", 60), ("refit", 40)):
 
         def moment(log: list[str], phase: str = phase, sweep: int = sweep) -> bool:
@@ -92,24 +92,24 @@ def test_a_job_killed_again_and_again_goes_on_where_it_was_to_the_same_bytes(
 
         log = killed_at(start_worker(storage), moment)
         for name, numbers in sweeps(log).items():
-            begun = done[name] + 1
+            begun = sweeps_done[name] + 1
             assert numbers == list(range(begun, begun + len(numbers)))
-            done[name] = sweeps_in(storage, name)
-            assert done[name] >= stored(log, name)
-        assert 0 < done[phase] < 150
-    assert done["fit"] == 150
+            sweeps_done[name] = sweeps_in(storage, name)
+            assert sweeps_done[name] >= stored(log, name)
+        assert 0 < sweeps_done[phase] < 150
+    assert sweeps_done["fit"] == 150
 
     last = start_worker(storage)
     log = last.communicate()[1].splitlines()
     assert last.returncode == 0, log
-    assert sweeps(log) == {"fit": [], "refit": list(range(done["refit"] + 1, 151))}
+    assert sweeps(log) == {"fit": [], "refit": list(range(sweeps_done["refit"] + 1, 151))}
     assert without_run(contents(storage, spec.version)) == without_run(undisturbed)
-    assert verify_version(storage, spec.version).run.resumed == done
+    assert verify_version(storage, spec.version).run.resumed == sweeps_done
     assert not [path for path in storage.list("jobs") if "checkpoint" in path]
 
 
 @pytest.mark.parametrize(("kind", "written"), [("gpu", [1, 2, 3, 4, 5]), ("cpu", [1, 5])])
-def test_each_sweep_of_a_card_gets_a_checkpoint_and_a_cpu_is_not_held_up(
+def test_a_gpu_gets_a_checkpoint_each_sweep_and_a_cpu_only_some(
     storage: Storage,
     make_job: MakeJob,
     caplog: pytest.LogCaptureFixture,
@@ -127,7 +127,7 @@ def test_each_sweep_of_a_card_gets_a_checkpoint_and_a_cpu_is_not_held_up(
 
 @pytest.fixture
 def left_over(storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
-    """A job killed between the last sweep and the manifest."""
+    """A job that was killed between its last sweep and its manifest."""
     spec = make_job(history(100, 40), factors=8, iterations=3, refit_iterations=2)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "delete", lambda self: self._thread.shutdown())
@@ -137,7 +137,7 @@ def left_over(storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPat
     return spec
 
 
-def test_a_job_killed_before_its_manifest_has_no_sweep_to_do_again(
+def test_a_job_killed_before_its_manifest_repeats_no_sweep(
     storage: Storage, left_over: JobSpec, caplog: pytest.LogCaptureFixture
 ):
     before = contents(storage, left_over.version)
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_another_job_or_phase_is_not_used(storage: Storage, left
     assert Checkpoints(storage, other, CPU).read("fit") is None
 
 
-def test_a_slow_storage_costs_checkpoints_and_no_time_but_the_last_one_is_written(
+def test_a_slow_storage_gets_fewer_checkpoints_but_always_the_last(
     tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ):
     storage, free, begun = Storage(tmp_path.as_uri()), threading.Event(), threading.Event()
@@ -244,7 +244,7 @@ def test_a_slow_storage_costs_checkpoints_and_no_time_but_the_last_one_is_writte
     assert sweeps_in(storage, "fit") == 9
 
 
-def test_storage_that_takes_no_checkpoint_does_not_end_the_job(
+def test_a_storage_that_refuses_checkpoints_does_not_end_the_job(
     storage: Storage,
     make_job: MakeJob,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,9 +270,9 @@ def test_factors_come_back_as_they_were(storage: Storage, make_job: MakeJob):
     checkpoints = Checkpoints(storage, spec, CPU)
     checkpoints.write("fit", 7, lambda: kept, last=True)
     checkpoints._thread.shutdown()
-    done, found = Checkpoints(storage, spec, CPU).read("fit") or (0, kept)
-    assert done == 7
-    assert (found.user.tobytes(), found.item.tobytes()) == (
+    sweeps, factors = Checkpoints(storage, spec, CPU).read("fit") or (0, kept)
+    assert sweeps == 7
+    assert (factors.user.tobytes(), factors.item.tobytes()) == (
         kept.user.tobytes(),
         kept.item.tobytes(),
     )

@@ -64,9 +64,13 @@ def test_a_finished_job_leaves_a_complete_version_and_its_result(
         *manifest.files,
         "manifest.json",
     }
-    found = result(storage)
-    assert (found["status"], found["version"], found["reason"]) == ("succeeded", spec.version, None)
-    assert found["seconds"].keys() == {
+    outcome = result(storage)
+    assert (outcome["status"], outcome["version"], outcome["reason"]) == (
+        "succeeded",
+        spec.version,
+        None,
+    )
+    assert outcome["seconds"].keys() == {
         "read",
         "fit",
         "loss",
@@ -75,12 +79,15 @@ def test_a_finished_job_leaves_a_complete_version_and_its_result(
         "recommend",
         "write",
     }
-    assert (found["device"]["kind"], found["device"]["solver"]) in {("cpu", "cpu"), ("gpu", "gpu")}
-    assert found["peak_memory_bytes"] > 10_000_000
-    assert found["cost"] is None
+    assert (outcome["device"]["kind"], outcome["device"]["solver"]) in {
+        ("cpu", "cpu"),
+        ("gpu", "gpu"),
+    }
+    assert outcome["peak_memory_bytes"] > 10_000_000
+    assert outcome["cost"] is None
 
 
-def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(
+def test_recommendations_have_no_seen_items_and_none_not_for_sale(
     storage: Storage, make_job: MakeJob
 ):
     spec = make_job(iterations=2)
@@ -96,7 +103,7 @@ def test_recommendations_hold_nothing_seen_and_nothing_that_is_not_for_sale(
     assert popular["score"].is_sorted(descending=True)
 
 
-def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(
+def test_no_list_has_items_not_for_sale_or_more_items_than_allowed(
     storage: Storage, make_job: MakeJob
 ):
     lists = ListsSettings(
@@ -108,9 +115,9 @@ def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(
     spec = make_job(iterations=2, lists=lists)
     assert main(spec_url(storage)) == 0
     manifest = load_manifest(storage, spec.version)
-    found = {name: read_frame(storage, manifest, name) for name in LISTS}
-    assert all(frame.height for frame in found.values())
-    for name, frame in found.items():
+    frames = {name: read_frame(storage, manifest, name) for name in LISTS}
+    assert all(frame.height for frame in frames.values())
+    for name, frame in frames.items():
         if "items" in frame.columns:
             assert frame["items"].list.len().max() <= 10, name
             assert not frame["items"].list.eval(pl.element().str.ends_with("5")).list.any().any(), (
@@ -121,22 +128,24 @@ def test_no_list_of_a_version_holds_what_is_not_for_sale_nor_more_than_it_may(
             assert not frame["item_id"].str.ends_with("5").any(), name
             assert frame["item_id"].is_unique().all(), name
     for name in ("similar", "bought_together"):
-        assert found[name].filter(pl.col("items").list.contains(pl.col("item_id"))).is_empty()
-        assert found[name]["item_id"].str.ends_with("5").any()  # its page is still looked at
+        assert frames[name].filter(pl.col("items").list.contains(pl.col("item_id"))).is_empty()
+        assert frames[name]["item_id"].str.ends_with("5").any()  # people still look at its page
         assert all(
-            scores == sorted(scores, reverse=True) for scores in found[name]["scores"].to_list()
+            scores == sorted(scores, reverse=True) for scores in frames[name]["scores"].to_list()
         )
-    assert found["recommendations"]["items"].list.head(2).unique().to_list() == [
+    assert frames["recommendations"]["items"].list.head(2).unique().to_list() == [
         ["item-21", "a-new-one"]
     ]
-    assert found["recommendations"]["items"].list.len().unique().to_list() == [10]
+    assert frames["recommendations"]["items"].list.len().unique().to_list() == [10]
     ends = (
-        found["recommendations"].explode("items").select("user_id", end=pl.col("items").str.tail(1))
+        frames["recommendations"]
+        .explode("items")
+        .select("user_id", end=pl.col("items").str.tail(1))
     )
     most = ends.filter(pl.col("end").is_in(["e", "9"]).not_()).group_by("user_id", "end").len()
     assert most["len"].max() == 2
-    assert found["popular"]["item_id"].head(2).to_list() == ["item-21", "a-new-one"]
-    assert found["categories"]["category"].to_list() == [
+    assert frames["popular"]["item_id"].head(2).to_list() == ["item-21", "a-new-one"]
+    assert frames["categories"]["category"].to_list() == [
         digit for digit in "012346789" if digit != "9"
     ]
 
@@ -155,9 +164,7 @@ def test_an_input_of_another_shop_makes_another_version(make_job: MakeJob):
     assert len(set(others)) == 4
 
 
-def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(
-    storage: Storage, make_job: MakeJob
-):
+def test_only_the_served_model_learns_from_the_held_out_day(storage: Storage, make_job: MakeJob):
     late = pl.DataFrame(
         {
             "day": [DAY] * 2,
@@ -174,7 +181,7 @@ def test_the_held_out_day_reaches_the_served_model_and_not_the_evaluated_one(
     assert "newcomer" not in users.gather(read_evaluation(storage, manifest).users)
 
 
-def test_the_same_job_gives_the_same_bytes_but_for_what_was_measured(
+def test_the_same_job_gives_the_same_bytes_except_for_measurements(
     storage: Storage, make_job: MakeJob
 ):
     spec = make_job(iterations=3)
@@ -209,7 +216,7 @@ def test_a_finished_job_is_not_done_again(
     "change",
     ["a damaged file", "a missing file", "a damaged manifest", "other code", "another package"],
 )
-def test_a_version_that_is_not_whole_or_of_another_release_is_made_again(
+def test_a_damaged_version_or_one_of_another_release_is_made_again(
     change: str, storage: Storage, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ):
     spec = make_job(iterations=1)
@@ -247,26 +254,26 @@ def test_a_machine_with_another_release_says_so(
 
 
 @pytest.mark.parametrize(
-    ("there", "would"),
+    ("memory_bytes", "would"),
     [
         (2**40, ""),
         (315 * 2**20, r"; training.factors = \d+ would fit"),
         (2**20, "; no number of .* fit"),
     ],
 )
-def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what_would_fit(
+def test_without_enough_memory_the_message_says_what_would_fit(
     storage: Storage,
     make_job: MakeJob,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    there: int,
+    memory_bytes: int,
     would: str,
 ):
     def full(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 9.3 GiB")
 
-    (tmp_path / "memory.max").write_text(f"{there}\n")
+    (tmp_path / "memory.max").write_text(f"{memory_bytes}\n")
     monkeypatch.setattr(memory, "_CONTAINER_LIMIT", tmp_path / "memory.max")
     make_job(iterations=1, factors=9_000)
     monkeypatch.setattr(training_run, "fit", full)
@@ -276,13 +283,13 @@ def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what
         rf"memory does not suffice \(Unable to allocate 9.3 GiB; {needs}\): lower",
         result(storage)["reason"],
     )
-    # the kernel kills without a word: who reads the log finds it there
-    told = [
+    # if the kernel kills the job without a message, the log has the reason
+    warnings = [
         record
         for record in caplog.records
         if record.levelname == "WARNING" and re.search(needs, record.getMessage())
     ]
-    assert bool(told) == bool(would)
+    assert bool(warnings) == bool(would)
     monkeypatch.setattr(job, "read_inputs", full)
     assert main(spec_url(storage)) == 1
     assert re.search(
@@ -291,7 +298,7 @@ def test_a_machine_without_the_memory_says_what_is_needed_what_is_there_and_what
     )
 
 
-def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):
+def test_the_champion_is_evaluated_on_the_same_day_by_id(storage: Storage, make_job: MakeJob):
     events = history()
     yesterday = DAY - timedelta(days=1)
     first = make_job(events, day=yesterday)
@@ -318,12 +325,14 @@ def test_the_champion_is_scored_on_the_same_day_by_id(storage: Storage, make_job
     assert figures["champion"]["ndcg@20"] > 1.3 * figures["popularity"]["ndcg@20"]
     lists = read_evaluation(storage, load_manifest(storage, second.version))
     assert lists.champion is not None
-    assert lists.users[0] == 0  # a-newcomer comes first by id, and the champion never met them
+    assert lists.users[0] == 0  # a-newcomer is the first id, and the champion does not know it
     assert lists.champion[0].tolist() == lists.popularity[0].tolist()
     assert decide(figures, GateSettings()).blessed
 
 
-def test_a_champion_that_saw_the_held_out_day_is_refused(storage: Storage, make_job: MakeJob):
+def test_a_champion_that_has_learned_from_the_held_out_day_is_refused(
+    storage: Storage, make_job: MakeJob
+):
     first = make_job(iterations=1)
     main(spec_url(storage))
     make_job(iterations=1, champion=first.version)
@@ -344,10 +353,10 @@ def test_a_damaged_input_is_named_and_no_model_is_written(
     data[len(data) // 2] ^= 1
     storage.put(path, bytes(data))
     assert main(spec_url(storage)) == 1
-    found = result(storage)
-    assert found["status"] == "failed"
-    assert name in found["reason"]
-    assert "run build_matrix again" in found["reason"]
+    outcome = result(storage)
+    assert outcome["status"] == "failed"
+    assert name in outcome["reason"]
+    assert "run build_matrix again" in outcome["reason"]
     assert contents(storage, spec.version) == {}
 
 
@@ -373,7 +382,7 @@ def test_a_missing_spec_fails_with_a_result(storage: Storage):
 @pytest.mark.parametrize(
     "url", ["file:///tmp/spec.json", "nonsense", "file:///x/jobs/day=2026-3-1/spec.json"]
 )
-def test_an_address_that_is_no_job_is_an_error(url: str):
+def test_a_url_that_is_no_job_spec_is_an_error(url: str):
     assert main(url) == 1
 
 
@@ -383,9 +392,7 @@ def test_a_missing_or_damaged_champion_fails_the_job(storage: Storage, make_job:
     assert "no finished model version 20260101-0000000000" in result(storage)["reason"]
 
 
-def test_a_day_on_which_nobody_bought_trains_and_is_not_blessed(
-    storage: Storage, make_job: MakeJob
-):
+def test_a_day_without_purchases_trains_and_is_not_blessed(storage: Storage, make_job: MakeJob):
     spec = make_job(history().filter(pl.col("day") < DAY), iterations=1)
     assert main(spec_url(storage)) == 0
     verdict = decide(evaluation_figures(storage, spec), GateSettings(allow_first_deployment=True))
@@ -416,7 +423,10 @@ def test_the_inputs_come_back_as_they_were_written(storage: Storage, make_job: M
 
 def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):
     make_job(iterations=1)
-    script = "import sys; sys.modules['airflow'] = None; from recsys_ops.worker.job import main; sys.exit(main(sys.argv[1]))"
+    script = (
+        "import sys; sys.modules['airflow'] = None; "
+        "from recsys_ops.worker.job import main; sys.exit(main(sys.argv[1]))"
+    )
     subprocess.run(
         [sys.executable, "-c", script, spec_url(storage)],
         check=True,
@@ -424,6 +434,6 @@ def test_the_worker_runs_without_airflow(storage: Storage, make_job: MakeJob):
     )
 
 
-def test_a_worker_whose_storage_is_away_says_so_by_its_exit_code(tmp_path: Path):
+def test_a_worker_without_its_storage_has_its_own_exit_code(tmp_path: Path):
     (tmp_path / "blob").write_text("no folder")
     assert main(f"file://{tmp_path}/blob/jobs/day={DAY}/spec.json") == EXIT_NO_RESULT

@@ -20,12 +20,12 @@ def test_a_worker_s_log_is_in_storage_as_on_its_standard_error(storage: Storage,
     spec = make_job(history(100, 40), iterations=2)
     storage.put(LOG, b"of an earlier run\n")
     worker = start_worker(storage)
-    _, told = worker.communicate()
+    _, printed = worker.communicate()
     assert worker.returncode == 0
-    kept = storage.get(LOG).decode()
-    assert told == kept
-    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) \S", line) for line in kept.splitlines())
-    assert f"succeeded version={spec.version}" in kept.splitlines()[-1]
+    stored = storage.get(LOG).decode()
+    assert printed == stored
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) \S", line) for line in stored.splitlines())
+    assert f"succeeded version={spec.version}" in stored.splitlines()[-1]
 
 
 def test_the_log_of_a_failed_job_is_in_storage(storage: Storage, make_job: MakeJob):
@@ -42,9 +42,9 @@ def test_the_log_of_a_failed_job_is_in_storage(storage: Storage, make_job: MakeJ
 @pytest.fixture
 def logger(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     monkeypatch.setattr(job_log, "_WRITE_EVERY_S", 0.02)
-    found = logging.getLogger("recsys_ops.test")
-    found.setLevel("INFO")
-    return found
+    test_logger = logging.getLogger("recsys_ops.test")
+    test_logger.setLevel("INFO")
+    return test_logger
 
 
 def until_stored(storage: Storage, text: str) -> str:
@@ -61,12 +61,12 @@ def test_the_log_grows_in_storage_while_the_job_runs(storage: Storage, logger: l
         logger.info("first")
         until_stored(storage, "INFO first\n")
         logger.info("second")
-        found = until_stored(storage, "INFO second\n")
-    assert len(found.splitlines()) == 2
-    assert storage.get(LOG).decode() == found
+        stored = until_stored(storage, "INFO second\n")
+    assert len(stored.splitlines()) == 2
+    assert storage.get(LOG).decode() == stored
 
 
-def test_a_storage_that_takes_no_log_is_told_of_once_and_the_log_comes_when_it_is_back(
+def test_one_warning_if_storage_refuses_the_log_which_is_written_later(
     storage: Storage,
     logger: logging.Logger,
     monkeypatch: pytest.MonkeyPatch,

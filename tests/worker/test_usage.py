@@ -1,4 +1,4 @@
-"""What a run took, in the manifest and in the result."""
+"""What a run uses is in the manifest and in the result."""
 
 import pytest
 from support.jobs import DAY, MakeJob, history, result, spec_url
@@ -40,9 +40,9 @@ def test_a_price_gives_a_cost_and_the_same_version(storage: Storage, make_job: M
     assert spec.version == free.version
     assert read_spec(storage, DAY).price_per_hour == 3600
     assert main(spec_url(storage)) == 0
-    run, told = load_manifest(storage, spec.version).run, result(storage)["cost"]
+    run, cost = load_manifest(storage, spec.version).run, result(storage)["cost"]
     assert run.cost is not None
-    assert 0.9 * sum(run.seconds.values()) < run.cost <= told < run.cost + 10  # a second costs 1
+    assert 0.9 * sum(run.seconds.values()) < run.cost <= cost < run.cost + 10  # a second costs 1
 
 
 def test_a_failed_run_costs_as_well(storage: Storage, make_job: MakeJob):

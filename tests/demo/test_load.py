@@ -44,7 +44,7 @@ def test_late_rows_are_not_in_the_database_before_their_day(engine: sa.Engine) -
     assert seen[0] < seen[1] < seen[2] == len(first)
 
 
-def test_every_event_has_its_truth_and_the_people_and_products_of_the_day(
+def test_every_event_has_its_truth_and_the_days_people_and_products(
     engine: sa.Engine,
 ) -> None:
     later = OPENS + timedelta(days=1)

@@ -1,4 +1,7 @@
-"""The table `events` of a day as the shop's database holds it: every client's own words, and the labelled dirt."""
+"""The table `events` of a day as the shop's database has it, with the labelled dirt.
+
+Every client writes columns and values in its own way.
+"""
 
 from datetime import UTC, date, datetime, time
 
@@ -9,32 +12,34 @@ from recsys_ops.demo.robots import crawlers, scrapers
 from recsys_ops.demo.shop import Dirt, Shop
 from recsys_ops.demo.visits import visits
 
-LINES_A_DAY = 10_000_000  # line ids of day n start at n times this
+LINES_A_DAY = 10_000_000  # line ids of day n start at n times this number
 
 COLUMNS = (
-    "line_id", "recorded_at", "event_id", "event_time", "user_id", "customer_ref", "product_id", "sku", "action", "quantity",
-    "price", "user_agent", "ip", "app_version",
+    "line_id", "recorded_at", "event_id", "event_time", "user_id", "customer_ref", "product_id",
+    "sku", "action", "quantity", "price", "user_agent", "ip", "app_version",
 )  # fmt: skip
 TRUTH = ("label", "detail", "visible_on")
 CORRUPTIONS = (
-    "missing_user", "null_word_user", "missing_item", "bad_quantity", "bad_time", "bad_price", "alias_conflict", "unknown_action",
+    "missing_user", "null_word_user", "missing_item", "bad_quantity", "bad_time", "bad_price",
+    "alias_conflict", "unknown_action",
 )  # fmt: skip
 
 
 def day_events(shop: Shop, day: date) -> pl.DataFrame:
     """The rows that the database records on a day, in the order of recording: COLUMNS, then TRUTH.
 
-    All of COLUMNS but `line_id` and `recorded_at` are text. `label` says what the row is, `detail` how it is corrupt, and
-    `visible_on` is the day on which a reader of the database first sees it: for late rows one or two days after the recording.
+    All of COLUMNS but `line_id` and `recorded_at` are text. `label` says what the row is, `detail`
+    how it is corrupt. `visible_on` is the day on which a reader of the database first sees the row:
+    a late row becomes visible one or two days after its recording.
     """
-    lines = _numbered([visits(shop, day), crawlers(shop, day), scrapers(shop, day)])
-    soiled = _soil(shop.rng("dirt", day), shop.dirt, lines)
+    rows = _number_events([visits(shop, day), crawlers(shop, day), scrapers(shop, day)])
+    dirty = _add_dirt(shop.rng("dirt", day), shop.dirt, rows)
     line_id = (day.toordinal() * LINES_A_DAY + pl.int_range(pl.len())).alias("line_id")
-    return _delivered(soiled, day).select(line_id, *COLUMNS[1:], *TRUTH)
+    return _as_clients_write(dirty, day).select(line_id, *COLUMNS[1:], *TRUTH)
 
 
-def _numbered(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """The parts as one table, with event numbers that are unique over all of them."""
+def _number_events(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """The parts as one table, with event numbers that are unique over all parts."""
     ends = np.cumsum(
         [part.select(pl.col("event").max().fill_null(-1) + 1).item() for part in parts]
     )
@@ -49,16 +54,16 @@ def _numbered(parts: list[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataFrame:
-    """Some of the customers' lines become corrupt, come from the future, come late, or come twice; at most one of it a line."""
-    draw = rng.random(len(lines))
-    pick = rng.integers(0, 60, len(lines))
-    corruption = rng.integers(0, len(CORRUPTIONS), len(lines))
+def _add_dirt(rng: np.random.Generator, dirt: Dirt, rows: pl.DataFrame) -> pl.DataFrame:
+    """Make some of the customers' rows corrupt, future, late or duplicate, each at most one."""
+    draw = rng.random(len(rows))
+    pick = rng.integers(0, 60, len(rows))
+    corruption = rng.integers(0, len(CORRUPTIONS), len(rows))
     fates = ("corrupt", "future", "late", "duplicate")
     fate = np.searchsorted(
         np.cumsum([dirt.corrupt, dirt.future, dirt.late, dirt.duplicate]), draw, side="right"
     )
-    soiled = lines.with_columns(
+    dirty = rows.with_columns(
         pl.when(label="human").then(pl.Series([*fates, None])[fate]).alias("fate"),
         pl.Series("pick", pick),
         pl.Series("detail", pl.Series(CORRUPTIONS)[corruption]),
@@ -75,19 +80,23 @@ def _soil(rng: np.random.Generator, dirt: Dirt, lines: pl.DataFrame) -> pl.DataF
         .alias("delay"),
         pl.when(fate="late").then(1 + pl.col("pick") % 2).otherwise(0).alias("days_late"),
     )
-    # of two deliveries of one line the later is the one to keep
+    # of two copies of a row the later one is to be kept
     again = pl.col("pick") % 2
-    copies = soiled.filter(fate="duplicate").with_columns(
+    copies = dirty.filter(fate="duplicate").with_columns(
         pl.col("at") + again, pl.col("delay") + again, copy=pl.lit(1)
     )
-    soiled = soiled.with_columns(
+    dirty = dirty.with_columns(
         pl.when(fate="duplicate").then(pl.lit("duplicate")).otherwise("label").alias("label")
     )
-    return pl.concat([soiled, copies]).sort("at", "event", "copy", maintain_order=True)
+    return pl.concat([dirty, copies]).sort("at", "event", "copy", maintain_order=True)
 
 
-def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
-    """The lines in their clients' words: old apps fill other columns and shout, apps in between fill both and pad numbers."""
+def _as_clients_write(rows: pl.DataFrame, day: date) -> pl.DataFrame:
+    """The rows as their clients write them.
+
+    Old apps fill other columns and write in capitals; apps in between fill both columns and pad
+    numbers with blanks.
+    """
     start = pl.lit(datetime.combine(day, time(), UTC))
     moment = start + pl.duration(seconds=pl.col("at") - pl.col("delay"))
     client, clock, pick = pl.col("client"), pl.col("clock"), pl.col("pick")
@@ -107,7 +116,7 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         .then(pl.format(" {} ", "quantity"))
         .otherwise(pl.col("quantity").cast(pl.String))
     )
-    return lines.select(
+    return rows.select(
         (start + pl.duration(seconds="at")).alias("recorded_at"),
         pl.format("{}-{}", pl.lit(f"{day:%y%m%d}"), pl.col("event")).alias("event_id"),
         pl.when(detail="bad_time")
@@ -119,7 +128,7 @@ def _delivered(lines: pl.DataFrame, day: date) -> pl.DataFrame:
         .when(clock == 2)
         .then(moment.dt.epoch("s").cast(pl.String))
         .otherwise(moment.dt.epoch("ms").cast(pl.String))
-        .fill_null(moment.dt.strftime("%Y-%m-%d %H:%M:%S"))  # the third bad time: no zone
+        .fill_null(moment.dt.strftime("%Y-%m-%d %H:%M:%S"))  # the third bad time has no time zone
         .alias("event_time"),
         pl.when((client < 2) | (pl.col("detail") == "alias_conflict")).then(user).alias("user_id"),
         other_user.alias("customer_ref"),

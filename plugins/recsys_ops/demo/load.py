@@ -1,4 +1,4 @@
-"""Puts the demo shop into PostgreSQL, one day at a time, as the days of a real shop would arrive."""
+"""Puts the demo shop into PostgreSQL, one day at a time, as the days of a real shop come."""
 
 from datetime import date, timedelta
 
@@ -11,18 +11,21 @@ from recsys_ops.demo.shop import Shop, products, users
 
 
 def create_schema(engine: sa.Engine) -> None:
-    """Make the tables of an empty shop, and `truth.lines`, which no pipeline reads. Tables that are there are dropped."""
+    """Make the tables of an empty shop, and `truth.lines`, which no pipeline reads.
+
+    Existing tables are dropped.
+    """
     with engine.begin() as connection:
         connection.exec_driver_sql(_SCHEMA)
 
 
 def load_day(engine: sa.Engine, shop: Shop, day: date) -> int:
-    """Add what a reader of the database first sees on a day; returns the number of rows added to `events`.
+    """Add the rows that become visible on a day; returns the number of rows added to `events`.
 
-    These are the rows recorded on the day without its late ones, the late rows of the two days before, and the people and
-    products as they stand. A day can be loaded once; load the days in order.
+    These are the rows recorded on the day without its late ones, and the late rows of the two days
+    before. Users and products are updated. A day can be loaded once; load the days in order.
     """
-    # a late row comes at most two days late; nothing was recorded before the opening
+    # a row is at most two days late; nothing was recorded before the opening
     recorded = [
         day - timedelta(days=late) for late in (2, 1) if day - timedelta(days=late) >= shop.opens
     ] + [day]
@@ -41,12 +44,13 @@ _SCHEMA = """
 DROP SCHEMA IF EXISTS truth CASCADE;
 DROP TABLE IF EXISTS events, products, users;
 CREATE TABLE events (
-    line_id bigserial PRIMARY KEY, recorded_at timestamptz NOT NULL, event_id text, event_time text, user_id text,
-    customer_ref text, product_id text, sku text, action text, quantity text, price text, user_agent text, ip text,
-    app_version text);
+    line_id bigserial PRIMARY KEY, recorded_at timestamptz NOT NULL, event_id text, event_time text,
+    user_id text, customer_ref text, product_id text, sku text, action text, quantity text,
+    price text, user_agent text, ip text, app_version text);
 CREATE INDEX ON events (recorded_at);
 CREATE TABLE products (
-    product_id text PRIMARY KEY, title text, category text, price numeric(10, 2), stock integer, status text);
+    product_id text PRIMARY KEY, title text, category text, price numeric(10, 2), stock integer,
+    status text);
 CREATE TABLE users (user_id text PRIMARY KEY, email text, role text, created_at timestamptz);
 CREATE SCHEMA truth;
 CREATE TABLE truth.lines (line_id bigint PRIMARY KEY, label text, detail text, visible_on date);

@@ -1,4 +1,4 @@
-"""The demo shop's robots on a day: crawlers that say what they are, and scrapers that do not."""
+"""The demo shop's robots on a day: crawlers, which say what they are, and undeclared scrapers."""
 
 from datetime import date
 
@@ -13,7 +13,7 @@ _LINES_PER_SCRAPER = 450
 
 
 def crawlers(shop: Shop, day: date) -> pl.DataFrame:
-    """Views by declared robots, all day long, all over the shop; columns as in `visits.visits`."""
+    """Views by declared robots, all day, of all items; columns as in `visits.visits`."""
     rng = shop.rng("crawlers", day)
     count = int(rng.poisson(shop.size.events_per_day * shop.dirt.crawlers))
     robot = rng.integers(0, len(words.CRAWLERS), count)
@@ -30,10 +30,10 @@ def crawlers(shop: Shop, day: date) -> pl.DataFrame:
 
 
 def scrapers(shop: Shop, day: date) -> pl.DataFrame:
-    """Views by undeclared robots behind a browser's name, which walk through the shop and never buy.
+    """Views by undeclared robots with a browser's user agent; they visit all items and never buy.
 
-    Slow ones take 23 hours at a steady pace; others keep office hours, with gaps as uneven as a person's. In shops of 4,000
-    lines a day and more some are fast: 850 products in 54 minutes.
+    Slow ones take 23 hours at a steady pace. Others keep office hours, with gaps as uneven as a
+    person's. In shops of at least 4,000 rows a day some are fast: 850 products in 54 minutes.
     """
     rng = shop.rng("scrapers", day)
     number = int(np.ceil(shop.size.events_per_day * shop.dirt.scrapers / _LINES_PER_SCRAPER))
@@ -77,18 +77,18 @@ def _views(
     visitor: np.ndarray,
     label: str,
 ) -> pl.DataFrame:
-    known = items(shop, day)
+    catalogue = items(shop, day)
     return (
         pl.DataFrame(
             {
                 "event": np.arange(len(item)),
                 "visitor": visitor,
-                "item_id": known.ids[item],
+                "item_id": catalogue.ids[item],
                 "action": pl.repeat("view", len(item), eager=True),
                 "at": at,
                 "delay": delay,
                 "quantity": np.ones(len(item), np.int64),
-                "price": known.price[item],
+                "price": catalogue.price[item],
                 "user_agent": user_agent,
                 "client": np.zeros(len(item), np.int64),
                 "clock": np.zeros(len(item), np.int64),

@@ -1,4 +1,4 @@
-"""The demo shop's people and products: who they are, what they like, and the tables `users` and `products` on a day."""
+"""The demo shop's accounts, tastes and products; the tables `users` and `products` on a day."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,7 +19,7 @@ CUSTOMER, STAFF_ROLE, ADMIN_ROLE, STAFF_MAIL, STAFF_NETWORK, TEST = range(6)
 
 @dataclass(frozen=True)
 class ShopSize:
-    """Accounts and products on the opening day, and rows of `events` on an average day (robots included)."""
+    """Accounts and products on the opening day; rows of `events` on an average day with robots."""
 
     users: int
     items: int
@@ -33,7 +33,7 @@ LARGE = ShopSize(users=300_000, items=20_000, events_per_day=1_000_000)
 
 @dataclass(frozen=True)
 class Dirt:
-    """Shares of what is not a clean row of a customer: of all rows (robots) or of the customers' rows (the others)."""
+    """Shares of dirty rows: robots of all rows, the others of the customers' rows."""
 
     crawlers: float = 0.06
     scrapers: float = 0.06
@@ -45,9 +45,10 @@ class Dirt:
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop that opens on a day. Everything it ever does follows from these four values, each day apart from the others.
+    """A shop that opens on a day. These four values determine all its data, each day by itself.
 
-    Its n-th day is the same whenever it opens, and its week begins with its first day: figures do not change with the calendar.
+    Its n-th day is the same whenever it opens, and its week begins with its first day. So figures
+    do not change with the calendar.
     """
 
     size: ShopSize
@@ -68,7 +69,7 @@ class Shop:
 
 @dataclass(frozen=True)
 class Items:
-    """Products known on a day, in the order they came. All arrays have one entry a product."""
+    """Products that exist on a day, in the order of their creation; one entry a product."""
 
     ids: pl.Series
     style: NDArray[np.int64]
@@ -79,7 +80,10 @@ class Items:
 
 @dataclass(frozen=True)
 class People:
-    """Accounts known on a day, in the order they came. `taste` is (n_users, 6): likes a style as ``exp(taste · style)``."""
+    """Accounts that exist on a day, in the order of their creation.
+
+    taste : (n_users, 6), an account likes a style by ``exp(taste · style)``
+    """
 
     ids: pl.Series
     kind: NDArray[np.int64]
@@ -89,7 +93,7 @@ class People:
 
 
 def items(shop: Shop, day: date) -> Items:
-    """The products known on a day. Popularity is Zipf-like: the weight of rank r falls as r^-0.6."""
+    """The products that exist on a day. Popularity is Zipf-like: rank r has the weight r^-0.6."""
     count = shop.size.items + shop.age(day) * max(1, shop.size.items // 300)
     index = np.arange(count)
     style = index % _N_STYLES
@@ -102,7 +106,7 @@ def items(shop: Shop, day: date) -> Items:
 
 
 def people(shop: Shop, day: date) -> People:
-    """The accounts known on a day. Some shop often, most rarely; whoever signs up today comes today."""
+    """The accounts that exist on a day. A few are active, most are not; new ones are, that day."""
     per_day = max(1, shop.size.users // 200)
     count = shop.size.users + shop.age(day) * per_day
     index = np.arange(count)
@@ -130,7 +134,7 @@ def people(shop: Shop, day: date) -> People:
 
 
 def styles(shop: Shop) -> NDArray[np.float64]:
-    """Where the styles lie in the space of tastes, (36, 6): the three of a category near each other."""
+    """The styles in the space of tastes, (36, 6); the three styles of a category are close."""
     categories = shop.rng("categories").standard_normal((len(words.CATEGORIES), _N_LATENT))
     return np.repeat(categories, 3, axis=0) + 0.6 * shop.rng("styles").standard_normal(
         (_N_STYLES, _N_LATENT)
@@ -138,19 +142,21 @@ def styles(shop: Shop) -> NDArray[np.float64]:
 
 
 def products(shop: Shop, day: date) -> pl.DataFrame:
-    """The table `products` at the end of a day: new ones are in, withdrawn ones are draft or archived, some are sold out."""
-    known = items(shop, day)
-    index = np.arange(len(known.ids))
+    """The table `products` at the end of a day.
+
+    It has the new products; withdrawn ones are draft or archived, and some are sold out.
+    """
+    catalogue = items(shop, day)
+    index = np.arange(len(catalogue.ids))
     number = index // _N_STYLES
-    combination = (
-        number * 37 % 96
-    )  # 37 and 96 have no common factor, so every colour and thing comes before one comes again
-    category = known.style // 3
+    # 37 and 96 have no common factor, so each colour and thing is used before one is repeated
+    combination = number * 37 % 96
+    category = catalogue.style // 3
     thing = pl.Series([thing for _, _, things in words.CATEGORIES.values() for thing in things])[
         category * 6 + combination // 16
     ]
     style = pl.Series([style for _, three, _ in words.CATEGORIES.values() for style in three])[
-        known.style
+        catalogue.style
     ]
     stock = shop.rng("stock", day).poisson(30, len(index)) * (
         shop.rng("sold out", day).random(len(index)) > 0.05
@@ -158,15 +164,15 @@ def products(shop: Shop, day: date) -> pl.DataFrame:
     withdrawn = np.where(index % 3 == 0, "draft", "archived")
     return pl.DataFrame(
         {
-            "product_id": known.ids,
+            "product_id": catalogue.ids,
             "colour": pl.Series(words.COLOURS)[combination % 16],
             "style": style,
             "thing": thing,
             "edition": number // 96 + 1,
             "category": pl.Series(list(words.CATEGORIES))[category],
-            "price": known.price,
+            "price": catalogue.price,
             "stock": stock.astype(np.int64),
-            "status": np.where(known.on_sale, "published", withdrawn),
+            "status": np.where(catalogue.on_sale, "published", withdrawn),
         }
     ).select(
         "product_id",
@@ -185,8 +191,8 @@ def products(shop: Shop, day: date) -> pl.DataFrame:
 
 def users(shop: Shop, day: date) -> pl.DataFrame:
     """The table `users` at the end of a day."""
-    known = people(shop, day)
-    count = len(known.ids)
+    accounts = people(shop, day)
+    count = len(accounts.ids)
     names = shop.rng("names").integers(
         0, [len(words.FIRST_NAMES), len(words.LAST_NAMES), len(words.MAIL_DOMAINS)], (count, 3)
     )
@@ -194,13 +200,13 @@ def users(shop: Shop, day: date) -> pl.DataFrame:
     opening = datetime.combine(shop.opens, time(0, 30), UTC)
     return pl.DataFrame(
         {
-            "user_id": known.ids,
-            "kind": known.kind,
+            "user_id": accounts.ids,
+            "kind": accounts.kind,
             "number": np.arange(count),
             "first": pl.Series(words.FIRST_NAMES)[names[:, 0]],
             "last": pl.Series(words.LAST_NAMES)[names[:, 1]],
             "domain": pl.Series(words.MAIL_DOMAINS)[names[:, 2]],
-            "created": known.created,
+            "created": accounts.created,
         }
     ).select(
         "user_id",
@@ -226,7 +232,7 @@ def _ids(letter: str, count: int) -> pl.Series:
 
 
 def _withdrawn_at(shop: Shop, count: int) -> NDArray[np.int64]:
-    """The shop's age in days when a product leaves the shelves: 6 % within two months, 2 % were never on them."""
+    """The shop's age in days when a product is withdrawn: 6 % within two months, 2 % at once."""
     draw = shop.rng("withdrawn").random((count, 2))
     leaves = 1 + (draw[:, 1] * 60).astype(np.int64)
     return np.where(draw[:, 0] < 0.02, 0, np.where(draw[:, 0] < 0.08, leaves, timedelta.max.days))

@@ -1,4 +1,4 @@
-"""The truth about the demo shop's rows: which cleaning step should have rejected a row of a label."""
+"""The truth about the demo shop's rows: the cleaning step that should reject a row of a label."""
 
 import polars as pl
 

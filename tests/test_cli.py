@@ -1,4 +1,4 @@
-"""The command line, as a person at a terminal meets it."""
+"""The command line, as a person at a terminal sees it."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_an_error_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_connection_that_is_not_there_is_named() -> None:
+def test_a_missing_connection_is_named() -> None:
     done = run("abfs://shop/recsys", "history", "status", RECSYS_STORAGE__CONN_ID="nowhere")
     assert done.returncode == 1
     assert "SettingsError: Airflow has no connection nowhere" in done.stderr.splitlines()[-1]
@@ -130,7 +130,7 @@ def test_a_wrong_call_shows_how_to_call(tmp_path: Path) -> None:
     assert (done.returncode, "usage: recsys_ops" in done.stderr) == (2, True)
 
 
-def test_quarantine_shows_why_rows_were_rejected_and_a_replay_says_what_is_in_the_history_now(
+def test_quarantine_shows_why_rows_were_rejected_and_replays_a_day(
     tmp_path: Path,
 ) -> None:
     storage = Storage(f"file://{tmp_path}")
@@ -158,6 +158,6 @@ def test_quarantine_shows_why_rows_were_rejected_and_a_replay_says_what_is_in_th
         f"the run of {DAY} rejects not_an_integer 2",
         f"{DAY}: 2 rows in the history",
     ]
-    gone = run(storage.root, "quarantine", "replay", "2020-01-01")
-    assert (gone.returncode, gone.stdout) == (1, "")
-    assert gone.stderr.startswith("DataError: no raw object holds 2020-01-01")
+    missing = run(storage.root, "quarantine", "replay", "2020-01-01")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr.startswith("DataError: no raw object holds 2020-01-01")

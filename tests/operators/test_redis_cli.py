@@ -17,18 +17,18 @@ from recsys_ops.serving.publish import live_version
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-Said = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 
 
-def run(said: Said, *arguments: str) -> tuple[int, str, str]:
-    """Run a command; returns the exit code, the output and the error."""
-    said.readouterr()
+def run(output: Output, *arguments: str) -> tuple[int, str, str]:
+    """The exit code, the output, and the error."""
+    output.readouterr()
     code = cli.main(["redis", *arguments])
-    out, err = said.readouterr()
+    out, err = output.readouterr()
     return code, out, err.strip()
 
 
-def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys: Said) -> None:
+def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys: Output) -> None:
     _, second, third = live
 
     code, out, _ = run(capsys, "status")
@@ -48,7 +48,7 @@ def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys:
 
 
 def test_verify_finds_a_list_that_somebody_changed(
-    live: list[str], redis_client: redis.Redis, capsys: Said
+    live: list[str], redis_client: redis.Redis, capsys: Output
 ) -> None:
     code, out, _ = run(capsys, "verify")
     assert code == 0
@@ -57,10 +57,10 @@ def test_verify_finds_a_list_that_somebody_changed(
     key = live_key(SERVING, 3)
     field = next(field for field in redis_client.hkeys(key) if not field.startswith(b"_"))
     redis_client.hset(key, field, "something,else")
-    code, _, complaint = run(capsys, "verify")
+    code, _, error = run(capsys, "verify")
     assert code == 1
-    assert f"bucket {key} does not hold version {live[2]}: " in complaint
-    assert complaint.endswith(
+    assert f"bucket {key} does not hold version {live[2]}: " in error
+    assert error.endswith(
         f"1 missing or different: check who else writes to this Redis, then publish {live[2]} again"
     )
 
@@ -70,7 +70,7 @@ def test_swap_back_puts_the_previous_version_live_and_blocks_the_newer(
     storage: Storage,
     task: Task,
     redis_client: redis.Redis,
-    capsys: Said,
+    capsys: Output,
 ) -> None:
     _, second, third = live
 
@@ -80,16 +80,16 @@ def test_swap_back_puts_the_previous_version_live_and_blocks_the_newer(
     assert live_version(find_nodes(redis_client, SERVING)) == second
     assert list_deployments(storage)[-1]["reason"] == "robots bought everything"
     assert refresh(task, DAY)["live"] is False
-    code, _, complaint = run(capsys, "swap-back", "--reason", "once more")
+    code, _, error = run(capsys, "swap-back", "--reason", "once more")
     assert code == 1
-    assert "no previous version in every bucket: trigger recsys_rollback" in complaint
+    assert "no previous version in every bucket: trigger recsys_rollback" in error
 
 
 def test_show_prints_a_users_items_with_their_titles(
     live: list[str],
     storage: Storage,
     redis_client: redis.Redis,
-    capsys: Said,
+    capsys: Output,
 ) -> None:
     import polars as pl
 
@@ -118,9 +118,9 @@ def test_show_prints_a_users_items_with_their_titles(
 
 
 def test_a_redis_that_does_not_answer_is_one_line(
-    live: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
+    live: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RECSYS_REDIS", "redis://127.0.0.1:1")
-    code, _, complaint = run(capsys, "show", "ann")
-    assert (code, complaint.count("\n")) == (1, 0)
-    assert "Redis 127.0.0.1:1: it cannot be reached in time" in complaint
+    code, _, error = run(capsys, "show", "ann")
+    assert (code, error.count("\n")) == (1, 0)
+    assert "Redis 127.0.0.1:1: it cannot be reached in time" in error

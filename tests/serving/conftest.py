@@ -63,6 +63,13 @@ def v2() -> VersionLists:
     )
 
 
+@pytest.fixture
+def live(redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists) -> redis.Redis:
+    """A Redis where v1 is live."""
+    publish(redis_client, settings, "v1", v1)
+    return redis_client
+
+
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The Redis behind the lookup service."""

@@ -1,4 +1,4 @@
-"""Four readers at full speed while publishers are killed, replies get lost, and Redis restarts or is full."""
+"""Readers at full speed while publishers are killed, replies are lost, Redis restarts or fills."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from recsys_ops.serving.publish import live_version, publish
 
 ROOT = Path(__file__).parents[2]
 
-# what the servers do differently is tested elsewhere
+# test_publish.py tests the other servers
 pytestmark = pytest.mark.parametrize("redis_url", ["redis 7"], indirect=True)
 
 
@@ -46,7 +46,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def readers(address: dict[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Four processes that read; calling what this yields ends them and returns what they saw together."""
+    """Four processes that read. Calling what this yields ends them and returns what they saw."""
     with ExitStack() as stack:
         processes = [start("read", json.dumps(address)) for _ in range(4)]
         for process in processes:
@@ -57,17 +57,17 @@ def readers(address: dict[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
 
         def end() -> dict[str, Any]:
             seen = [json.loads(process.communicate("stop")[0]) for process in processes]
-            together = {
-                name: sum(one[name] for one in seen) for name in ("reads", "missing", "mixed")
+            sums = {name: sum(one[name] for one in seen) for name in ("reads", "missing", "mixed")}
+            largest = {
+                name: max(one[name] for one in seen) for name in ("versions", "p99_s", "worst_s")
             }
-            return together | {name: max(one[name] for one in seen) for name in ("versions", "p99_s", "worst_s")} | {
-                "errors": [moment for one in seen for moment in one["errors"]]
-            }  # fmt: skip
+            errors = [moment for one in seen for moment in one["errors"]]
+            return sums | largest | {"errors": errors}
 
         yield end
 
 
-def test_nothing_is_missing_or_mixed_during_twenty_publishes_that_are_killed_at_any_moment(
+def test_readers_miss_nothing_while_twenty_publishes_are_killed(
     redis_client: redis.Redis, redis_url: str
 ) -> None:
     address = {"port": redis.connection.parse_url(redis_url)["port"]}
@@ -84,7 +84,7 @@ def test_nothing_is_missing_or_mixed_during_twenty_publishes_that_are_killed_at_
                 time.sleep(0.001)
             time.sleep(chance.uniform(0, 0.2))
             os.kill(publisher, signal.SIGKILL)
-            if kill % 4 == 0:  # else the next one meets what this one left
+            if kill % 4 == 0:  # else the next publisher finds what this one left
                 publish_version(redis_client, first + 500)
                 assert live_version(find_nodes(redis_client, SETTINGS)) == f"v{first + 500}"
         publishers.stdin.close()
@@ -96,7 +96,10 @@ def test_nothing_is_missing_or_mixed_during_twenty_publishes_that_are_killed_at_
 
 
 class _Proxy(socketserver.ThreadingTCPServer):
-    """In front of a Redis; drops its first reply, and with it the connection, to a command that holds `words`."""
+    """A proxy of Redis that cuts the connection instead of the first reply to a command.
+
+    words : part of that command
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -110,15 +113,15 @@ class _Relay(socketserver.BaseRequestHandler):
     server: _Proxy
 
     def handle(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.port)) as there:
-            threading.Thread(target=self._back, args=(there,), daemon=True).start()
+        with socket.create_connection(("127.0.0.1", self.server.port)) as upstream:
+            threading.Thread(target=self._back, args=(upstream,), daemon=True).start()
             while sent := self.request.recv(1 << 20):
                 if self.server.words in sent and not self.server.lost:
                     self.server.lost = 1
-                there.sendall(sent)
+                upstream.sendall(sent)
 
-    def _back(self, there: socket.socket) -> None:
-        while reply := there.recv(1 << 20):
+    def _back(self, upstream: socket.socket) -> None:
+        while reply := upstream.recv(1 << 20):
             if self.server.lost == 1:
                 self.server.lost = 2
                 self.request.shutdown(socket.SHUT_RDWR)
@@ -127,7 +130,7 @@ class _Relay(socketserver.BaseRequestHandler):
 
 
 @pytest.mark.parametrize("words", [b"EVAL", b"HSET", b"HMGET"])
-def test_a_lost_reply_is_asked_for_again_and_changes_nothing(
+def test_a_command_with_a_lost_reply_is_sent_again(
     redis_client: redis.Redis, redis_url: str, words: bytes
 ) -> None:
     publish_version(redis_client, 1)
@@ -170,7 +173,7 @@ def test_a_redis_that_is_killed_and_restarted_serves_what_it_served(
     assert all(down - 0.1 < since and until < up + 0.1 for since, until in seen["errors"])
 
 
-def test_a_full_redis_goes_on_serving(redis_client: redis.Redis, redis_url: str) -> None:
+def test_a_full_redis_still_serves(redis_client: redis.Redis, redis_url: str) -> None:
     publish_version(redis_client, 1)
     redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 5_000_000)
     try:

@@ -33,18 +33,18 @@ def bucket(content: EncodedVersion, number: int) -> dict[bytes, bytes]:
     }
 
 
-def test_a_reader_in_any_language_finds_a_user_by_crc32_and_unquotes_between_commas() -> None:
+def test_a_list_is_found_by_crc32_and_read_by_splitting_and_unquoting() -> None:
     content = encode_version(SETTINGS, "v1", lists_of({"ann": ["i1", "i,2", "3%"]}, ["p1", "p2"]))
 
-    found = bucket(content, zlib.crc32(b"ann") % 64)
+    fields = bucket(content, zlib.crc32(b"ann") % 64)
 
-    assert {field: value.decode() for field, value in found.items()} == {
+    assert {field: value.decode() for field, value in fields.items()} == {
         b"ann": "i1,i%2C2,3%25",
         b"_popular": "p1,p2",
         b"_version": "v1",
         b"_layout": "text/64",
     }
-    assert [unquote(item) for item in found[b"ann"].decode().split(",")] == ["i1", "i,2", "3%"]
+    assert [unquote(item) for item in fields[b"ann"].decode().split(",")] == ["i1", "i,2", "3%"]
 
 
 def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
@@ -54,18 +54,16 @@ def test_the_three_keys_of_a_bucket_share_one_cluster_slot() -> None:
 
 
 @given(st.dictionaries(IDS, st.lists(IDS, min_size=1, max_size=4), min_size=1, max_size=30), IDS)
-def test_every_list_is_where_a_reader_looks_and_reads_as_it_was(
-    own: dict[str, list[str]], popular: str
-) -> None:
+def test_every_list_is_found_and_decoded_as_it_was(own: dict[str, list[str]], popular: str) -> None:
     content = encode_version(
         SETTINGS, "v1", lists_of(own, [popular], similar=own, bought_together=own, categories=own)
     )
 
     for kind in ("user", "similar", "bought_together", "category"):
         for name, items in own.items():
-            found = bucket(content, bucket_of(SETTINGS, name))
-            assert decode_items(found[b"_layout"], found[field_of(kind, name)]) == items
-            assert decode_items(found[b"_layout"], found[b"_popular"]) == [popular]
+            fields = bucket(content, bucket_of(SETTINGS, name))
+            assert decode_items(fields[b"_layout"], fields[field_of(kind, name)]) == items
+            assert decode_items(fields[b"_layout"], fields[b"_popular"]) == [popular]
 
 
 def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
@@ -80,7 +78,7 @@ def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("users", "popular", "said"),
+    ("users", "popular", "message"),
     [
         ({"ann": ["i"]}, [], "no popular items"),
         ({}, ["p"], "has no recommendations"),
@@ -91,22 +89,22 @@ def test_batches_cover_every_bucket_once_and_are_bounded() -> None:
     ],
 )
 def test_a_version_with_nothing_to_serve_is_refused(
-    users: Mapping[str, Sequence[str]], popular: Sequence[str], said: str
+    users: Mapping[str, Sequence[str]], popular: Sequence[str], message: str
 ) -> None:
-    with pytest.raises(ServingError, match=said):
+    with pytest.raises(ServingError, match=message):
         encode_version(SETTINGS, "v1", lists_of(users, popular))
 
 
 def test_a_user_with_two_lists_is_refused_by_name() -> None:
-    twice = lists_of({"ann": ["i1"], "bob": ["i1"]}, ["p"])
-    twice.users[1, "id"] = "ann"
+    duplicated = lists_of({"ann": ["i1"], "bob": ["i1"]}, ["p"])
+    duplicated.users[1, "id"] = "ann"
 
     with pytest.raises(ServingError, match="'ann' twice"):
-        encode_version(SETTINGS, "v1", twice)
+        encode_version(SETTINGS, "v1", duplicated)
 
 
 @pytest.mark.parametrize("item", ["A-17", "2147483648", "1.5", "007", "+7", "-7", "-0", " 7"])
-def test_ids_that_would_not_come_back_are_not_packed(item: str) -> None:
+def test_ids_that_int32_would_change_are_refused(item: str) -> None:
     packed = ServingSettings(buckets=64, encoding="int32")
 
     for lists in (lists_of({"ann": ["1", item]}, ["1"]), lists_of({"ann": ["1"]}, ["1", item])):

@@ -1,4 +1,4 @@
-"""The readers of docs/reference/redis-layout.md, as they stand there, on what we publish."""
+"""The readers of docs/reference/redis-layout.md, on a published version."""
 
 import json
 import re
@@ -28,8 +28,8 @@ def published(redis_client: redis.Redis, v1: VersionLists) -> redis.Redis:
 
 
 def example(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return found
+    (code,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return code
 
 
 def test_the_reader_in_python(published: redis.Redis) -> None:
@@ -47,7 +47,8 @@ def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> Non
         import {{ createClient }} from "redis";
         const client = await createClient({{ url: {json.dumps(redis_url)} }}).connect();
         const answers = [];
-        for (const user of {json.dumps([*USERS, "stranger"])}) answers.push(await recommendations(client, user));
+        for (const user of {json.dumps([*USERS, "stranger"])})
+          answers.push(await recommendations(client, user));
         console.log(JSON.stringify(answers));
         await client.close();
     """

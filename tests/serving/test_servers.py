@@ -1,4 +1,4 @@
-"""Publishing and reading on a cluster, behind Sentinel, over TLS and with users that may do little."""
+"""Publishing and reading: a cluster, Sentinel, TLS, and users with few rights."""
 
 import asyncio
 import json
@@ -38,15 +38,15 @@ from recsys_ops.settings import ServingSettings
 SLOTS = 16_384
 
 
-def wait_until(true: Callable[[], Any], what: str) -> None:
+def wait_until(condition: Callable[[], Any], failure: str) -> None:
     for _ in range(300):
         try:
-            if true():
+            if condition():
                 return
         except redis.RedisError:
             pass
         time.sleep(0.05)
-    raise AssertionError(f"{what} in 15 seconds")
+    raise AssertionError(f"{failure} in 15 seconds")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def cluster_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int
         for number in range(3):
             folder = tmp_path_factory.mktemp(f"node{number}")
             options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
-            # the bus is 10,000 above
+            # the port of the cluster bus is 10,000 higher
             port = next(port for port in iter(services.free_port, None) if port < 55_000)
             ports.append(
                 stack.enter_context(
@@ -97,7 +97,7 @@ def test_a_cluster_serves_all_nodes_buckets(
     published = publish(cluster, settings, "v1", lists_of(many, ["top"], similar=many))
 
     assert sorted(
-        bucket for shard in find_nodes(cluster, settings) for bucket in shard.buckets
+        bucket for node in find_nodes(cluster, settings) for bucket in node.buckets
     ) == list(range(64))
     assert all(redis.Redis(port=port).dbsize() > 10 for port in cluster_ports)
     assert (published.users, published.lists, live_version(find_nodes(cluster, settings))) == (
@@ -108,12 +108,12 @@ def test_a_cluster_serves_all_nodes_buckets(
     store = RecommendationStore(cluster, settings)
     assert [store.recommendations(user).items for user in many] == [*many.values()]
     assert store.trending().items == store.popular().items == ["top"]
-    there = parse_address(
+    other_node = parse_address(
         "shop", {"host": "127.0.0.1", "port": cluster_ports[1], "extra": '{"cluster": true}'}
     )
 
     async def similar(item: str) -> list[str]:
-        client = connect_redis_async(there, timeout_s=5, retries=0)
+        client = connect_redis_async(other_node, timeout_s=5, retries=0)
         answer = await AsyncRecommendationStore(client, settings).similar(item)
         await client.aclose()
         return answer.items
@@ -147,22 +147,24 @@ def test_a_cluster_half_swapped_is_finished_by_publishing_again(
 
 
 def test_a_cluster_that_cannot_be_reached_is_named() -> None:
-    nowhere = parse_address("shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}})
+    unreachable = parse_address(
+        "shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}}
+    )
 
     with pytest.raises(
         ServingError, match=r"the cluster at 127.0.0.1:1 failed: it cannot be reached in time"
     ):
-        connect_redis(nowhere, retries=0)
+        connect_redis(unreachable, retries=0)
 
     async def ask() -> None:
-        client = connect_redis_async(nowhere, timeout_s=1, retries=0)
+        client = connect_redis_async(unreachable, timeout_s=1, retries=0)
         await AsyncRecommendationStore(client, ServingSettings()).version()
 
     with pytest.raises(ServingError, match="it cannot be reached in time"):
         asyncio.run(ask())
 
 
-def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
+def test_behind_sentinel_the_new_primary_is_used_after_a_failover(
     tmp_path: Path, v1: VersionLists, v2: VersionLists
 ) -> None:
     settings, program = ServingSettings(buckets=64), redis_7()
@@ -174,7 +176,8 @@ def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
         )
         configuration = tmp_path / "sentinel.conf"
         configuration.write_text(
-            f"sentinel monitor shop 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds shop 500\n"
+            f"sentinel monitor shop 127.0.0.1 {primary} 1\n"
+            "sentinel down-after-milliseconds shop 500\n"
             "sentinel failover-timeout shop 3000\n"
         )
         port = services.free_port()
@@ -225,10 +228,13 @@ def test_behind_sentinel_the_new_primary_is_written_and_read_after_a_failover(
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost, and of an authority that nobody knows."""
+    """A certificate for localhost, and one of an unknown authority."""
     folder = tmp_path_factory.mktemp("tls")
     for name in ("server", "stranger"):
-        words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {name}.key -out {name}.crt"
+        words = (
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+            f"-keyout {name}.key -out {name}.crt"
+        )
         subprocess.run(
             ["openssl", *words.split(), "-addext", "subjectAltName=DNS:localhost"],
             cwd=folder,
@@ -245,7 +251,7 @@ RULES = {
 }
 
 
-def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publishes(
+def test_over_tls_users_can_do_what_their_rights_say(
     tmp_path: Path, certificates: Path, v1: VersionLists, v2: VersionLists
 ) -> None:
     settings, port = ServingSettings(buckets=64), services.free_port()
@@ -295,7 +301,7 @@ def test_over_tls_a_user_who_may_only_read_reads_and_one_who_may_publish_publish
         assert RecommendationStore(client("shop"), settings).version() == "v1"
 
 
-def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> None:
+def test_an_unusable_connection_is_explained_without_its_secrets() -> None:
     with pytest.raises(
         SettingsError,
         match=r"connection shop cannot be used: extra\.sll: .*; extra may have db, ssl",
@@ -315,7 +321,7 @@ def test_a_connection_that_cannot_be_used_is_explained_without_its_secrets() -> 
     assert "secret" not in repr(parse_address("shop", {"password": "secret"}))
 
 
-def test_a_machine_without_airflow_reads_the_same_connection_from_the_environment(
+def test_without_airflow_the_connection_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RECSYS_REDIS", raising=False)
@@ -329,5 +335,5 @@ def test_a_machine_without_airflow_reads_the_same_connection_from_the_environmen
         "AIRFLOW_CONN_RECSYS_REDIS",
         json.dumps({"conn_type": "redis", "host": "h", "port": 7, "extra": {"db": 2}}),
     )
-    found = address_from_environment("recsys_redis")
-    assert (found.host, found.port, found.extra.db) == ("h", 7, 2)
+    address = address_from_environment("recsys_redis")
+    assert (address.host, address.port, address.extra.db) == ("h", 7, 2)

@@ -49,14 +49,14 @@ def test_items_and_categories_have_lists_of_their_own(
     assert store.version() == "v1"
 
 
-def test_what_the_version_does_not_know_gets_the_popular_items(
+def test_an_unknown_user_or_item_gets_the_popular_items(
     redis_client: redis.Redis, settings: ServingSettings, v2: VersionLists
 ) -> None:
     publish(redis_client, settings, "v2", v2)
     store = RecommendationStore(redis_client, settings)
 
     popular = Answer(["v2-top"], "popular", "v2")
-    for stranger in [
+    for unknown in [
         "ann",
         "",
         "_popular",
@@ -66,7 +66,7 @@ def test_what_the_version_does_not_know_gets_the_popular_items(
         "_bought_together:v1-a",
         "_category:cups",
     ]:
-        assert store.recommendations(stranger) == popular
+        assert store.recommendations(unknown) == popular
     assert (
         store.similar("v1-a")
         == store.bought_together("cups")
@@ -82,25 +82,25 @@ def test_asyncio_gets_the_same_answers(
     publish(redis_client, settings, "v1", v1)
     store = RecommendationStore(redis_client, settings)
 
-    async def answers() -> list[Answer | str]:
+    async def ask() -> list[Answer | str]:
         port = redis.connection.parse_url(redis_url)["port"]
         client = connect_redis_async(
             RedisAddress(host="127.0.0.1", port=port), timeout_s=5, retries=0
         )
-        there = AsyncRecommendationStore(client, settings)
-        found = [
-            await there.recommendations("ann"),
-            await there.similar("v1-a"),
-            await there.bought_together("v1-a"),
-            await there.popular(),
-            await there.popular("cups"),
-            await there.trending(),
-            await there.version(),
+        async_store = AsyncRecommendationStore(client, settings)
+        answers = [
+            await async_store.recommendations("ann"),
+            await async_store.similar("v1-a"),
+            await async_store.bought_together("v1-a"),
+            await async_store.popular(),
+            await async_store.popular("cups"),
+            await async_store.trending(),
+            await async_store.version(),
         ]
         await client.aclose()
-        return found
+        return answers
 
-    assert asyncio.run(answers()) == [
+    assert asyncio.run(ask()) == [
         store.recommendations("ann"),
         store.similar("v1-a"),
         store.bought_together("v1-a"),
@@ -191,7 +191,7 @@ def test_before_the_first_publish_the_reader_says_what_to_run(
         RecommendationStore(redis_client, settings).recommendations("ann")
 
 
-def test_a_reader_with_another_number_of_buckets_is_told(
+def test_a_reader_with_another_number_of_buckets_fails(
     redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists
 ) -> None:
     publish(redis_client, settings, "v1", v1)
@@ -204,7 +204,7 @@ def test_a_reader_with_another_number_of_buckets_is_told(
 
 
 def test_an_unreachable_redis_is_named(settings: ServingSettings) -> None:
-    away = redis.Redis(port=1, retry=None)
+    unreachable = redis.Redis(port=1, retry=None)
 
     with pytest.raises(ServingError, match=r"Redis localhost:1: it cannot be reached"):
-        RecommendationStore(away, settings).recommendations("ann")
+        RecommendationStore(unreachable, settings).recommendations("ann")

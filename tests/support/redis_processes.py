@@ -1,6 +1,10 @@
-"""Run as a process of its own: ``publish <address>`` starts for each number on its standard input a process that publishes
-version after version from it until it is killed, and prints its id; ``read <address>`` reads until its standard input is closed,
-then prints what it saw as JSON. An address is JSON, as in the environment."""
+"""Publishers and readers of Redis as processes of their own.
+
+``publish <address>``: for each number on standard input a process is started, whose id is printed.
+It publishes version after version, beginning with that number, until it is killed.
+``read <address>``: reads until standard input is closed, then prints what it saw as JSON.
+An address is JSON, as in the environment.
+"""
 
 import itertools
 import json
@@ -25,14 +29,14 @@ USERS = 3000
 
 
 def publish_version(client: RedisClient, number: int) -> None:
-    """Version `number`: every item says it is of that version; each version leaves out some users and some items."""
-    own = {
+    """Publish a version whose items name it; each version leaves out some users and some items."""
+    lists = {
         f"{user}": [f"v{number}:{rank}:{user}" for rank in range(5)]
         for user in range(USERS)
         if (user + number) % 10
     }
     top = [f"v{number}:{rank}:top" for rank in range(5)]
-    publish(client, SETTINGS, f"v{number}", lists_of(own, top, similar=own))
+    publish(client, SETTINGS, f"v{number}", lists_of(lists, top, similar=lists))
 
 
 def read_until_closed(client: RedisClient) -> None:
@@ -44,19 +48,19 @@ def read_until_closed(client: RedisClient) -> None:
     while not select.select([sys.stdin], [], [], 0)[0]:
         for _ in range(200):
             name = str(chance.randrange(USERS))
-            ask, own = chance.choice(
+            read, own_source = chance.choice(
                 [(store.recommendations, "personal"), (store.similar, "similar")]
             )
-            began = time.monotonic()
+            started = time.monotonic()
             try:
-                answer = ask(name)
+                answer = read(name)
             except ServingError as error:
                 missing += "nothing is published" in str(error)
-                errors.append((began, time.monotonic()))
+                errors.append((started, time.monotonic()))
                 continue
-            seconds.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - started)
             versions.add(answer.version)
-            owner = name if answer.source == own else "top"
+            owner = name if answer.source == own_source else "top"
             mixed += answer.items != [f"{answer.version}:{rank}:{owner}" for rank in range(5)]
             mixed += (answer.source == "popular") != (
                 (int(name) + int(answer.version[1:])) % 10 == 0

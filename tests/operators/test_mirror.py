@@ -315,7 +315,7 @@ def test_a_server_that_does_not_answer_and_a_missing_connection_are_named(
     monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
     with pytest.raises(
         AirflowFailException,
-        match="no connection tracking: add it with type http, "
-        "or name another one in mlflow.conn_id",
+        match=r"no connection tracking: add it with type http, "
+        r"or name another one in mlflow\.conn_id",
     ):
         mirror()

@@ -25,8 +25,8 @@ from recsys_ops.operators.tune import (
     ProposeOperator,
     TellOperator,
     TrialOperator,
+    open_trial_storage,
     read_study,
-    trial_storage,
 )
 from recsys_ops.settings import Settings, load_settings, settings_file
 from recsys_ops.storage import paths, serialization
@@ -151,7 +151,7 @@ def test_a_study_from_its_first_trial_to_its_proposal(
     study = read_study(store, DAY)
     assert study.plan.days == (DAY, DAY - timedelta(days=1))
     assert [trial.state for trial in study.trials] == ["complete"] * 4
-    own = trial_storage(store, DAY, 1)
+    own = open_trial_storage(store, DAY, 1)
     assert {path.rpartition("/")[2] for path in own.list("jobs")} == {
         "spec.json",
         "result.json",
@@ -183,7 +183,7 @@ def test_a_study_from_its_first_trial_to_its_proposal(
 
 
 def test_a_trial_has_a_storage_of_its_own(storage: Storage) -> None:
-    own = trial_storage(storage, DAY, 3)
+    own = open_trial_storage(storage, DAY, 3)
     own.put("jobs/spec.json", b"{}")
     assert storage.get(paths.trial(DAY, 3, "jobs/spec.json")) == own.get(own.list("")[0]) == b"{}"
     assert main(own.url(paths.job(DAY, "spec.json"))) == 1
@@ -198,7 +198,7 @@ def test_the_scores_of_a_staged_trial_are_fetched(
     ask(1)
     assert len(trial(0)["values"]) == 2
     assert all("/staging/recsys-" in url for url in launcher.jobs)
-    assert trial_storage(store, DAY, 0).exists(paths.job(DAY, "ndcg.npz"))
+    assert open_trial_storage(store, DAY, 0).exists(paths.job(DAY, "ndcg.npz"))
     assert Storage(f"file://{tmp_path}/staging").list("") == []
 
 

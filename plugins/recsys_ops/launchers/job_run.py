@@ -22,37 +22,37 @@ _LINE = re.compile(r"(\d\d:\d\d:\d\d) (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)",
 Handle = dict[str, str]
 
 
-def job_name(store: Storage, spec: JobSpec) -> str:
+def job_name(storage: Storage, spec: JobSpec) -> str:
     """The name of a job, the same for each try at the same model version.
 
     It contains a hash of the storage: two deployments may share a machine and, with the same data,
     have the same version.
     """
-    return f"recsys-{spec.version}-{serialization.sha256(store.root.encode())[:8]}"
+    return f"recsys-{spec.version}-{serialization.sha256(storage.root.encode())[:8]}"
 
 
 class JobRun:
     """The life of one job, for a task that may be killed and run again.
 
     launcher : where the job runs
-    store : has the job spec, and gets the results
-    work : where the worker reads and writes; `store` itself if the job is not staged
+    storage : has the job spec, and gets the results
+    work : where the worker reads and writes; `storage` itself if the job is not staged
     environment : for the worker, see `Job`
     """
 
     def __init__(
         self,
         launcher: Launcher,
-        store: Storage,
+        storage: Storage,
         work: Storage,
         spec: JobSpec,
         *,
         timeout_s: int,
         environment: Mapping[str, str],
     ) -> None:
-        self._launcher, self._store, self._work, self._spec = launcher, store, work, spec
+        self._launcher, self._storage, self._work, self._spec = launcher, storage, work, spec
         self._job = Job(
-            name=job_name(store, spec),
+            name=job_name(storage, spec),
             spec_url=work.url(paths.job(spec.day, SPEC)),
             timeout_s=timeout_s,
             environment=environment,
@@ -136,7 +136,7 @@ class JobRun:
             self.cancel()
         if self._is_staged:
             try:
-                fetch_results(self._work, self._store, self._spec)
+                fetch_results(self._work, self._storage, self._spec)
             except RecsysError as fetch_error:
                 log.warning(
                     "what the job has written stays in %s: %s", self._work.root, fetch_error
@@ -149,13 +149,13 @@ class JobRun:
         storage did.
         """
         if self._is_staged:
-            fetch_results(self._work, self._store, self._spec)
-        result = self._read_result(self._store)
+            fetch_results(self._work, self._storage, self._spec)
+        result = self._read_result(self._storage)
         if result is None:
-            is_folder = not self._is_staged and self._store.root.startswith("file:")
+            is_folder = not self._is_staged and self._storage.root.startswith("file:")
             hint = "; storage.root is a folder: is it the same on the worker?" if is_folder else ""
             raise ModelError(
-                f"the worker left no result in {self._store.root}; "
+                f"the worker left no result in {self._storage.root}; "
                 f"its last lines above say why{hint}"
             )
         # after an outage the next try uses the staged files and the checkpoints again
@@ -172,13 +172,13 @@ class JobRun:
 
     @property
     def _is_staged(self) -> bool:
-        return self._work is not self._store
+        return self._work is not self._storage
 
     def _prepare(self) -> None:
         """Stage the job, and delete what an earlier try has left."""
         if self._is_staged:
-            stage_job(self._store, self._work, self._spec)
-        for storage in (self._work, self._store):
+            stage_job(self._storage, self._work, self._spec)
+        for storage in (self._work, self._storage):
             for name in (RESULT, LOG):
                 storage.delete(paths.job(self._spec.day, name))
 
@@ -194,7 +194,7 @@ class JobRun:
 
     def _has_results(self) -> bool:
         """Whether the worker's results are complete, staged or fetched already."""
-        for storage in (self._work, self._store):
+        for storage in (self._work, self._storage):
             try:
                 if self._spec.purpose == "serve":
                     verify_version(storage, self._spec.version)

@@ -8,7 +8,7 @@ PINNED, BASKETS = "pinned.parquet", "baskets.npz"
 RESULT, LOG, NDCG = "result.json", "worker.log", "ndcg.npz"
 
 # a job and a version
-USER_IDS, ITEM_IDS, TRENDING_ITEMS = "users.parquet", "items.parquet", "trending.parquet"
+USER_TABLE, ITEM_TABLE, TRENDING_TABLE = "users.parquet", "items.parquet", "trending.parquet"
 
 # a version: the worker writes these, the manifest last
 MANIFEST, FACTORS, EVALUATION = "manifest.json", "factors.npz", "evaluation.npz"

@@ -137,8 +137,8 @@ def read_inputs(storage: Storage, spec: JobSpec) -> JobInputs:
     Raises ModelError if a file is not the one that the spec names, or if the files do not fit
     together; StorageError if one is missing.
     """
-    users = serialization.to_frame(_read(storage, spec, files.USER_IDS))
-    items = serialization.to_frame(_read(storage, spec, files.ITEM_IDS))
+    users = serialization.to_frame(_read(storage, spec, files.USER_TABLE))
+    items = serialization.to_frame(_read(storage, spec, files.ITEM_TABLE))
     train, full, holdout = (
         serialization.to_matrix(_read(storage, spec, name))
         for name in (files.TRAIN, files.FULL, files.HOLDOUT)
@@ -151,7 +151,7 @@ def read_inputs(storage: Storage, spec: JobSpec) -> JobInputs:
         )
     pinned, trending = (
         serialization.to_frame(_read(storage, spec, name))
-        for name in (files.PINNED, files.TRENDING_ITEMS)
+        for name in (files.PINNED, files.TRENDING_TABLE)
     )
     baskets = serialization.to_arrays(_read(storage, spec, files.BASKETS))
     shape = (len(baskets["weights"]), items.height)
@@ -192,13 +192,13 @@ def _contents(inputs: JobInputs) -> dict[str, bytes]:
         files.TRAIN: serialization.from_matrix(data.train),
         files.FULL: serialization.from_matrix(data.full),
         files.HOLDOUT: serialization.from_matrix(data.holdout),
-        files.USER_IDS: serialization.from_frame(
+        files.USER_TABLE: serialization.from_frame(
             pl.DataFrame({"user_id": data.users, "buyer": data.buyers})
         ),
-        files.ITEM_IDS: serialization.from_frame(pl.DataFrame(items)),
+        files.ITEM_TABLE: serialization.from_frame(pl.DataFrame(items)),
         files.PINNED: serialization.from_frame(lists.pinned),
         files.BASKETS: serialization.from_arrays(baskets),
-        files.TRENDING_ITEMS: serialization.from_frame(lists.trending),
+        files.TRENDING_TABLE: serialization.from_frame(lists.trending),
     }
 
 

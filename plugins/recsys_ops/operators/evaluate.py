@@ -20,10 +20,10 @@ class EvaluateOperator(DayOperator):
         from recsys_ops.models.spec import read_spec
         from recsys_ops.models.version import evaluation_figures
 
-        store = open_storage(settings)
-        spec = read_spec(store, day)
-        metrics = evaluation_figures(store, spec)
-        store.write_json(paths.model(spec.version, files.METRICS), metrics)
+        storage = open_storage(settings)
+        spec = read_spec(storage, day)
+        metrics = evaluation_figures(storage, spec)
+        storage.write_json(paths.model(spec.version, files.METRICS), metrics)
         ndcg = f"ndcg@{metrics['cutoffs'][-1]}"
         models = ("challenger", "champion", "popularity", "reference")
         return {

@@ -47,22 +47,22 @@ class ExpireOperator(DayOperator):
         from recsys_ops.history.table import apply_retention
         from recsys_ops.models.registry import expire_versions
 
-        store = open_storage(settings)
+        storage = open_storage(settings)
         raw_days, days = settings.storage.raw_retention_days, settings.history.retention_days
         written = day_start(day + timedelta(days=1)) - _LONGER_THAN_ANY_RUN
-        expired = expire(store, day - timedelta(days=raw_days), written, PERSONAL_DATA) | expire(
-            store, day - timedelta(days=days), written, (paths.encoded,)
+        expired = expire(storage, day - timedelta(days=raw_days), written, PERSONAL_DATA) | expire(
+            storage, day - timedelta(days=days), written, (paths.encoded,)
         )
-        expired["models"] = expire_versions(store, day, written, settings.models)
+        expired["models"] = expire_versions(storage, day, written, settings.models)
         return {
             "expired": expired,
-            "leftovers": store.delete_half_written(written),
-            **apply_retention(store, day, settings.history),
+            "leftovers": storage.delete_half_written(written),
+            **apply_retention(storage, day, settings.history),
         }
 
 
 def expire(
-    store: "Storage",
+    storage: "Storage",
     oldest: date,
     written: datetime,
     path_functions: Iterable[Callable[[date], str]],
@@ -80,10 +80,10 @@ def expire(
         # ISO dates sort as text
         expired = [
             path
-            for path, time in store.write_times(kind).items()
+            for path, time in storage.write_times(kind).items()
             if path.startswith(prefix) and path < f"{prefix}{oldest}" and time < written
         ]
         for path in expired:
-            store.delete(path)
+            storage.delete(path)
         counts[kind] = len(expired)
     return counts

@@ -37,9 +37,9 @@ class GateOperator(DayOperator):
         from recsys_ops.evaluation.gate import decide
         from recsys_ops.models.verdict import write_verdict
 
-        store = open_storage(settings)
-        version = store.read_json(paths.job(day, files.SPEC))["version"]
-        metrics = store.read_json(paths.model(version, files.METRICS))
+        storage = open_storage(settings)
+        version = storage.read_json(paths.job(day, files.SPEC))["version"]
+        metrics = storage.read_json(paths.model(version, files.METRICS))
         verdict = decide(metrics, settings.gate)
         forced = None
         if not verdict.blessed and (reason := context["params"].get("force_deploy")):
@@ -48,7 +48,7 @@ class GateOperator(DayOperator):
             metrics["bootstrap"] if isinstance(metrics, dict) and "bootstrap" in metrics else None
         )
         details = {"bootstrap": bootstrap, "settings": settings.gate.model_dump()}
-        write_verdict(store, version, {**details, **verdict.to_dict(), "forced": forced})
+        write_verdict(storage, version, {**details, **verdict.to_dict(), "forced": forced})
         sentence = (
             f"{verdict.summary}; forced by {forced['by']}: {forced['reason']}"
             if forced
@@ -63,7 +63,7 @@ class GateOperator(DayOperator):
         }
         if verdict.blessed or forced:
             return figures
-        store.write_json(paths.report(self.name, day), figures)
+        storage.write_json(paths.report(self.name, day), figures)
         error = NotBlessedError(f"{version} is {verdict.summary}. What is live stays live.")
         if settings.gate.when_not_blessed == "skip":
             alert({**context, "exception": error})

@@ -43,18 +43,18 @@ class MirrorOperator(DayOperator):
         from recsys_ops.storage.objects import error_reason
 
         assert settings.mlflow.conn_id is not None
-        store, name = open_storage(settings), settings.mlflow.experiment
+        storage, name = open_storage(settings), settings.mlflow.experiment
         connection = find_connection(settings.mlflow.conn_id, "http", "mlflow.conn_id")
         trained, live = (
-            _trained(store, day),
-            next((past["version"] for past in reversed(list_deployments(store))), None),
+            _trained(storage, day),
+            next((past["version"] for past in reversed(list_deployments(storage))), None),
         )
         client = _client(connection)
         from mlflow.exceptions import MlflowException
 
         try:
             numbers = {
-                version: _mirror(client, name, store, version)
+                version: _mirror(client, name, storage, version)
                 for version in (trained, live)
                 if version
             }
@@ -69,11 +69,11 @@ class MirrorOperator(DayOperator):
         return {"version": trained, "live": live, ALIAS: live and f"{name} {numbers[live]}"}
 
 
-def _trained(store: "Storage", day: date) -> str | None:
+def _trained(storage: "Storage", day: date) -> str | None:
     """The day's version; None if it is not finished."""
     spec = paths.job(day, files.SPEC)
-    version: str | None = store.read_json(spec)["version"] if store.exists(spec) else None
-    return version if version and store.exists(paths.model(version, files.MANIFEST)) else None
+    version: str | None = storage.read_json(spec)["version"] if storage.exists(spec) else None
+    return version if version and storage.exists(paths.model(version, files.MANIFEST)) else None
 
 
 def _client(connection: "Connection") -> "MlflowClient":
@@ -98,7 +98,7 @@ def _client(connection: "Connection") -> "MlflowClient":
     return MlflowClient(tracking_uri=url, registry_uri=url)
 
 
-def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -> str:
+def _mirror(client: "MlflowClient", name: str, storage: "Storage", version: str) -> str:
     """Create or update the run and the registered version of a model version.
 
     name : of the experiment and of the registered model
@@ -110,8 +110,8 @@ def _mirror(client: "MlflowClient", name: str, store: "Storage", version: str) -
     from recsys_ops.models.registry import describe_version, flatten
     from recsys_ops.models.version import load_manifest
 
-    manifest, details = load_manifest(store, version), describe_version(store, version)
-    url, verdict = store.url(f"models/{version}"), details["verdict"]
+    manifest, details = load_manifest(storage, version), describe_version(storage, version)
+    url, verdict = storage.url(f"models/{version}"), details["verdict"]
     run = _run(client, name, version, manifest.run.seconds)
     spec = manifest.spec.model_dump(mode="json", include=_NAMED_BY)
     params = {key: str(value) for key, value in flatten(spec).items()}

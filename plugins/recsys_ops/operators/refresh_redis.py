@@ -32,18 +32,18 @@ class RefreshRedisOperator(DayOperator):
         from recsys_ops.serving.publish import publish
         from recsys_ops.serving.version_lists import read_version_lists
 
-        store = open_storage(settings)
-        spec = store.read_json(paths.job(day, files.SPEC))
+        storage = open_storage(settings)
+        spec = storage.read_json(paths.job(day, files.SPEC))
         version = spec["version"]
-        manifest, verdict = verify_version(store, version), read_verdict(store, version)
-        lists = read_version_lists(store, manifest)
+        manifest, verdict = verify_version(storage, version), read_verdict(storage, version)
+        lists = read_version_lists(storage, manifest)
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
-        held = why_not_live(dag_run, spec, day, read_deployment_state(store), reason)
+        held = why_not_live(dag_run, spec, day, read_deployment_state(storage), reason)
         if held is None:
             publish(open_redis(settings), settings.serving, version, lists)
             because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
-            record_deployment(store, version, day, because, dag_run.triggering_user_name)
+            record_deployment(storage, version, day, because, dag_run.triggering_user_name)
         return {
             "version": version,
             "users": lists.users.height,

@@ -30,16 +30,16 @@ class RollbackOperator(DayOperator):
         from recsys_ops.models.version import verify_version
         from recsys_ops.serving.rollback import roll_back
 
-        store = open_storage(settings)
+        storage = open_storage(settings)
         version, reason = context["params"]["version"], context["params"]["reason"]
         if not version or not reason:
             raise SettingsError(
                 "version and reason are needed: trigger with both; "
                 "recsys_ops models list shows the versions"
             )
-        check_exists(store, version)
-        verify_version(store, version)
-        read_verdict(store, version)
+        check_exists(storage, version)
+        verify_version(storage, version)
+        read_verdict(storage, version)
         if is_tasks_test(context["dag_run"]):
             return {
                 "version": version,
@@ -49,7 +49,7 @@ class RollbackOperator(DayOperator):
             }
         by = context["dag_run"].triggering_user_name
         return {
-            **roll_back(store, open_redis(settings), settings.serving, version, reason, by),
+            **roll_back(storage, open_redis(settings), settings.serving, version, reason, by),
             "live": True,
         }
 

@@ -61,10 +61,10 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         }
 
     def run_job(
-        self, store: "Storage", day: date, settings: Settings, context: "Context"
+        self, storage: "Storage", day: date, settings: Settings, context: "Context"
     ) -> dict[str, Any]:
-        """Run the job of a day in `store`, and return its result. Raises like `JobRun.result`."""
-        self._job_run = job_run = open_job_run(store, day, settings)
+        """Run the job of a day in `storage`, and return its result. Raises like `JobRun.result`."""
+        self._job_run = job_run = open_job_run(storage, day, settings)
         if self._killed:
             job_run.cancel()
         try:
@@ -109,16 +109,16 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
         return self._job_run
 
 
-def open_job_run(store: "Storage", day: date, settings: Settings) -> "JobRun":
-    """The job of a day in `store`, on the launcher of the settings, staged if they say so."""
+def open_job_run(storage: "Storage", day: date, settings: Settings) -> "JobRun":
+    """The job of a day in `storage`, on the launcher of the settings, staged if they say so."""
     from recsys_ops.launchers.job_run import JobRun, job_name
     from recsys_ops.models.spec import read_spec
 
-    spec = read_spec(store, day)
+    spec = read_spec(storage, day)
     return JobRun(
         open_launcher(settings),
-        store,
-        staging_storage(settings, job_name(store, spec)) or store,
+        storage,
+        staging_storage(settings, job_name(storage, spec)) or storage,
         spec,
         timeout_s=settings.worker.timeout_s,
         environment=worker_environment(settings),

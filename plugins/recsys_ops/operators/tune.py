@@ -48,10 +48,12 @@ class AskOperator(DayOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.tuning.study import ask
 
-        store = open_storage(settings)
-        study = _begin_study(store, day, settings) if self.batch == 1 else read_study(store, day)
+        storage = open_storage(settings)
+        study = (
+            _begin_study(storage, day, settings) if self.batch == 1 else read_study(storage, day)
+        )
         study = ask(study, self.batch, settings.tuning.batch_size)
-        store.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
+        storage.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
         return {
             "trials": [
                 {"number": trial.number, "title": trial.title}
@@ -80,13 +82,13 @@ class TrialOperator(TrainOnWorkerOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.tuning.study import falls_behind
 
-        store = open_storage(settings)
-        study = read_study(store, day)
+        storage = open_storage(settings)
+        study = read_study(storage, day)
         trial = study.trials[self.number]
         values: tuple[float, ...] = ()
         state = "complete"
         for held_out in study.plan.days:
-            values = (*values, self._ndcg(store, day, held_out, study, settings, context))
+            values = (*values, self._ndcg(storage, day, held_out, study, settings, context))
             log.info(
                 "%s: ndcg@%d=%.4f on %s",
                 trial.title,
@@ -98,12 +100,12 @@ class TrialOperator(TrainOnWorkerOperator):
                 state = "pruned"
                 break
         outcome = trial.model_copy(update={"state": state, "values": values})
-        store.write_json(paths.trial(day, self.number, _OUTCOME), outcome.model_dump(mode="json"))
+        storage.write_json(paths.trial(day, self.number, _OUTCOME), outcome.model_dump(mode="json"))
         return {"trial": trial.title, "state": state, "values": list(values)}
 
     def _ndcg(
         self,
-        store: "Storage",
+        storage: "Storage",
         day: date,
         held_out: date,
         study: "Study",
@@ -114,15 +116,15 @@ class TrialOperator(TrainOnWorkerOperator):
         from recsys_ops.jobs.build import build_trial_job
         from recsys_ops.tuning.study import applied
 
-        trial_store, plan = trial_storage(store, day, self.number), study.plan
+        trial_storage, plan = open_trial_storage(storage, day, self.number), study.plan
         path = paths.job(held_out, RESULT)
-        result = trial_store.read_json(path) if trial_store.exists(path) else None
+        result = trial_storage.read_json(path) if trial_storage.exists(path) else None
         if result is None or result["status"] != "succeeded":
             params = study.trials[self.number].params
             training, confidence = applied(plan.training, plan.confidence, params)
             build_trial_job(
-                store,
-                trial_store,
+                storage,
+                trial_storage,
                 held_out,
                 settings,
                 training=training,
@@ -131,7 +133,7 @@ class TrialOperator(TrainOnWorkerOperator):
                 history_version=study.history_version,
             )
             self.external_id_key = f"job_{held_out}"
-            result = self.run_job(trial_store, held_out, settings, context)
+            result = self.run_job(trial_storage, held_out, settings, context)
         return float(result["metrics"]["challenger"][f"ndcg@{plan.evaluation.cutoffs[-1]}"])
 
 
@@ -153,16 +155,16 @@ class TellOperator(DayOperator):
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.tuning.study import told
 
-        store = open_storage(settings)
-        study = read_study(store, day)
+        storage = open_storage(settings)
+        study = read_study(storage, day)
         outcomes = {
-            trial.number: _read_outcome(store, day, trial) for trial in study.of_batch(self.batch)
+            trial.number: _read_outcome(storage, day, trial) for trial in study.of_batch(self.batch)
         }
         study = told(study, outcomes)
-        store.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
+        storage.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
         batch = study.of_batch(self.batch)
         for trial in batch:
-            _delete_inputs(store, day, trial.number)
+            _delete_inputs(storage, day, trial.number)
         if all(trial.state == "failed" for trial in batch):
             raise ModelError(
                 f"no trial of batch {self.batch} has a result: their logs say why; "
@@ -191,10 +193,10 @@ class ProposeOperator(DayOperator):
         from recsys_ops.tuning.gain import best_gain
         from recsys_ops.tuning.study import applied, current
 
-        store = open_storage(settings)
-        study = read_study(store, day)
+        storage = open_storage(settings)
+        study = read_study(storage, day)
         plan = study.plan
-        scores = _read_scores(store, day, study)
+        scores = _read_scores(storage, day, study)
         gain = best_gain(scores, plan.training.seed)
         users = sum(map(len, scores[0]))
         best = study.trials[gain.trial]
@@ -219,7 +221,7 @@ class ProposeOperator(DayOperator):
             "settings": changed,
             "configured": configured,
         }
-        store.write_json(paths.study(day, PROPOSAL), proposal)
+        storage.write_json(paths.study(day, PROPOSAL), proposal)
         if proposal["better"]:
             log.info("for recsys.yaml:\n%s", yaml.safe_dump(changed, sort_keys=False))
         else:
@@ -231,14 +233,14 @@ class ProposeOperator(DayOperator):
         return {key: proposal[key] for key in figures}
 
 
-def trial_storage(store: "Storage", day: date, number: int) -> "Storage":
+def open_trial_storage(storage: "Storage", day: date, number: int) -> "Storage":
     """The storage of a trial, in which its jobs lie."""
     from recsys_ops.storage.objects import Storage
 
-    return Storage(store.url(paths.trial(day, number, "")), store.account)
+    return Storage(storage.url(paths.trial(day, number, "")), storage.account)
 
 
-def read_study(store: "Storage", day: date) -> "Study":
+def read_study(storage: "Storage", day: date) -> "Study":
     """The study of a day.
 
     Raises StorageError if there is none, ModelError if it is damaged or of another release.
@@ -249,15 +251,15 @@ def read_study(store: "Storage", day: date) -> "Study":
 
     path = paths.study(day, STUDY)
     try:
-        return Study.model_validate(store.read_json(path))
+        return Study.model_validate(storage.read_json(path))
     except ValidationError as error:
         raise ModelError(
-            f"{store.url(path)} is damaged or of another release: "
+            f"{storage.url(path)} is damaged or of another release: "
             "delete it and clear the run's tasks"
         ) from error
 
 
-def _begin_study(store: "Storage", day: date, settings: Settings) -> "Study":
+def _begin_study(storage: "Storage", day: date, settings: Settings) -> "Study":
     """The study of the day if its settings are the current ones, else a new study.
 
     A new study deletes the old study of the day and the trials of earlier studies.
@@ -270,7 +272,7 @@ def _begin_study(store: "Storage", day: date, settings: Settings) -> "Study":
             "tuning.search is empty: name the settings to search, "
             "like the recsys.yaml that comes with the package"
         )
-    base, _ = with_adopted_proposal(store, settings, day)
+    base, _ = with_adopted_proposal(storage, settings, day)
     plan = Plan(
         days=tuple(day - timedelta(days=age) for age in range(settings.tuning.holdout_days)),
         training=base.training,
@@ -278,39 +280,39 @@ def _begin_study(store: "Storage", day: date, settings: Settings) -> "Study":
         evaluation=base.evaluation,
         search=settings.tuning.search,
     )
-    if store.exists(paths.study(day, STUDY)):
-        study = read_study(store, day)
+    if storage.exists(paths.study(day, STUDY)):
+        study = read_study(storage, day)
         if study.plan.model_dump() == plan.model_dump():
             return study
         log.info("the study of %s has other settings: it begins anew", day)
-    for path in store.list(paths.STUDIES):
+    for path in storage.list(paths.STUDIES):
         # ISO dates sort as text
         is_earlier_trial = "/trials/" in path and path < paths.study(day, "")
         if is_earlier_trial or path.startswith(paths.study(day, "")):
-            store.delete(path)
-    return Study(plan=plan, history_version=current_version(store))
+            storage.delete(path)
+    return Study(plan=plan, history_version=current_version(storage))
 
 
-def _read_outcome(store: "Storage", day: date, trial: "Trial") -> "Trial":
+def _read_outcome(storage: "Storage", day: date, trial: "Trial") -> "Trial":
     """A trial with its results; failed if it has left none."""
     from recsys_ops.tuning.study import Trial
 
     path = paths.trial(day, trial.number, _OUTCOME)
-    if not store.exists(path):
+    if not storage.exists(path):
         return trial.model_copy(update={"state": "failed"})
-    return Trial.model_validate(store.read_json(path))
+    return Trial.model_validate(storage.read_json(path))
 
 
-def _delete_inputs(store: "Storage", day: date, number: int) -> None:
+def _delete_inputs(storage: "Storage", day: date, number: int) -> None:
     """Delete the inputs of a trial's jobs: personal data, and the matrices of each day."""
-    trial_store = trial_storage(store, day, number)
-    for path in trial_store.list("jobs"):
+    trial_storage = open_trial_storage(storage, day, number)
+    for path in trial_storage.list("jobs"):
         if path.rpartition("/")[2] not in (SPEC, RESULT, LOG, NDCG):
-            trial_store.delete(path)
+            trial_storage.delete(path)
 
 
 def _read_scores(
-    store: "Storage", day: date, study: "Study"
+    storage: "Storage", day: date, study: "Study"
 ) -> "dict[int, list[NDArray[np.float64]]]":
     """Each user's NDCG, by complete trial and held-out day.
 
@@ -323,9 +325,9 @@ def _read_scores(
     scores: dict[int, list[NDArray[np.float64]]] = {}
     users: dict[date, NDArray[np.int32]] = {}
     for trial in study.complete():
-        trial_store = trial_storage(store, day, trial.number)
+        trial_storage = open_trial_storage(storage, day, trial.number)
         for held_out in study.plan.days:
-            arrays = serialization.to_arrays(trial_store.get(paths.job(held_out, NDCG)))
+            arrays = serialization.to_arrays(trial_storage.get(paths.job(held_out, NDCG)))
             if not np.array_equal(arrays["users"], users.setdefault(held_out, arrays["users"])):
                 raise ModelError(
                     f"trial {trial.number} was evaluated for other users of {held_out} than "

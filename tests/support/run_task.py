@@ -22,6 +22,7 @@ WARM = (
     "airflow.providers.standard.operators.empty",
     "airflow.sdk.definitions.timetables.trigger",
     "airflow.sdk.execution_time.supervisor",
+    "numba",
     "numpy",
     "obstore.store",
     "psycopg",
@@ -69,14 +70,15 @@ def child(call: dict[str, Any]) -> int:
 def run_task(dag_id: str, task_id: str, run: dict[str, Any], say: int) -> Any:
     """Render the operator's fields as Airflow does, and execute it."""
     import polars  # noqa: F401
-    from airflow.sdk.bases.operator import ExecutorSafeguard
+    from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
 
     from recsys_ops import run_day
 
     spec = importlib.util.spec_from_file_location(dag_id, PROJECT / "dags" / f"{dag_id}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    task = getattr(module, task_id)
+    a_task = next(value for value in vars(module).values() if isinstance(value, BaseOperator))
+    task = a_task.dag.get_task(task_id)
     dates = {
         name: datetime.fromisoformat(run[name]) if run[name] else None
         for name in ("logical_date", "run_after")

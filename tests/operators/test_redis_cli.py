@@ -6,8 +6,8 @@ import json
 
 import pytest
 import redis
-from operators.test_rollback import SERVING, Task, live, refresh, storage, task  # noqa: F401
 from support.jobs import DAY
+from support.rollback import SERVING, Task, live, refresh, storage, task  # noqa: F401
 
 from recsys_ops import cli
 from recsys_ops.models.deployments import list_deployments

@@ -28,13 +28,16 @@ def weight(matrix: sparse.csr_matrix, settings: TrainingSettings) -> float:
 def confidences(users: int = 60, items: int = 25, seed: int = 3) -> sparse.csr_matrix:
     rng = np.random.default_rng(seed)
     dense = np.where(rng.random((users, items)) < 0.3, 1 + 20 * rng.random((users, items)), 0)
-    dense[:, 0] = 5  # nobody and nothing is empty
+    dense[:, 0] = 5  # every row and column has a cell
     dense[0, :] = 5
     return sparse.csr_matrix(dense, dtype=np.float32)
 
 
 def solved(user_items: sparse.csr_matrix, other: np.ndarray, regularization: float) -> np.ndarray:
-    """x_u = (YᵀCᵘY + λI)⁻¹ YᵀCᵘp(u), Hu, Koren & Volinsky 2008, eq. 4, in float64; unobserved cells have confidence 1."""
+    """x_u = (YᵀCᵘY + λI)⁻¹ YᵀCᵘp(u), Hu, Koren & Volinsky 2008, eq. 4, in float64.
+
+    Cells that are not stored have confidence 1.
+    """
     dense, y = user_items.toarray().astype(float), other.astype(float)
     confidence = np.where(dense > 0, dense, 1)
     left = np.einsum("ui,if,ig->ufg", confidence, y, y) + regularization * np.eye(y.shape[1])
@@ -56,7 +59,7 @@ def test_a_half_sweep_solves_the_normal_equations():
 
 
 def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_matrix:
-    """Skewed degrees from 1 to most of the items, popular items, and nothing in some rows and columns."""
+    """Degrees from 1 to most of the items, popular items, and some empty rows and columns."""
     rng = np.random.default_rng(seed)
     degree = np.minimum(rng.lognormal(2, 1.2, users).astype(int), items)
     degree[0], degree[-3:] = items, 0
@@ -69,7 +72,7 @@ def planted(users: int = 3000, items: int = 500, seed: int = 5) -> sparse.csr_ma
 
 @pytest.mark.parametrize("factors", [1, 7, 64])
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
-def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int, exponent: float):
+def test_the_loss_is_of_all_cells_and_falls_with_every_sweep(factors: int, exponent: float):
     matrix = planted(300, 60)
     settings = flat(factors=factors, regularization_exponent=exponent)
     losses: list[float] = []
@@ -77,7 +80,7 @@ def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int,
         matrix,
         settings,
         iterations=8,
-        callback=lambda _, sofar: losses.append(loss(matrix, sofar(), settings)),
+        callback=lambda _, copy_factors: losses.append(loss(matrix, copy_factors(), settings)),
     )
     assert losses == sorted(losses, reverse=True)
     dense, x, y = matrix.toarray().astype(float), final.user.astype(float), final.item.astype(float)
@@ -94,7 +97,7 @@ def test_the_loss_is_that_of_every_cell_and_falls_with_every_sweep(factors: int,
 
 
 @pytest.mark.parametrize("factors", [33, 64, 128])
-def test_sweeps_come_at_least_as_far_as_implicit_s(factors: int):
+def test_the_loss_falls_at_least_as_much_as_with_implicit(factors: int):
     matrix = planted()
     settings = {name: flat(factors=factors, solver=name) for name in ("cpu", "implicit")}
     reached = {
@@ -104,19 +107,21 @@ def test_sweeps_come_at_least_as_far_as_implicit_s(factors: int):
     assert reached["cpu"] <= reached["implicit"]
 
 
-def test_equal_sweeps_from_equal_starts_give_implicit_s_factors():
+def test_the_same_sweeps_from_the_same_start_give_implicit_s_factors():
     # with as many steps of conjugate gradients as factors both are exact, but for rounding
     matrix, (cpu, implicit) = (
         planted(),
         (flat(factors=3, solver=name) for name in ("cpu", "implicit")),
     )
     start = fit(matrix, cpu, iterations=5)
-    ours, theirs = (fit(matrix, chosen, iterations=3, factors0=start) for chosen in (cpu, implicit))
-    for mine, other in ((ours.user, theirs.user), (ours.item, theirs.item)):
-        assert np.linalg.norm(mine - other) < 1e-3 * np.linalg.norm(other)
+    by_cpu, by_implicit = (
+        fit(matrix, settings, iterations=3, factors0=start) for settings in (cpu, implicit)
+    )
+    for one, other in ((by_cpu.user, by_implicit.user), (by_cpu.item, by_implicit.item)):
+        assert np.linalg.norm(one - other) < 1e-3 * np.linalg.norm(other)
 
 
-def test_a_regularisation_that_smothers_everything_gives_zeros_and_no_error():
+def test_an_enormous_regularisation_gives_zeros_and_no_error():
     factors = fit(planted(), flat(factors=16, regularization=1e4, solver="cpu"), iterations=40)
     assert np.abs(factors.item).max() < 1e-10
 
@@ -129,10 +134,10 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mo
     assert (one.user.tobytes(), one.item.tobytes()) == (many.user.tobytes(), many.item.tobytes())
 
 
-def test_a_graphics_card_that_is_not_there_is_said_and_auto_does_without():
+def test_a_missing_gpu_is_an_error_and_auto_takes_the_cpu():
     if device.find_gpu().name:
         return
-    with pytest.raises(ModelError, match="no graphics card to compute on"):
+    with pytest.raises(ModelError, match="no GPU to compute on"):
         fit(confidences(), flat(factors=4, solver="gpu"), iterations=1)
     automatic, cpu = (
         fit(confidences(), flat(factors=4, solver=name), iterations=1) for name in ("auto", "cpu")
@@ -151,7 +156,7 @@ def test_rows_with_more_confidence_are_regularised_more():
             assert (len(set(weights)) > 1) == (exponent > 0)
 
 
-def test_one_regularisation_does_for_twice_the_confidence_and_for_a_shop_twice_as_large():
+def test_one_regularisation_suits_other_confidences_and_shop_sizes():
     matrix = planted()
     doubled = matrix.copy()
     doubled.data = 2 * matrix.data - 1
@@ -204,7 +209,7 @@ print(found.user.tobytes().hex())
 """
 
 
-def test_the_bytes_are_the_same_just_compiled_and_loaded_from_disk(tmp_path: Path):
+def test_the_bytes_are_the_same_compiled_and_loaded_from_disk(tmp_path: Path):
     environment = os.environ | {
         "NUMBA_CACHE_DIR": str(tmp_path),
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -241,9 +246,11 @@ def test_sweeps_in_two_parts_equal_sweeps_in_one():
 
 @pytest.mark.parametrize("solver", ["cpu", "implicit"])
 @pytest.mark.parametrize("stop", range(5))
-def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(solver: str, stop: int):
+def test_sweeps_resume_after_any_sweep_with_the_same_bytes(solver: str, stop: int):
     settings, matrix, seen = flat(factors=12, solver=solver), planted(), []
-    whole = fit(matrix, settings, iterations=5, callback=lambda _, sofar: seen.append(sofar()))
+    whole = fit(
+        matrix, settings, iterations=5, callback=lambda _, copy_factors: seen.append(copy_factors())
+    )
     rest = fit(matrix, settings, iterations=4 - stop, factors0=seen[stop])
     assert (rest.user.tobytes(), rest.item.tobytes()) == (
         whole.user.tobytes(),

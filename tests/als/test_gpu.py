@@ -1,4 +1,4 @@
-"""The solver for the graphics card: its arithmetic, which NumPy runs here and CuPy as well where there is a card."""
+"""The solver for the GPU: its arithmetic runs with NumPy, and with CuPy where there is a GPU."""
 
 import re
 import sys
@@ -32,7 +32,7 @@ MODULES = [np, device.cupy()] if device.find_gpu().name else [np]
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As many as there are cores wait for each other longer than they compute."""
+    """With a thread for each core they wait for each other longer than they compute."""
     with threadpool_limits(1, user_api="blas"):
         yield
 
@@ -62,7 +62,7 @@ def many(users: int = 300, items: int = 90, seed: int = 3) -> sparse.csr_matrix:
 
 
 def random_start(shape: tuple[int, int], factors: int, seed: int = 1) -> Factors:
-    """Of the size that trained factors have."""
+    """Factors of the size of trained ones."""
     rng = np.random.default_rng(seed)
     return Factors(
         *(
@@ -105,7 +105,7 @@ def dense_loss(matrix: sparse.csr_matrix, factors: Factors, settings: TrainingSe
 def check_half_sweep(
     xp: Any, matrix: sparse.csr_matrix, settings: TrainingSettings, limit: float = 1e-4
 ) -> Factors:
-    """One iteration solves for the users given the items at the start, then for the items given those users."""
+    """One sweep solves the users given the first items, then the items given these users."""
     start = random_start(matrix.shape, settings.factors)
     found = sweeps(matrix, start, settings, 1, xp=xp)
     assert (found.user.dtype, found.item.dtype) == (np.float32, np.float32)
@@ -147,7 +147,7 @@ def test_one_user_or_one_item_is_enough(xp: Any, shape: tuple[int, int]):
     check_half_sweep(xp, sparse.csr_matrix(np.full(shape, 3, np.float32)), flat(factors=5))
 
 
-def test_whoever_and_whatever_has_no_cells_gets_zeros(xp: Any):
+def test_users_and_items_without_cells_get_zeros(xp: Any):
     matrix = many()
     found = sweeps(matrix, random_start(matrix.shape, 8), flat(factors=8), 2, xp=xp)
     for factors, rows in ((found.user, matrix), (found.item, matrix.T.tocsr())):
@@ -171,19 +171,18 @@ def test_a_stored_confidence_of_one_is_a_cell_like_any_other(xp: Any):
 
 
 @pytest.mark.parametrize("largest_system", [normal_equations.LARGEST_SYSTEM, 6])
-def test_a_small_card_takes_more_batches_and_gets_the_same_factors(
+def test_a_small_gpu_takes_more_batches_and_gets_the_same_factors(
     xp: Any, largest_system: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        normal_equations, "LARGEST_SYSTEM", largest_system
-    )  # 6: conjugate gradients for nearly all rows
+    # 6: conjugate gradients for nearly all rows
+    monkeypatch.setattr(normal_equations, "LARGEST_SYSTEM", largest_system)
     monkeypatch.setattr(normal_equations, "GRAM_ROWS", 64)
     matrix, settings = many(2000), flat(factors=16)
     start = random_start(matrix.shape, 16)
     whole = sweeps(matrix, start, settings, 2, xp=xp)
     sides = []
     monkeypatch.setattr(
-        gpu, "_side", lambda *given, side=gpu._side: sides.append(side(*given)) or sides[-1]
+        gpu, "_side", lambda *args, side=gpu._side: sides.append(side(*args)) or sides[-1]
     )
     tight = flat(**(settings.model_dump() | {"max_gpu_memory_gib": 1_100_000 / 2**30}))
     parted = sweeps(matrix, start, tight, 2, xp=xp)
@@ -195,23 +194,23 @@ def test_a_small_card_takes_more_batches_and_gets_the_same_factors(
 
 
 @pytest.mark.parametrize("gib", [0.003, 0.02])
-def test_a_card_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
-    def tried(factors: int) -> Factors:
+def test_a_gpu_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
+    def fit_with(factors: int) -> Factors:
         settings = flat(factors=factors, max_gpu_memory_gib=gib)
         return sweeps(many(), random_start((300, 90), factors), settings, 1, xp=xp)
 
     with pytest.raises(
         ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib, or lower"
     ) as found:
-        tried(200)
+        fit_with(200)
     fitting = int(re.search(r"lower training.factors to (\d+)$", str(found.value))[1])
     assert 1 < fitting < 200
-    tried(fitting)
+    fit_with(fitting)
     with pytest.raises(ModelError, match=f"lower training.factors to {fitting}$"):
-        tried(fitting + 1)
+        fit_with(fitting + 1)
 
 
-def test_without_a_limit_the_card_s_free_memory_counts(xp: Any, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_limit_the_gpu_s_free_memory_counts(xp: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "free_memory", lambda xp: 10_000_000)
     with pytest.raises(
         ModelError, match=r"10,000,000 bytes are free: lower training.factors to \d+$"
@@ -219,7 +218,7 @@ def test_without_a_limit_the_card_s_free_memory_counts(xp: Any, monkeypatch: pyt
         sweeps(many(), random_start((300, 90), 200), flat(factors=200), 1, xp=xp)
 
 
-def test_a_card_too_small_for_any_factors_says_so_before_anything_is_computed(xp: Any):
+def test_a_gpu_too_small_for_any_factors_fails_before_computing(xp: Any):
     with pytest.raises(
         ModelError,
         match=r"cells .*raise training.max_gpu_memory_gib, or lower confidence.window_days$",
@@ -229,13 +228,11 @@ def test_a_card_too_small_for_any_factors_says_so_before_anything_is_computed(xp
         )
 
 
-def test_memory_that_runs_out_is_named_with_the_setting_to_lower(
-    xp: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_out_of_memory_names_the_setting_to_lower(xp: Any, monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:
         raise MemoryError("Out of memory allocating 4,096 bytes")
 
-    monkeypatch.setattr(normal_equations, "gram", full)
+    monkeypatch.setattr(normal_equations, "gram_float64", full)
     with pytest.raises(
         ModelError,
         match=r"allocating 4,096 bytes; [\d,]+ bytes are free: lower training.max_gpu_memory_gib",
@@ -272,9 +269,9 @@ def test_the_loss_falls_with_every_iteration(
     matrix, settings = many(), flat(factors=12, regularization_exponent=exponent)
     numbers, seen = [], [small_random(matrix.shape, 12, 1)]
 
-    def after(iteration: int, sofar: Callable[[], Factors]) -> None:
+    def after(iteration: int, copy_factors: Callable[[], Factors]) -> None:
         numbers.append(iteration)
-        seen.append(sofar())
+        seen.append(copy_factors())
 
     found = sweeps(matrix, seen[0], settings, 6, after, xp=xp)
     losses = [dense_loss(matrix, factors, settings) for factors in seen]
@@ -300,7 +297,7 @@ def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pyte
     ).all()
 
 
-def test_where_cells_and_factors_are_many_a_row_takes_three_steps(xp: Any):
+def test_rows_of_many_cells_and_factors_take_three_steps(xp: Any):
     matrix, settings = cells([300, 5, 700, 280], 900), flat(factors=300)
     start = random_start(matrix.shape, 300)
     found = sweeps(matrix, start, settings, 1, xp=xp).user
@@ -347,17 +344,17 @@ def test_enormous_confidences_give_finite_factors_or_an_error(xp: Any):
         assert np.isfinite(found.user).all()
 
 
-@pytest.mark.parametrize(("needed", "given_back"), [(60, False), (61, True)])
-def test_memory_that_cupy_keeps_counts_towards_what_may_be_taken(needed: int, given_back: bool):
+@pytest.mark.parametrize(("needed", "freed"), [(60, False), (61, True)])
+def test_memory_that_cupy_caches_counts_towards_the_limit(needed: int, freed: bool):
     calls = []
     pool = SimpleNamespace(
         free_bytes=lambda: 40, total_bytes=lambda: 70, free_all_blocks=lambda: calls.append("free")
     )
     device.free_memory_for(SimpleNamespace(get_default_memory_pool=lambda: pool), needed, 100)
-    assert bool(calls) == given_back
+    assert bool(calls) == freed
 
 
-def test_the_most_memory_that_was_held_is_remembered_when_it_is_given_back(
+def test_peak_memory_is_remembered_when_memory_is_freed(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(device, "_peak", 0)
@@ -376,10 +373,12 @@ def test_the_most_memory_that_was_held_is_remembered_when_it_is_given_back(
 
 
 @pytest.mark.parametrize("stop", range(5))
-def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(xp: Any, stop: int):
+def test_sweeps_resume_after_any_sweep_with_the_same_bytes(xp: Any, stop: int):
     matrix, settings, seen = many(), flat(factors=12), []
     start = small_random(matrix.shape, 12, 1)
-    whole = sweeps(matrix, start, settings, 5, lambda _, sofar: seen.append(sofar()), xp=xp)
+    whole = sweeps(
+        matrix, start, settings, 5, lambda _, copy_factors: seen.append(copy_factors()), xp=xp
+    )
     rest = sweeps(matrix, seen[stop], settings, 4 - stop, xp=xp)
     assert (rest.user.tobytes(), rest.item.tobytes()) == (
         whole.user.tobytes(),
@@ -392,7 +391,7 @@ def test_sweeps_go_on_from_the_factors_after_any_sweep_to_the_same_bytes(xp: Any
 def test_lists_equal_those_of_the_cpu(
     xp: Any, n: int, values: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(gpu, "_MOST_NUMBERS", 10_000)  # several blocks, the last not full
+    monkeypatch.setattr(gpu, "_MAX_NUMBERS", 10_000)  # several blocks, the last not full
     rng = np.random.default_rng(n)
     draw = rng.standard_normal if values == "distinct" else lambda size: rng.integers(-2, 3, size)
     users, items = (draw((size, 5)).astype(np.float32) for size in (101, 300))
@@ -411,9 +410,9 @@ def test_lists_equal_those_of_the_cpu(
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
 
 
-def test_lists_take_no_more_memory_than_they_may(xp: Any):
+def test_lists_take_no_more_memory_than_allowed(xp: Any):
     if xp is not np:
-        pytest.skip("CuPy's pool keeps what others have used")
+        pytest.skip("CuPy's pool keeps the memory of earlier tests")
     users, items = np.ones((3000, 8), np.float32), np.ones((2000, 8), np.float32)
     results = users.shape[0] * 5 * 8
     peaks = {}
@@ -426,7 +425,7 @@ def test_lists_take_no_more_memory_than_they_may(xp: Any):
     assert 2 < peaks[8] < 8 < peaks[None]
 
 
-def test_nobody_and_nothing_give_empty_lists(xp: Any):
+def test_no_users_and_no_items_give_empty_lists(xp: Any):
     users, items = np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)
     assert top_n(users[:0], items, 2, xp=xp)[0].shape == (0, 2)
     assert top_n(users, items[:0], 2, xp=xp)[0].tolist() == [[-1, -1]] * 2
@@ -439,20 +438,18 @@ def test_nobody_and_nothing_give_empty_lists(xp: Any):
     )
 
 
-def test_a_card_is_named_or_the_reason_why_there_is_none():
-    found = device.find_gpu()
-    assert (found.name is not None) != bool(found.reason)
+def test_the_gpu_is_named_or_the_reason_why_there_is_none():
+    result = device.find_gpu()
+    assert (result.name is not None) != bool(result.reason)
 
 
-def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_gpu_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device, "find_gpu", lambda: device.Gpu(None, "cudaErrorInsufficientDriver"))
-    with pytest.raises(
-        ModelError, match="no graphics card to compute on: cudaErrorInsufficientDriver"
-    ):
+    with pytest.raises(ModelError, match="no GPU to compute on: cudaErrorInsufficientDriver"):
         sweeps(many(), random_start((300, 90), 4), flat(factors=4), 1)
     with pytest.raises(ModelError, match="cudaErrorInsufficientDriver"):
         fit(many(), flat(factors=4, solver="gpu"), iterations=1)
-    with pytest.raises(ModelError, match="no graphics card"):
+    with pytest.raises(ModelError, match="no GPU to compute on"):
         top_n(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), 1)
 
 
@@ -464,37 +461,37 @@ def test_without_a_card_the_solver_says_why(monkeypatch: pytest.MonkeyPatch):
         RuntimeError("x"),
     ],
 )
-def test_nothing_that_fails_on_the_way_to_the_card_is_raised(
-    failure: Exception, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_failure_of_cupy_is_raised(failure: Exception, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object) -> None:
         raise failure
 
     monkeypatch.setitem(sys.modules, "cupy", type("Broken", (), {"__getattr__": fail})())
-    found = device.find_gpu.__wrapped__()
-    assert found.name is None
-    assert str(failure).split()[0] in found.reason and "\n" not in found.reason
+    result = device.find_gpu.__wrapped__()
+    assert result.name is None
+    assert str(failure).split()[0] in result.reason and "\n" not in result.reason
 
 
 @pytest.mark.parametrize(
-    ("told", "driver"),
+    ("driver_file", "driver"),
     [
         (
-            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n",
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  "
+            "Sun May 12 19:39:15 UTC 2024\n",
             "535.183.01",
         ),
         (
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC version: 12.2.0 \n",
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n"
+            "GCC version: 12.2.0 \n",
             "570.86.15",
         ),
         ("", ""),
     ],
 )
-def test_a_card_is_known_with_its_driver_and_libraries(
-    told: str, driver: str, monkeypatch: pytest.MonkeyPatch
+def test_the_gpu_comes_with_the_versions_of_driver_and_libraries(
+    driver_file: str, driver: str, monkeypatch: pytest.MonkeyPatch
 ):
     runtime = SimpleNamespace(
-        getDeviceProperties=lambda number: {"name": b"a card"}, runtimeGetVersion=lambda: 12090
+        getDeviceProperties=lambda number: {"name": b"a GPU"}, runtimeGetVersion=lambda: 12090
     )
     cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
     monkeypatch.setitem(
@@ -502,18 +499,18 @@ def test_a_card_is_known_with_its_driver_and_libraries(
     )
     trial = device._trial(np)
     monkeypatch.setattr(device, "_trial", lambda xp: trial)
-    monkeypatch.setattr(Path, "read_text", lambda path: told)
+    monkeypatch.setattr(Path, "read_text", lambda path: driver_file)
     versions = {"driver": driver, "cuda": "12.9", "cupy": "14.2.0"}
-    assert device.find_gpu.__wrapped__() == device.Gpu("a card", versions=versions)
+    assert device.find_gpu.__wrapped__() == device.Gpu("a GPU", versions=versions)
 
 
-def test_a_card_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch):
-    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"})
+def test_a_gpu_with_other_results_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a GPU"})
     cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
     broken = SimpleNamespace(cuda=cuda, asnumpy=np.ones_like)
     trial = device._trial(np)
     monkeypatch.setitem(sys.modules, "cupy", broken)
     monkeypatch.setattr(device, "_trial", lambda xp: trial)
     assert device.find_gpu.__wrapped__() == device.Gpu(
-        None, "a card solves equations otherwise than the CPU: update its driver, or CuPy"
+        None, "a GPU gives other solutions than the CPU: update its driver or CuPy"
     )

@@ -1,10 +1,10 @@
-"""Top-N against brute force, and what must never be in a list."""
+"""Top-n against brute force, and what must never be in a list."""
 
 import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -62,7 +62,7 @@ def test_a_user_never_trained_gets_no_list():
     assert ids.tolist() == [[-1, -1], [0, 1]]
 
 
-def test_nobody_and_nothing_give_empty_lists():
+def test_no_users_and_no_eligible_items_give_empty_lists():
     assert top_n(np.zeros((0, 2), np.float32), np.ones((3, 2), np.float32), 2)[0].shape == (0, 2)
     nothing, _ = top_n(
         np.ones((2, 2), np.float32), np.ones((3, 2), np.float32), 2, eligible=np.zeros(3, bool)
@@ -70,6 +70,7 @@ def test_nobody_and_nothing_give_empty_lists():
     assert nothing.tolist() == [[-1, -1]] * 2
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     n_users=st.integers(1, 40),
@@ -80,7 +81,7 @@ def test_nobody_and_nothing_give_empty_lists():
     seen_share=st.sampled_from([0, 0.2, 0.99, 1]),
     eligible_share=st.sampled_from([0.05, 0.7, 1]),
 )
-def test_whole_numbers_tie_and_are_listed_by_index(
+def test_equal_scores_are_listed_by_item_index(
     seed, n_users, n_items, factors, n, skew, seen_share, eligible_share
 ):
     rng = np.random.default_rng(seed)
@@ -104,7 +105,7 @@ def test_whole_numbers_tie_and_are_listed_by_index(
 def assert_best(
     users: np.ndarray, items: np.ndarray, n: int, seen: np.ndarray | None = None
 ) -> None:
-    """The listed scores are the largest, to the rounding of float32."""
+    """The listed scores are the largest, up to the rounding of float32."""
     ids, _ = top_n(users, items, n, seen=None if seen is None else sparse.csr_matrix(seen))
     exact = users.astype(float) @ items.T.astype(float)
     if seen is not None:
@@ -143,7 +144,7 @@ def test_scores_that_are_all_negative():
     assert_best(-rng.random((100, 8), np.float32), rng.random((3000, 8), np.float32), 20)
 
 
-def test_somebody_who_has_seen_nearly_everything_gets_the_rest():
+def test_a_user_who_has_seen_nearly_everything_gets_the_rest():
     rng = np.random.default_rng(0)
     users, items = (rng.standard_normal((size, 8)).astype(np.float32) for size in (3, 5000))
     seen = np.ones((3, 5000), bool)
@@ -178,8 +179,7 @@ def test_the_same_bytes_from_any_number_of_threads(monkeypatch: pytest.MonkeyPat
     assert len(results) == 1
 
 
-def test_machine_code_works_where_no_folder_for_its_cache_is_found():
-    nowhere = eval(
-        "lambda number: number + 1"
-    )  # a function without a file, for which numba finds none
-    assert jit()(nowhere)(1) == 2
+def test_machine_code_works_without_a_folder_for_its_cache():
+    # a function without a file has no folder for the cache
+    without_file = eval("lambda number: number + 1")
+    assert jit()(without_file)(1) == 2

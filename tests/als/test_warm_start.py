@@ -1,4 +1,4 @@
-"""When a fit goes on from the champion's factors, and from what numbers."""
+"""When a fit starts from the champion's factors, and which numbers it starts from."""
 
 from datetime import timedelta
 from typing import Any
@@ -43,12 +43,12 @@ def test_the_same_warm_job_gives_the_same_bytes(storage: Storage, make_job: Make
     first = make_job(events, day=YESTERDAY)
     assert main(storage.url(paths.job(YESTERDAY, "spec.json"))) == 0
     spec = make_job(events, champion=first.version)
-    found = []
+    files = []
     for _ in range(2):
         assert main(spec_url(storage)) == 0
-        found.append(load_manifest(storage, spec.version).files)
+        files.append(load_manifest(storage, spec.version).files)
         storage.delete(paths.model(spec.version, MANIFEST))
-    assert found[0] == found[1]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_week_after_a_cold_fit_the_next_is_cold(
     )
 
 
-def test_days_in_a_row_count_from_the_cold_fit_they_go_back_to(storage: Storage, make_job: MakeJob):
+def test_cold_every_days_counts_from_the_last_cold_fit(storage: Storage, make_job: MakeJob):
     champion, cold = None, []
     for day in (DAY - timedelta(days=n) for n in range(5, -1, -1)):
         champion = make_job(day=day, iterations=1, cold_every_days=3, champion=champion).version
@@ -95,10 +95,10 @@ def test_a_champion_of_other_settings_is_not_started_from(storage: Storage, make
     assert not may_start_from(champion, other)
 
 
-def test_unknown_users_and_items_start_from_small_numbers_and_the_others_from_the_champion_s():
-    theirs = Factors(np.full((2, 4), 5, np.float32), np.full((2, 4), 7, np.float32))
+def test_unknown_users_and_items_start_from_small_numbers():
+    champion = Factors(np.full((2, 4), 5, np.float32), np.full((2, 4), 7, np.float32))
     matched = match(
-        theirs,
+        champion,
         pl.Series(["ann", "bob"]),
         pl.Series(["cup", "pot"]),
         pl.Series(["bob", "cid"]),
@@ -107,5 +107,5 @@ def test_unknown_users_and_items_start_from_small_numbers_and_the_others_from_th
     start = warm_start(matched, TrainingSettings(factors=4))
     assert (start.user[0] == 5).all()
     assert (start.item[1] == 7).all()
-    for fresh in (start.user[1], start.item[0]):
-        assert 0 < fresh.max() < 0.01
+    for unknown in (start.user[1], start.item[0]):
+        assert 0 < unknown.max() < 0.01

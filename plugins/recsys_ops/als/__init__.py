@@ -1,1 +1,1 @@
-"""Matrix factorisation by alternating least squares, and the exact best items for every user."""
+"""Matrix factorisation by alternating least squares, and the exact top-n items of every user."""

@@ -16,13 +16,13 @@ from recsys_ops.jit import jit
 from recsys_ops.settings import TrainingSettings
 
 _STEPS = 3  # of conjugate gradients, as many as `implicit` takes
-_SMALLEST = np.float32(
-    1e-30
-)  # squared error of a row that is solved; float32 cannot divide much smaller numbers
-_CHUNKS = 256  # of the rows of a half-sweep; fixed, so that the bytes do not depend on the number of threads
+# A row with a smaller squared error is solved; float32 cannot divide by much smaller numbers.
+_SMALLEST = np.float32(1e-30)
+# Parts of a half-sweep. A fixed number: the result does not depend on the number of threads.
+_CHUNKS = 256
 _BLOCK = 1 << 15  # rows of factors multiplied at a time
 _ZERO, _ONE = np.float32(0), np.float32(1)
-# no assumption that all is finite: an overflow must be seen as one
+# without "ninf" and "nnan": an overflow must stay visible
 _FAST: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
 
 
@@ -33,37 +33,43 @@ def sweeps(
     iterations: int,
     callback: Callback | None = None,
 ) -> Factors:
-    """`iterations` times all users, then all items, each half from the factors it has. Arguments as in `fitting.fit`.
+    """Do `iterations` sweeps: each improves all users, then all items. Arguments as in `fit.fit`.
 
-    A row's equations (Hu, Koren & Volinsky 2008, eq. 4) are YᵀY + λI plus one rank-one term for each stored cell. In the
-    eigenbasis of YᵀY their dense part is diagonal: it costs a step of conjugate gradients (Takács, Pilászy & Tikk 2011) nothing
-    and is its preconditioner, so that a row costs 4 · (steps + 1) · factors operations a cell and no factors².
-    Memory: beside start and result the transposed matrix and one copy of the gathered side's factors.
+    The matrix of a row's equations (Hu, Koren & Volinsky 2008, eq. 4) is YᵀY + λI plus one rank-one
+    term for each stored cell. In the eigenbasis of YᵀY its dense part is diagonal. It then costs a
+    step of conjugate gradients (Takács, Pilászy & Tikk 2011) nothing and is the preconditioner, so
+    a row costs 4 · (steps + 1) · factors operations for each cell, and none in factors².
+
+    Memory beside start and result: the transposed matrix and one copy of the factors of one side.
     """
     user, item = start.user.copy(), start.item.copy()
     item_users = user_items.T.tocsr()
-    users, items = row_regularization(user_items, settings)
-    # the threads are ours: OpenBLAS' own beside them slow it down many times, and their number changes the last bits of a sum
+    user_weights, item_weights = row_regularization(user_items, settings)
+    # BLAS threads beside the pool's make it many times slower, and their number changes the last
+    # bits of a sum
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         for iteration in range(iterations):
-            _half_sweep(user_items, user, item, users, pool)
-            _half_sweep(item_users, item, user, items, pool)
+            _half_sweep(user_items, user, item, user_weights, pool)
+            _half_sweep(item_users, item, user, item_weights, pool)
             if callback:
                 callback(iteration, lambda: Factors(user.copy(), item.copy()))
     return Factors(user, item)
 
 
-def gram(factors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The factors' second moments, (factors, factors)."""
-    moments = np.zeros((factors.shape[1], factors.shape[1]))
+def gram_float32_blocks(factors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``factorsᵀ @ factors``, (factors, factors): blocks of rows in float32, their sum in float64.
+
+    See `normal_equations.gram_float64`, which is more exact and slower.
+    """
+    total = np.zeros((factors.shape[1], factors.shape[1]))
     for start in range(0, len(factors), _BLOCK):
         block = factors[start : start + _BLOCK]
-        moments += block.T @ block
-    return moments
+        total += block.T @ block
+    return total
 
 
 def cell_errors(user_items: sparse.csr_matrix, factors: Factors) -> float:
-    """Σ c (1 − x·y)² − (x·y)² over the stored cells: what they add to the loss of the empty ones."""
+    """Σ c (1 − x·y)² − (x·y)² over the stored cells: their loss beyond that of empty cells."""
     return float(
         _cell_errors(
             user_items.indptr, user_items.indices, user_items.data, factors.user, factors.item
@@ -90,9 +96,14 @@ def _half_sweep(
     regularization: NDArray[np.float32],
     pool: Executor,
 ) -> None:
-    """Improve `x`, (n_rows, factors), in place, given `y`, (n_columns, factors)."""
+    """Improve `x`, (n_rows, factors), in place, given `y`, (n_columns, factors).
+
+    regularization : float32, (n_rows,)
+    """
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(y), _BLOCK)]
-    eigenvalues, basis = np.linalg.eigh(sum(pool.map(lambda block: gram(y[block]), blocks)))
+    eigenvalues, basis = np.linalg.eigh(
+        sum(pool.map(lambda block: gram_float32_blocks(y[block]), blocks))
+    )
     spectrum, basis = np.maximum(eigenvalues, 0).astype(np.float32), basis.astype(np.float32)
     rotated = np.empty_like(y)
     list(pool.map(lambda block: np.matmul(y[block], basis, out=rotated[block]), blocks))
@@ -119,7 +130,7 @@ def _half_sweep(
 
 @cache
 def _kernel(factors: int) -> Callable[..., None]:
-    """The compiled solver of a chunk of rows; that the length is a constant lets the inner loops unroll."""
+    """The compiled solver of a chunk of rows; a constant length lets the inner loops unroll."""
 
     @jit(**_FAST)
     def solve(indptr, columns, confidence, y, spectrum, regularization, x):  # type: ignore[no-untyped-def]
@@ -159,10 +170,14 @@ def _kernel(factors: int) -> Callable[..., None]:
     return solve  # type: ignore[no-any-return]
 
 
-# inlined: a call would run the machine code of one optimisation when just compiled, of another when loaded from disk
+# Inlined: a call would run differently optimised machine code when compiled and when loaded from
+# disk.
 @jit(inline="always", **_FAST)
 def _add_cells(out, v, y, columns, confidence, begin, end, preference, factors):  # type: ignore[no-untyped-def]
-    """out += Σ (preference · c − (c − 1) · y·v) y over the row's cells, four at a time to load and store `out` less."""
+    """out += Σ (preference · c − (c − 1) · y·v) y over the row's cells.
+
+    Four cells at a time, to load and store `out` less often.
+    """
     last = end - 1
     for j in range(begin, end, 4):
         j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)

@@ -1,4 +1,4 @@
-"""The graphics card: whether CuPy computes on it, its memory, and what to say when that does not suffice."""
+"""The GPU: whether CuPy computes on it, its memory, and the errors when there is too little."""
 
 import functools
 import os
@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from recsys_ops.als import normal_equations
 from recsys_ops.errors import ModelError
 
-_peak = 0  # bytes, as last seen by `peak_memory`
+_peak = 0  # bytes, the most that `gpu_peak_memory` has seen
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The card that CuPy computes on: its name, or None and the reason why there is none.
+    """The GPU that CuPy computes on.
 
-    versions : driver, cuda, cupy
+    name : None where there is none
+    reason : why there is none
+    versions : of driver, cuda, cupy
     """
 
     name: str | None
@@ -31,14 +33,14 @@ class Gpu:
 
 @functools.cache
 def find_gpu() -> Gpu:
-    """Whether CuPy computes on a card here: small equations must come out there as on the CPU. Never raises."""
+    """The GPU of this machine, if it solves small equations as the CPU does. Never raises."""
     try:
         import cupy
 
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         if not np.allclose(cupy.asnumpy(_trial(cupy)), _trial(np), atol=1e-3):
             return Gpu(
-                None, f"{name} solves equations otherwise than the CPU: update its driver, or CuPy"
+                None, f"{name} gives other solutions than the CPU: update its driver or CuPy"
             )
         cuda = cupy.cuda.runtime.runtimeGetVersion()
         versions = {
@@ -48,17 +50,17 @@ def find_gpu() -> Gpu:
         }
     except ModuleNotFoundError as error:
         return Gpu(None, f"{error}: install recsys-ops[worker], or cupy-cuda13x for CUDA 13")
-    except Exception as error:  # a missing driver, card or CUDA library: each raises something else
+    except Exception as error:  # a missing driver, GPU or CUDA library: each raises another type
         return Gpu(None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return Gpu(name, versions=versions)
 
 
 def cupy() -> Any:
-    """The module. Raises ModelError with the reason when it cannot compute."""
-    found = find_gpu()
-    if found.name is None:
+    """The module CuPy. Raises ModelError with the reason when there is no GPU to compute on."""
+    gpu = find_gpu()
+    if gpu.name is None:
         raise ModelError(
-            f"no graphics card to compute on: {found.reason} (training.solver: auto takes the CPU then)"
+            f"no GPU to compute on: {gpu.reason} (with training.solver: auto the CPU computes)"
         )
     import cupy
 
@@ -66,22 +68,23 @@ def cupy() -> Any:
 
 
 def to_host(xp: Any, array: Any) -> NDArray[Any]:
-    """The same numbers as a NumPy array."""
-    numbers: NDArray[Any] = array if xp is np else xp.asnumpy(array)
-    return numbers
+    """The array as a NumPy array."""
+    on_host: NDArray[Any] = array if xp is np else xp.asnumpy(array)
+    return on_host
 
 
 def free_memory(xp: Any) -> int:
-    """Bytes of the card's memory that can be had; half of the machine's for NumPy."""
+    """Bytes of GPU memory that can be allocated; for NumPy half of the machine's memory."""
     if xp is np:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return int(xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes())
 
 
 def free_memory_for(xp: Any, needed: int, allowed: int) -> None:
-    """Where what CuPy keeps of freed memory and `needed` bytes are more than `allowed`, give the former back to the card.
+    """Free CuPy's cached blocks if cache plus `needed` would exceed `allowed`, all in bytes.
 
-    It keeps blocks for arrays of their size or smaller, and batches of many sizes would make it keep ever more.
+    CuPy keeps freed blocks for arrays of their size or smaller. With batches of many sizes it would
+    keep more and more.
     """
     if xp is np:
         return
@@ -92,33 +95,40 @@ def free_memory_for(xp: Any, needed: int, allowed: int) -> None:
 
 
 def gpu_peak_memory(xp: Any) -> int:
-    """The most bytes of the card's memory that CuPy has held for this process: it gives back none but in `make_room`."""
+    """The most bytes of GPU memory that CuPy has held for this process.
+
+    CuPy gives memory back only in `free_memory_for`, so it is enough to look there and here.
+    """
     global _peak
     _peak = max(_peak, int(xp.get_default_memory_pool().total_bytes()))
     return _peak
 
 
-def memory_error(xp: Any, wanted: str, do: str) -> ModelError:
+def memory_error(xp: Any, needed: str, remedy: str) -> ModelError:
+    """The error for too little GPU memory."""
     return ModelError(
-        f"the graphics card's memory does not suffice: {wanted}; {free_memory(xp):,} bytes are free: {do}"
+        f"not enough GPU memory: {needed}; {free_memory(xp):,} bytes are free: {remedy}"
     )
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver; empty where Linux does not tell."""
+    """The version of NVIDIA's driver; empty where Linux does not have it."""
     try:
-        found = re.search(
+        match = re.search(
             r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", Path("/proc/driver/nvidia/version").read_text()
         )
     except OSError:
         return ""
-    return found[1] if found else ""
+    return match[1] if match else ""
 
 
 def _trial(xp: Any) -> Any:
-    """Two rows, of one and of three cells, solved each way: what this calls is every CUDA library that training calls."""
+    """The solutions of two rows, of one and of three cells, by both methods.
+
+    This calls every CUDA library that training calls.
+    """
     other = xp.asarray(np.array([[1, 0], [2, 1], [0, 3]], np.float32))
-    values, basis = xp.linalg.eigh(normal_equations.gram(xp, other))
+    values, basis = xp.linalg.eigh(normal_equations.gram_float64(xp, other))
     rotated, basis = other @ basis.astype(xp.float32), basis.astype(xp.float32)
     scale = 1 / xp.sqrt(values.astype(xp.float32) + xp.ones((2, 1), xp.float32))
     cells = (
@@ -127,12 +137,12 @@ def _trial(xp: Any) -> Any:
     )
     row = xp.asarray(np.array([0, 1])), xp.asarray(np.array([1, 3]))
 
-    def solved(width: int) -> list[Any]:
-        held = [normal_equations.gather(xp, cells, row, range(width), rotated, scale)]
+    def solutions(width: int) -> list[Any]:
+        parts = [normal_equations.gather(xp, cells, row, range(width), rotated, scale)]
         start = xp.zeros((2, 2), dtype=xp.float32)
         return [
-            normal_equations.exact(xp, lambda: held, width, 2),
-            normal_equations.three_steps(xp, lambda: held, start),
+            normal_equations.solve_exactly(xp, lambda: parts, width, 2),
+            normal_equations.solve_in_steps(xp, lambda: parts, start),
         ]
 
-    return (xp.stack(solved(1) + solved(3)) * scale).reshape(-1, 2) @ basis.T
+    return (xp.stack(solutions(1) + solutions(3)) * scale).reshape(-1, 2) @ basis.T

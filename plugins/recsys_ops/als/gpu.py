@@ -1,6 +1,6 @@
-"""Implicit-feedback ALS (Hu, Koren & Volinsky 2008) and top-N lists on a graphics card, with CuPy.
+"""Implicit-feedback ALS (Hu, Koren & Volinsky 2008) and top-n lists on a GPU, with CuPy.
 
-Everything is written against an array module, so that NumPy runs the same lines on the CPU.
+All functions take the array module as `xp`, so NumPy can run the same lines on the CPU.
 """
 
 from bisect import bisect_right
@@ -20,11 +20,10 @@ from recsys_ops.errors import ModelError
 from recsys_ops.settings import TrainingSettings
 
 _GIB = 2**30
-_MOST_NUMBERS = (
-    1 << 28
-)  # in one array of a batch, 1 GiB: more makes nothing faster, and 32-bit indices suffice
-_MOST_ROWS = 65_535  # in a batch: CUDA's limit of a grid's second and third side
-_LANE = 128  # scores of one row that `top_n` keeps one maximum of
+# Numbers in one array of a batch, 1 GiB: more is not faster, and 32-bit indices suffice.
+_MAX_NUMBERS = 1 << 28
+_MAX_ROWS = 65_535  # in a batch: CUDA's limit of a grid's second and third side
+_LANE = 128  # neighbouring scores of a row, of which `top_n` keeps one maximum
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,16 @@ class _Batch:
 
     rows: Array
     begin: Array  # each row's first cell
-    degree: Array
+    degree: Array  # each row's number of cells
     width: int  # the largest degree
     exact: bool
-    run: int  # the cells of a row held at a time
+    run: int  # how many cells of a row are in memory at a time
     needs: int  # bytes
 
 
 @dataclass(frozen=True)
 class _Side:
-    """The stored cells by row, on the card."""
+    """The stored cells by row, in GPU memory."""
 
     column: Array
     confidence: Array
@@ -59,15 +58,16 @@ def sweeps(
     *,
     xp: Any = None,
 ) -> Factors:
-    """`iterations` times all users, then all items, each row solved as `equations` says. Arguments as in `fitting.fit`.
+    """Do `iterations` sweeps: each solves all users, then all items, see `normal_equations`.
 
-    xp : the array module, CuPy when None
+    xp : the array module, CuPy when None · the other arguments : as in `fit.fit`
 
-    Raises ModelError when there is no card, when its memory does not suffice or when confidences overflow float32.
+    Raises ModelError when there is no GPU, when it has too little memory, and when confidences
+    overflow float32.
     """
     xp = xp or device.cupy()
     try:
-        # whether the factors stay finite is looked at in the end; NumPy need not warn of each step on the way
+        # `fit` checks that the factors are finite; no warnings of single steps
         with np.errstate(all="ignore"):
             return _sweeps(xp, user_items, start, settings, iterations, callback)
     except MemoryError as error:
@@ -76,8 +76,10 @@ def sweeps(
         ) from error
     except np.linalg.LinAlgError as error:
         raise ModelError(
-            f"a row's equations cannot be solved in float32 (largest confidence {user_items.data.max():g}, regularization "
-            f"{settings.regularization}): lower confidence.alpha or raise training.regularization"
+            "a row's equations cannot be solved in float32 "
+            f"(largest confidence {user_items.data.max():g}, "
+            f"regularization {settings.regularization}): "
+            "lower confidence.alpha or raise training.regularization"
         ) from error
 
 
@@ -91,12 +93,12 @@ def top_n(
     max_memory_gib: float | None = None,
     xp: Any = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """`recsys_ops.als.top_n.top_n` on the card: the same arguments, the same lists.
+    """`recsys_ops.als.top_n.top_n` on the GPU: the same arguments, the same lists.
 
-    max_memory_gib : how much of the card's memory may be taken, 80 % of what is free when None; of the scores at most 4 GiB at a
-        time, and of them and the items never less than one user's
+    max_memory_gib : how much GPU memory may be used, 80 % of what is free when None. The scores
+        take at most 4 GiB at a time; the items and the scores of one user are always loaded.
 
-    Raises ModelError when there is no card or its memory does not suffice.
+    Raises ModelError when there is no GPU, and when it has too little memory.
     """
     xp = xp or device.cupy()
     n_users, n_items = len(user_factors), len(item_factors)
@@ -108,11 +110,11 @@ def top_n(
     lanes = -(-n_items // _LANE)
     hidden = np.flatnonzero(np.append(hidden, np.ones(lanes * _LANE - n_items, bool)))
     allowed = 0.8 * device.free_memory(xp) if max_memory_gib is None else max_memory_gib * _GIB
-    held = 4 * user_factors.shape[1] * lanes * _LANE
-    # the scores, a copy of them when their maxima are taken, and the cells that were seen
-    budget = int(min(_MOST_NUMBERS, (allowed - held) / 16))
-    rows = min(max(1, budget // (lanes * _LANE)), _MOST_ROWS)
-    device.free_memory_for(xp, held + 16 * rows * lanes * _LANE, int(allowed))
+    item_bytes = 4 * user_factors.shape[1] * lanes * _LANE
+    # 16 bytes a score: itself, a copy of it when the maxima are computed, and the seen cells
+    budget = int(min(_MAX_NUMBERS, (allowed - item_bytes) / 16))
+    rows = min(max(1, budget // (lanes * _LANE)), _MAX_ROWS)
+    device.free_memory_for(xp, item_bytes + 16 * rows * lanes * _LANE, int(allowed))
     try:
         items = xp.zeros((user_factors.shape[1], lanes * _LANE), dtype=xp.float32)
         items[:, :n_items] = xp.asarray(item_factors).T
@@ -122,14 +124,14 @@ def top_n(
             table = xp.asarray(user_factors[block]) @ items
             table[:, hidden] = -np.inf
             if seen is not None:
-                part = seen[block]
-                row = np.repeat(np.arange(part.shape[0], dtype=np.int32), np.diff(part.indptr))
-                table[xp.asarray(row), xp.asarray(part.indices)] = -np.inf
+                seen_cells = seen[block]
+                row = np.repeat(
+                    np.arange(seen_cells.shape[0], dtype=np.int32), np.diff(seen_cells.indptr)
+                )
+                table[xp.asarray(row), xp.asarray(seen_cells.indices)] = -np.inf
             best, best_scores = _best(xp, table.reshape(len(table), lanes, _LANE), min(n, n_items))
-            ids[block, : best.shape[1]], scores[block, : best.shape[1]] = (
-                device.to_host(xp, best),
-                device.to_host(xp, best_scores),
-            )
+            ids[block, : best.shape[1]] = device.to_host(xp, best)
+            scores[block, : best.shape[1]] = device.to_host(xp, best_scores)
     except MemoryError as error:
         raise device.memory_error(
             xp, str(error), "free some of it, or set training.solver to cpu"
@@ -147,12 +149,10 @@ def _sweeps(
     iterations: int,
     callback: Callback | None,
 ) -> Factors:
-    memory = _memory(xp, user_items, settings)
-    cells, weights = (user_items, user_items.T.tocsr()), row_regularization(user_items, settings)
-    users, items = (
-        _side(xp, rows, of_rows, settings, memory)
-        for rows, of_rows in zip(cells, weights, strict=True)
-    )
+    memory = _batch_memory(xp, user_items, settings)
+    user_weights, item_weights = row_regularization(user_items, settings)
+    users = _side(xp, user_items, user_weights, settings, memory)
+    items = _side(xp, user_items.T.tocsr(), item_weights, settings, memory)
     user, item = xp.asarray(start.user), xp.asarray(start.item)
     for iteration in range(iterations):
         user = _half_sweep(xp, users, user, item, memory)
@@ -168,32 +168,31 @@ def _on_host(xp: Any, user: Array, item: Array) -> Factors:
 
 def _half_sweep(xp: Any, side: _Side, own: Array, other: Array, memory: int) -> Array:
     """The factors of one side, given those of the other. A row without cells gets zeros."""
-    values, basis = xp.linalg.eigh(normal_equations.gram(xp, other))
-    spread, basis = xp.maximum(values, 0).astype(xp.float32), basis.astype(xp.float32)
+    eigenvalues, basis = xp.linalg.eigh(normal_equations.gram_float64(xp, other))
+    spectrum, basis = xp.maximum(eigenvalues, 0).astype(xp.float32), basis.astype(xp.float32)
     rotated = other @ basis
     updated = xp.zeros_like(own)
 
+    # a function, so that a batch's arrays are freed before those of the next one are allocated
     def solve(batch: _Batch) -> None:
-        scale = 1 / xp.sqrt(spread + side.regularization[batch.rows][:, None])
+        scale = 1 / xp.sqrt(spectrum + side.regularization[batch.rows][:, None])
         parts = _parts(xp, side, batch, rotated, scale)
         if batch.exact:
-            z = normal_equations.exact(xp, parts, batch.width, own.shape[1])
+            z = normal_equations.solve_exactly(xp, parts, batch.width, own.shape[1])
         else:
-            z = normal_equations.three_steps(xp, parts, own[batch.rows] @ basis / scale)
+            z = normal_equations.solve_in_steps(xp, parts, own[batch.rows] @ basis / scale)
         updated[batch.rows] = (z * scale) @ basis.T
 
     for batch in side.batches:
         device.free_memory_for(xp, batch.needs, memory)
-        solve(
-            batch
-        )  # in a function, so that a batch's arrays are free before the next one's are made
+        solve(batch)
     return updated
 
 
 def _parts(
     xp: Any, side: _Side, batch: _Batch, rotated: Array, scale: Array
 ) -> normal_equations.Parts:
-    """A batch's cells, gathered once where they are held whole, else at every call."""
+    """A batch's cells: gathered once if all fit in memory, else at every call."""
 
     def gathered() -> Iterator[tuple[Array, Array]]:
         for first in range(0, batch.width, batch.run):
@@ -204,8 +203,8 @@ def _parts(
 
     if batch.run < batch.width:
         return gathered
-    held = list(gathered())
-    return lambda: held
+    parts = list(gathered())
+    return lambda: parts
 
 
 def _side(
@@ -219,15 +218,15 @@ def _side(
     degree = np.diff(indptr)
     order = np.argsort(degree, kind="stable")
     order = order[degree[order] > 0]
-    # rows are at most √2 times as wide as the narrowest with them
+    # a batch's widest row has at most √2 times as many cells as its narrowest
     buckets = np.ceil(np.exp2(np.ceil(2 * np.log2(degree[order])) / 2)).astype(int)
     batches = []
     for bucket in np.unique(buckets).tolist():
-        together = order[buckets == bucket]
-        for block in _blocks(len(together), bucket, settings.factors, memory):
-            chosen = together[block]
+        same_bucket = order[buckets == bucket]
+        for block in _blocks(len(same_bucket), bucket, settings.factors, memory):
+            chosen = same_bucket[block]
             width = int(degree[chosen[-1]])
-            exact = normal_equations.solved_exactly(bucket, settings.factors)
+            exact = normal_equations.is_solved_exactly(bucket, settings.factors)
             batches.append(
                 _Batch(
                     rows=xp.asarray(chosen),
@@ -235,7 +234,7 @@ def _side(
                     degree=xp.asarray(degree[chosen]),
                     width=width,
                     exact=exact,
-                    run=min(width, _longest(settings.factors, memory)),
+                    run=min(width, _max_run(settings.factors, memory)),
                     needs=min(
                         memory,
                         len(chosen) * normal_equations.batch_bytes(width, settings.factors, exact),
@@ -251,31 +250,32 @@ def _side(
 
 
 def _blocks(count: int, width: int, factors: int, memory: int) -> Iterator[slice]:
-    """`count` rows of at most `width` cells, as many at a time as fit."""
-    row = normal_equations.batch_bytes(
-        width, factors, normal_equations.solved_exactly(width, factors)
+    """Slices of `count` rows of at most `width` cells, as many rows at a time as fit."""
+    row_bytes = normal_equations.batch_bytes(
+        width, factors, normal_equations.is_solved_exactly(width, factors)
     )
-    rows = max(1, min(memory // row, _MOST_NUMBERS // (width * factors), _MOST_ROWS))
+    rows = max(1, min(memory // row_bytes, _MAX_NUMBERS // (width * factors), _MAX_ROWS))
     return (slice(start, start + rows) for start in range(0, count, rows))
 
 
-def _longest(factors: int, memory: int) -> int:
-    """The cells of one row that fit at a time, never fewer than `factors`."""
+def _max_run(factors: int, memory: int) -> int:
+    """How many cells of one row fit at a time, never fewer than `factors`."""
     fixed = normal_equations.batch_bytes(0, factors, False) + 16 * factors**2
-    cell = normal_equations.batch_bytes(1, factors, False) - normal_equations.batch_bytes(
+    cell_bytes = normal_equations.batch_bytes(1, factors, False) - normal_equations.batch_bytes(
         0, factors, False
     )
-    return max(factors, min((memory - fixed) // cell, _MOST_NUMBERS // factors))
+    return max(factors, min((memory - fixed) // cell_bytes, _MAX_NUMBERS // factors))
 
 
-def _memory(xp: Any, user_items: sparse.csr_matrix, settings: TrainingSettings) -> int:
-    """Bytes that a batch may take: what may be used, less what stays there all the time."""
-    given = settings.max_gpu_memory_gib
-    allowed = 0.8 * device.free_memory(xp) if given is None else given * _GIB
+def _batch_memory(xp: Any, user_items: sparse.csr_matrix, settings: TrainingSettings) -> int:
+    """Bytes that a batch may use: the allowed memory without what is resident."""
+    limit = settings.max_gpu_memory_gib
+    allowed = 0.8 * device.free_memory(xp) if limit is None else limit * _GIB
     rows: int = sum(user_items.shape)
 
     def resident(factors: int) -> int:
-        # the cells by user and by item; factors, their successors and their rotation; the sum for the eigenbasis; indices
+        # the cells by user and by item; factors, updated factors and rotated ones; the sum for the
+        # eigenbasis; indices
         eigenbasis = 8 * factors * (normal_equations.GRAM_ROWS + 4 * factors)
         return int(16 * user_items.nnz) + 8 * rows * factors + eigenbasis + 48 * rows
 
@@ -283,33 +283,38 @@ def _memory(xp: Any, user_items: sparse.csr_matrix, settings: TrainingSettings) 
         return resident(factors) + normal_equations.batch_bytes(factors, factors, True)
 
     if allowed < least(settings.factors):
-        wanted = f"{least(settings.factors):,} bytes for {user_items.nnz:,} cells and {rows:,} rows of {settings.factors} factors"
-        fit = bisect_right(
-            range(1, settings.factors), allowed, key=least
-        )  # the largest number, 0 where none
-        lower = f"lower training.factors to {fit}" if fit else "lower confidence.window_days"
-        do = lower if given is None else f"raise training.max_gpu_memory_gib, or {lower}"
-        raise device.memory_error(xp, f"{wanted} do not fit in {int(allowed):,}", do)
+        needed = (
+            f"{least(settings.factors):,} bytes for {user_items.nnz:,} cells and {rows:,} rows of "
+            f"{settings.factors} factors do not fit in {int(allowed):,}"
+        )
+        # the largest number of factors that fits, 0 if none does
+        fitting = bisect_right(range(1, settings.factors), allowed, key=least)
+        remedy = "lower confidence.window_days"
+        if fitting:
+            remedy = f"lower training.factors to {fitting}"
+        if limit is not None:
+            remedy = f"raise training.max_gpu_memory_gib, or {remedy}"
+        raise device.memory_error(xp, needed, remedy)
     return int(allowed) - resident(settings.factors)
 
 
 def _best(xp: Any, table: Array, n: int) -> tuple[Array, Array]:
-    """Column and score of the `n` largest of each row, largest first, equal ones by column; empties `table`.
+    """Column and score of the `n` largest of each row, largest first, equal ones by column.
 
-    Of each lane of a row one maximum is kept, so that the next best is looked for among these and in one lane: a sort of all,
-    which is what CuPy's partition does, reads everything many times.
+    One maximum of each lane is kept. So finding the next best reads these and one lane. A sort of
+    all scores, which CuPy's partition does, would read everything many times.
 
-    table : (rows, lanes, lane)
+    table : (rows, lanes, lane), overwritten
     """
     rows, columns, scores = xp.arange(len(table)), [], []
     peaks = table.max(axis=2)
     for _ in range(n):
         lane = peaks.argmax(axis=1)
-        inside = table[rows, lane]
-        at = inside.argmax(axis=1)
-        columns.append(lane * _LANE + at)
+        lane_scores = table[rows, lane]
+        offset = lane_scores.argmax(axis=1)
+        columns.append(lane * _LANE + offset)
         scores.append(peaks[rows, lane])
-        table[rows, lane, at] = -np.inf
-        inside[rows, at] = -np.inf
-        peaks[rows, lane] = inside.max(axis=1)
+        table[rows, lane, offset] = -np.inf
+        lane_scores[rows, offset] = -np.inf
+        peaks[rows, lane] = lane_scores.max(axis=1)
     return xp.stack(columns, axis=1), xp.stack(scores, axis=1)

@@ -1,4 +1,4 @@
-"""Another version's factors in this job's rows: to be scored, and to start from."""
+"""The factors of another version in the rows of this job: to score them, or to start from them."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from recsys_ops.settings import TrainingSettings
 class Matched:
     """Another version's factors in the row order of this job's users and items.
 
-    known_users, known_items : bool, (n_users,) and (n_items,); the factors of the others are zeros
+    factors : zeros for the users and items that the other version does not know
+    known_users : bool, (n_users,) · known_items : bool, (n_items,)
     """
 
     factors: Factors
@@ -24,35 +25,40 @@ class Matched:
 
 def match(
     factors: Factors,
-    their_users: pl.Series,
-    their_items: pl.Series,
+    version_users: pl.Series,
+    version_items: pl.Series,
     users: pl.Series,
     items: pl.Series,
 ) -> Matched:
-    """Carry factors over by id; ids that only the other version has are left out."""
-    user_factors, known_users = _gather(factors.user, their_users, users)
-    item_factors, known_items = _gather(factors.item, their_items, items)
+    """Carry a version's factors over by id; ids that only that version has are left out.
+
+    version_users, version_items : String series, the ids of the rows of `factors`
+    users, items : String series, the ids of this job's rows
+    """
+    user_factors, known_users = _in_order(factors.user, version_users, users)
+    item_factors, known_items = _in_order(factors.item, version_items, items)
     return Matched(Factors(user_factors, item_factors), known_users, known_items)
 
 
 def warm_start(champion: Matched, training: TrainingSettings) -> Factors:
     """The champion's factors, and small random ones for users and items that it does not know."""
-    theirs = champion.factors
-    fresh = small_random((len(theirs.user), len(theirs.item)), training.factors, training.seed)
+    user, item = champion.factors.user, champion.factors.item
+    random = small_random((len(user), len(item)), training.factors, training.seed)
     return Factors(
-        np.where(champion.known_users[:, None], theirs.user, fresh.user),
-        np.where(champion.known_items[:, None], theirs.item, fresh.item),
+        np.where(champion.known_users[:, None], user, random.user),
+        np.where(champion.known_items[:, None], item, random.item),
     )
 
 
-def _gather(
-    factors: NDArray[np.float32], theirs: pl.Series, ours: pl.Series
+def _in_order(
+    factors: NDArray[np.float32], version_ids: pl.Series, ids: pl.Series
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    index = pl.DataFrame({"id": theirs}).with_row_index("theirs")
-    found = pl.DataFrame({"id": ours}).join(index, on="id", how="left", maintain_order="left")[
-        "theirs"
+    """The rows of `factors` in the order of `ids`, and which of these the version knows."""
+    version_rows = pl.DataFrame({"id": version_ids}).with_row_index("row")
+    rows = pl.DataFrame({"id": ids}).join(version_rows, on="id", how="left", maintain_order="left")[
+        "row"
     ]
-    known = found.is_not_null().to_numpy()
-    carried = np.zeros((len(ours), factors.shape[1]), dtype=np.float32)
-    carried[known] = factors[found.drop_nulls().to_numpy()]
+    known = rows.is_not_null().to_numpy()
+    carried = np.zeros((len(ids), factors.shape[1]), dtype=np.float32)
+    carried[known] = factors[rows.drop_nulls().to_numpy()]
     return carried, known

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_ops.als.factors import Factors, l2_weights
-from recsys_ops.als.normal_equations import exact, gather, gram
+from recsys_ops.als.normal_equations import gather, gram_float64, solve_exactly
 from recsys_ops.interactions.confidence import PairCounts, confidence_of
 from recsys_ops.lists.category_cap import CategoryCap, capped_top_n
 from recsys_ops.settings import ConfidenceSettings, TrainingSettings
@@ -45,7 +45,7 @@ class FoldIn:
         confidence, training : the settings that the version was trained with
         pinned, cap : as for the version's own lists
         """
-        eigenvalues, basis = np.linalg.eigh(gram(np, factors.item))
+        eigenvalues, basis = np.linalg.eigh(gram_float64(np, factors.item))
         self._spectrum = np.maximum(eigenvalues, 0)
         self.item_factors: NDArray[np.float32] = factors.item @ basis.astype(np.float32)
         self._ids = items["item_id"]
@@ -103,7 +103,9 @@ class FoldIn:
         parts = [
             gather(np, (rows, confidence), one_row, range(len(rows)), self.item_factors, scale)
         ]
-        user: NDArray[np.float32] = scale * exact(np, lambda: parts, len(rows), len(self._spectrum))
+        user: NDArray[np.float32] = scale * solve_exactly(
+            np, lambda: parts, len(rows), len(self._spectrum)
+        )
         return user
 
     def _basket_confidence(self, size: int) -> NDArray[np.float32]:

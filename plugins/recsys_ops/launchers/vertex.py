@@ -316,7 +316,7 @@ def _time(timestamp: str) -> datetime:
 class _Lines:
     """Reads a growing log and writes each line once.
 
-    A log that begins anew, because the worker was started again, is written again.
+    If the worker was started again and began a new log, the new log is written as well.
     """
 
     def __init__(self, read_log: Callable[[], bytes], write_line: Callable[[str], None]) -> None:

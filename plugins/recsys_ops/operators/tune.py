@@ -31,7 +31,7 @@ class AskOperator(DayOperator):
     """Choose the trials of a batch; the first batch begins a new study.
 
     Returns the trials, over which `TrialOperator` is mapped. A cleared task returns the same trials
-    while the settings are the same; after a change of the settings the study begins anew.
+    while the settings are the same; after a change of the settings the study begins again.
     """
 
     def __init__(self, *, batch: int, **kwargs: Any) -> None:
@@ -284,7 +284,7 @@ def _begin_study(storage: "Storage", day: date, settings: Settings) -> "Study":
         study = read_study(storage, day)
         if study.plan.model_dump() == plan.model_dump():
             return study
-        log.info("the study of %s has other settings: it begins anew", day)
+        log.info("the study of %s has other settings: it begins again", day)
     for path in storage.list(paths.STUDIES):
         # ISO dates sort as text
         is_earlier_trial = "/trials/" in path and path < paths.study(day, "")
@@ -331,7 +331,7 @@ def _read_scores(
             if not np.array_equal(arrays["users"], users.setdefault(held_out, arrays["users"])):
                 raise ModelError(
                     f"trial {trial.number} was evaluated for other users of {held_out} than "
-                    "trial 0: start the study anew"
+                    "trial 0: start a new study"
                 )
             scores.setdefault(trial.number, []).append(arrays["ndcg"])
     return scores

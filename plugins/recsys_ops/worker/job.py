@@ -82,7 +82,7 @@ def _attempt(storage: CountedStorage, day: date, meter: Meter) -> _Outcome:
         log.error("the job of %s failed: %s", day, outcome.reason)
     except MemoryError as error:
         outcome.reason = out_of_memory_message(
-            f"{error}; {storage.bytes_read:,} bytes were read of {machine_memory():,}"
+            f"{error}; {storage.bytes_read:,} bytes were read, the machine has {machine_memory():,}"
         )
         log.exception("the job of %s failed: %s", day, outcome.reason)
     except Exception as error:

@@ -8,13 +8,14 @@ from recsys_ops.models.spec import JobInputs, JobSpec
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
+# bytes
 _LIBRARIES = 300 * 2**20
 _CELL = 8
 _FACTOR = 4
-# of the factors: the start, the result, the factors at work, and those on their way to a checkpoint
-_COPIES = 4
 _LISTED_ITEM = 70
 _BASKET_ITEM = 80
+# of the factors: the start, the result, the factors at work, and those on their way to a checkpoint
+_COPIES = 4
 
 
 def machine_memory() -> int:
@@ -53,7 +54,7 @@ def memory_advice(inputs: JobInputs, spec: JobSpec) -> tuple[bool, str]:
     """
     factors, memory = spec.training.factors, machine_memory()
     needed = needed_memory(inputs, spec, factors)
-    need = f"about {needed:,} bytes for {factors} factors of {memory:,}"
+    need = f"{factors} factors need about {needed:,} bytes, the machine has {memory:,}"
     if needed <= memory:
         return True, need
     fitting = bisect_right(

@@ -131,16 +131,12 @@ class TrainingRun:
 
     def recommend(self, served: Factors) -> dict[str, pl.DataFrame]:
         """The frames of the version, by name: ids, and every list that is served."""
-        inputs, settings = self.inputs, self.spec.lists
-        data, shop, eligible, n = (
-            inputs.interactions,
-            inputs.list_inputs,
-            inputs.eligible,
-            settings.top_n,
-        )
-        pinned = shop.pinned.head(n)
+        data, lists = self.inputs.interactions, self.inputs.list_inputs
+        eligible, settings = self.inputs.eligible, self.spec.lists
+        n = settings.top_n
+        pinned = lists.pinned.head(n)
         cap = (
-            category_cap(shop.category, pinned["category"], settings.max_per_category)
+            category_cap(lists.category, pinned["category"], settings.max_per_category)
             if settings.max_per_category
             else None
         )
@@ -164,19 +160,19 @@ class TrainingRun:
                 served.item, data.items, n, eligible=eligible, top_n=self._top_n
             ),
             "bought_together": bought_together_items(
-                shop.baskets, data.items, n, settings.bought_together, eligible=eligible
+                lists.baskets, data.items, n, settings.bought_together, eligible=eligible
             ),
             "popular": popular_items(
                 data.full,
                 data.items,
                 POPULAR_ITEMS,
                 eligible=eligible,
-                pinned=shop.pinned["item_id"],
+                pinned=lists.pinned["item_id"],
             ),
             "categories": popular_by_category(
-                data.full, data.items, shop.category, n, eligible=eligible
+                data.full, data.items, lists.category, n, eligible=eligible
             ),
-            "trending": shop.trending,
+            "trending": lists.trending,
         }
 
     def write(

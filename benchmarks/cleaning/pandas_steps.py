@@ -24,7 +24,7 @@ import pyarrow.parquet  # noqa: F401 - pandas would import it while it is timed
 
 from recsys_ops.cleaning import crawlers
 from recsys_ops.cleaning.align import MAX_ITEMS
-from recsys_ops.cleaning.bots import CONVERSIONS, PSEUDO_USER_EVENTS, USERS_A_DAY, VISIT_GAP
+from recsys_ops.cleaning.bots import PSEUDO_USER_EVENTS, USERS_A_DAY, VISIT_GAP
 from recsys_ops.cleaning.contract import (
     Contract,
     DecimalRule,
@@ -44,7 +44,7 @@ from recsys_ops.cleaning.parsing import (
     NOT_AN_ID,
     OFFSET,
 )
-from recsys_ops.settings import BotSettings, CleaningSettings, StaffSettings
+from recsys_ops.settings import CONVERSIONS, BotSettings, CleaningSettings, StaffSettings
 
 warnings.filterwarnings(
     "ignore", "This pattern is interpreted as a regular expression, and has match groups"
@@ -299,12 +299,12 @@ def deduplicate(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def filter_crawlers(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     code, agents = pd.factorize(events["user_agent"])
-    kinds = np.array([crawlers._kind(agent) or "" for agent in agents] + [""])
+    kinds = np.array([crawlers._reason(agent) or "" for agent in agents] + [""])
     kind = pd.Series(kinds[code], events.index)
     suspect = events.loc[kind == "crawler_suspect", ["user_agent", "recorded_at", "event_type"]]
     if len(suspect):
         days = [suspect["user_agent"], suspect["recorded_at"].dt.floor("D")]
-        shops = suspect["event_type"].isin(crawlers.SHOPPING).groupby(days).transform("any")
+        shops = suspect["event_type"].isin(CONVERSIONS).groupby(days).transform("any")
         events_a_day = suspect["event_type"].groupby(days).transform("size")
         kind[suspect.index[shops | (events_a_day < crawlers.SUSPECT_EVENTS)]] = ""
     robots = kind != ""

@@ -270,7 +270,7 @@ def test_row_does_not_become_thousands(contract: Contract) -> None:
 
 
 def test_report_says_which_contract_it_was(contract: Contract) -> None:
-    assert contract.facts.items() <= align(aligned({}), contract).notes.items()
+    assert contract.metadata.items() <= align(aligned({}), contract).notes.items()
 
 
 @pytest.mark.parametrize(

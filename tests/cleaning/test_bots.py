@@ -113,7 +113,7 @@ def test_purchaser_is_no_bot_on_the_day_of_the_purchase() -> None:
 def test_user_with_few_events_is_never_judged() -> None:
     cleaned = filter_bots(frame(*visits("r", REGULAR[:99])).lazy(), BotSettings())
     assert cleaned.kept.collect().height == 99
-    assert cleaned.notes["user_days_judged"] == 0
+    assert cleaned.notes["user_days_examined"] == 0
 
 
 def test_one_sign_alone_makes_no_robot_but_is_counted() -> None:

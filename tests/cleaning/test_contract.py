@@ -35,9 +35,9 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         (
             "quantity",
             {"min": 9, "max": 1, "default": None},
-            "columns.quantity.min: 9 is above max = 1",
+            "columns.quantity: min = 9 is above max = 1",
         ),
-        ("quantity", {"default": 0}, "columns.quantity.default: 0 is not between 1 and 10000"),
+        ("quantity", {"default": 0}, "columns.quantity: default = 0 is not between min = 1"),
         ("quantity", {"type": "decimal"}, "columns.quantity.type"),
         (
             "event_time",

@@ -1,17 +1,16 @@
-"""Undeclared robots, and ids that many people share: users who behave as no person does on a day."""
+"""Bots and shared ids: users who behave on a day as no person does."""
 
 from datetime import timedelta
 
 import polars as pl
 
 from recsys_ops.cleaning.result import Cleaned, split_rejected
-from recsys_ops.settings import BotSettings
+from recsys_ops.settings import CONVERSIONS, BotSettings
 
 SIGNALS = ("rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions")
-CONVERSIONS = ("cart", "checkout", "purchase")
-# a longer gap ends a visit and says nothing about the rhythm within one
+# a longer gap ends a visit; the rhythm is measured within visits
 VISIT_GAP = timedelta(minutes=30)
-# fewer users on a day, and a large share of it says nothing
+# on a day with fewer users, a large share of the events is nothing unusual
 USERS_A_DAY = 50
 # a large customer's order can be a fifth of a small shop's day
 PSEUDO_USER_EVENTS = 500
@@ -19,21 +18,24 @@ KEY = ("user_id", "day")
 
 
 def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
-    """Reject a user's events of a day on which an id is no person: ``bot`` or ``pseudo_user``.
+    """Reject the events of a user and day that are not one person's: ``bot`` or ``pseudo_user``.
 
-    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the users of each day and with 25 bytes
-    a row of those who have `min_events` and no purchase.
-    Each user is judged anew on each UTC day of `recorded_at`, on that day's rows alone, so that it does not matter which other
-    days are read with it. Lines of one user at one moment are one act (a basket).
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the users
+        of each day, and by 25 bytes for each row of users with `min_events` and no purchase.
 
-    ``bot``: at least `min_signals` signs of a robot, listed in ``value``: ``rate`` (acts in the busiest minute, or on the day),
-    ``breadth`` (distinct items), ``hours`` (hours of the clock with events), ``visit`` (the longest stretch without a pause of
-    30 minutes), ``regular_gaps`` (interquartile range over median of the gaps within visits, if there are at least half as many
-    as `min_events`), ``no_conversions`` (nothing put into a cart, checked out or bought). Nobody with fewer events than
-    `min_events`, or with a purchase, is a bot on that day.
+    Each UTC day of `recorded_at` is examined by itself, so the result does not depend on the other
+    days in the frame. Rows of one user at one moment are one event (a basket).
 
-    ``pseudo_user``: one id with so large a share of a day's events that it must stand for many people, whatever it buys;
-    ``value`` is the share.
+    ``bot``: the user shows at least `min_signals` signs of a robot, which ``value`` lists: ``rate``
+    (events in the busiest minute, or on the day), ``breadth`` (distinct items), ``hours`` (hours of
+    the clock with events), ``visit`` (the longest time without a pause of 30 minutes),
+    ``regular_gaps`` (interquartile range over median of the gaps within visits, if there are at
+    least half as many gaps as `min_events`), ``no_conversions`` (nothing put into a cart, checked
+    out or bought). A user with fewer events than `min_events`, or with a purchase, is no bot on
+    that day.
+
+    ``pseudo_user``: the id has so large a share of the day's events that many people must use it.
+    It may have purchases; ``value`` is the share.
     """
     day = pl.col("recorded_at").dt.date().alias("day")
     buys = (pl.col("event_type") == "purchase").any()
@@ -47,7 +49,7 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
         .select(KEY)
         .with_row_index("suspect")
     )
-    lines = (
+    rows = (
         events.select("user_id", day, "item_id", "event_type", "event_time")
         .join(suspects.lazy(), on=KEY)
         .select(
@@ -58,28 +60,28 @@ def filter_bots(events: pl.LazyFrame, settings: BotSettings) -> Cleaned:
         )
         .collect(engine="streaming")
     )
-    signs = suspects.join(_signs(lines, settings), on="suspect")
+    signs = suspects.join(_signs(rows, settings), on="suspect")
     bots = signs.filter(pl.sum_horizontal(*SIGNALS) >= settings.min_signals)
-    found = bots.select(
+    rejected_bots = bots.select(
         *KEY,
         reason=pl.lit("bot"),
         value=pl.concat_str(
             [pl.when(name).then(pl.lit(name)) for name in SIGNALS], separator=" ", ignore_nulls=True
         ),
     )
-    marks = (
+    rejections = (
         events.select("row", "user_id", day)
-        .join(pl.concat([found, pseudo_users]).lazy(), on=KEY)
+        .join(pl.concat([rejected_bots, pseudo_users]).lazy(), on=KEY)
         .select("row", "reason", "value", column=pl.lit(None, pl.String))
         .collect(engine="streaming")
     )
     notes: dict[str, object] = {
-        "user_days_judged": signs.height,
+        "user_days_examined": signs.height,
         "bot_days": bots.height,
         "pseudo_user_days": pseudo_users.height,
         "signs": {name: int(signs[name].sum()) for name in SIGNALS},
     }
-    return split_rejected(events, marks, notes)
+    return split_rejected(events, rejections, notes)
 
 
 def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
@@ -100,15 +102,15 @@ def _pseudo_users(user_days: pl.DataFrame, settings: BotSettings) -> pl.DataFram
     )
 
 
-def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
-    """One row a suspect: ``suspect`` and a boolean for every signal.
+def _signs(rows: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
+    """One row for each suspect: ``suspect`` and a boolean for every sign.
 
-    lines : DataFrame, (n_lines, 4), ``suspect``, ``item``, ``event_time``, ``converts``
+    rows : DataFrame, (n_rows, 4), ``suspect``, ``item``, ``event_time``, ``converts``
     """
     gap = pl.col("event_time").diff()
     same = pl.col("suspect") == pl.col("suspect").shift()
-    acts = (
-        lines.select("suspect", "event_time")
+    moments = (
+        rows.select("suspect", "event_time")
         .unique()
         .sort("suspect", "event_time")
         .with_columns(gap=pl.when(same, gap <= VISIT_GAP).then(gap.dt.total_microseconds()))
@@ -116,30 +118,30 @@ def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
     )
     length = pl.col("event_time").max() - pl.col("event_time").min()
     visits = (
-        acts.group_by("suspect", "visit")
+        moments.group_by("suspect", "visit")
         .agg(length=length)
         .group_by("suspect")
         .agg(pl.col("length").max())
     )
     minute = pl.col("event_time").dt.truncate("1m")
     minutes = (
-        acts.group_by("suspect", minute=minute)
-        .agg(acts=pl.len())
+        moments.group_by("suspect", minute=minute)
+        .agg(moments=pl.len())
         .group_by("suspect")
-        .agg(busiest=pl.col("acts").max())
+        .agg(busiest=pl.col("moments").max())
     )
     gaps = pl.col("gap")
-    paces = acts.group_by("suspect").agg(
-        acts=pl.len(),
+    paces = moments.group_by("suspect").agg(
+        moments=pl.len(),
         hours=pl.col("event_time").dt.hour().n_unique(),
         gaps=gaps.count(),
         spread=(gaps.quantile(0.75) - gaps.quantile(0.25)) / gaps.median(),
     )
-    whole = lines.group_by("suspect").agg(
+    totals = rows.group_by("suspect").agg(
         items=pl.col("item").n_unique(), converts=pl.col("converts").any()
     )
     measured = (
-        whole.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
+        totals.join(paces, on="suspect").join(visits, on="suspect").join(minutes, on="suspect")
     )
     regular = (pl.col("gaps") >= settings.min_events // 2) & (
         pl.col("spread") < settings.min_gap_spread
@@ -147,7 +149,7 @@ def _signs(lines: pl.DataFrame, settings: BotSettings) -> pl.DataFrame:
     return measured.select(
         "suspect",
         rate=(pl.col("busiest") > settings.max_events_per_minute)
-        | (pl.col("acts") > settings.max_events_per_day),
+        | (pl.col("moments") > settings.max_events_per_day),
         breadth=pl.col("items") > settings.max_items,
         hours=pl.col("hours") > settings.max_hours_active,
         visit=pl.col("length") > timedelta(hours=settings.max_visit_hours),

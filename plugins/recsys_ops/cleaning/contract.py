@@ -1,4 +1,4 @@
-"""The data contract: which columns a delivery has, under which names, and what their values may be."""
+"""The data contract: a delivery's columns, their names, and the values that they may hold."""
 
 import hashlib
 import re
@@ -20,9 +20,10 @@ from pydantic import (
 )
 
 from recsys_ops.errors import ContractError
+from recsys_ops.settings import EventType
 
 TIME = pl.Datetime("us", "UTC")
-# the canonical event frame, and the columns of it in which a null may stay
+# the canonical event frame, and its columns that may hold nulls
 SCHEMA: dict[str, pl.DataType] = {
     "row_id": pl.String(),
     "recorded_at": TIME,
@@ -40,9 +41,8 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 MAY_BE_NULL = frozenset({"row_id", "value", "user_agent", "ip", "email", "role"})
 
-EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
 Name = Annotated[str, Field(min_length=1)]
-# a column of JSON text, and the keys that lead to a value in it
+# the name of a column of JSON text, and the keys that lead to a value in it
 PATH = re.compile(r"""[^.]+(\.[^.'"\\]+)+""")
 
 
@@ -51,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class BaseRule(_Strict):
-    """What every column may say about itself."""
+    """The keys that every column rule may have."""
 
     required: bool = True
     nullable: bool = False
@@ -60,11 +60,12 @@ class BaseRule(_Strict):
 
     @field_validator("aliases")
     @classmethod
-    def can_be_found(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+    def aliases_are_names_or_paths(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
         for alias in aliases:
             if "." in alias and not PATH.fullmatch(alias):
                 raise ValueError(
-                    f"{alias!r} is no path such as info.user.id: keys must not be empty nor hold quotes or backslashes"
+                    f"{alias!r} is no path such as info.user.id: "
+                    "a key must not be empty and must not hold quotes or backslashes"
                 )
         return aliases
 
@@ -78,7 +79,7 @@ class TextRule(BaseRule):
 
     @field_validator("pattern")
     @classmethod
-    def compiles(cls, pattern: str | None) -> str | None:
+    def pattern_is_a_regular_expression(cls, pattern: str | None) -> str | None:
         if pattern is not None:
             try:
                 pl.Series([""]).str.contains(pattern)
@@ -95,12 +96,22 @@ class IntegerRule(BaseRule):
     max: int = 2**63 - 1
     default: int | None = None
 
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> "IntegerRule":
+        _check_bounds(self.min, self.max, self.default)
+        return self
+
 
 class DecimalRule(BaseRule):
     type: Literal["decimal"]
     min: Annotated[float, Field(allow_inf_nan=False)] = -1e300
     max: Annotated[float, Field(allow_inf_nan=False)] = 1e300
     default: float | None = None
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> "DecimalRule":
+        _check_bounds(self.min, self.max, self.default)
+        return self
 
 
 class TimeRule(BaseRule):
@@ -114,7 +125,7 @@ class TimeRule(BaseRule):
 
     @field_validator("timezone")
     @classmethod
-    def is_known(cls, timezone: str | None) -> str | None:
+    def timezone_exists(cls, timezone: str | None) -> str | None:
         if timezone is not None and timezone not in zoneinfo.available_timezones():
             raise ValueError("is not a time zone; use a name such as Europe/Berlin")
         return timezone
@@ -140,7 +151,7 @@ class Contract(_Strict):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Which contract it is: what the team calls it, and the SHA-256 of its file."""
+        """Which contract it is: its version, and the SHA-256 of its file."""
         return {"contract_version": str(self.version), "contract_sha256": self._sha256}
 
     @cached_property
@@ -153,10 +164,11 @@ class Contract(_Strict):
         }
 
     @model_validator(mode="after")
-    def fits_the_canonical_frame(self) -> "Contract":
+    def columns_fit_the_canonical_frame(self) -> "Contract":
         if wrong := sorted(set(self.columns) ^ set(SCHEMA)):
             raise ValueError(
-                f"columns must be exactly {', '.join(SCHEMA)}; missing or unknown: {', '.join(wrong)}"
+                f"columns must be exactly {', '.join(SCHEMA)}; "
+                f"missing or unknown: {', '.join(wrong)}"
             )
         for name, rule in self.columns.items():
             if _dtype(rule) != SCHEMA[name]:
@@ -167,33 +179,30 @@ class Contract(_Strict):
                 )
             if not rule.required and not rule.nullable and rule.default is None:
                 raise ValueError(
-                    f"columns.{name}.required: a column that may be absent must be nullable or have a default"
+                    f"columns.{name}.required: "
+                    "a column that may be absent must be nullable or have a default"
                 )
             if isinstance(rule, TextRule) and rule.split and name != "item_id":
                 raise ValueError(
-                    f"columns.{name}.split: only item_id may name several values, each a row of its own"
+                    f"columns.{name}.split: "
+                    "only item_id may name several values, each a row of its own"
                 )
-            if isinstance(rule, IntegerRule | DecimalRule):
-                if rule.min > rule.max:
-                    raise ValueError(f"columns.{name}.min: {rule.min} is above max = {rule.max}")
-                if rule.default is not None and not rule.min <= rule.default <= rule.max:
-                    raise ValueError(
-                        f"columns.{name}.default: {rule.default} is not between {rule.min} and {rule.max}"
-                    )
         recorded_at = self.columns["recorded_at"]
         if isinstance(recorded_at, TimeRule) and recorded_at.timezone not in (None, "UTC"):
             raise ValueError(
-                "columns.recorded_at.timezone: must be UTC or not be set. The database cuts the days by this column, in UTC: "
-                "use a type with a zone, or convert it to UTC in include/sql"
+                "columns.recorded_at.timezone: must be UTC or not be set. The database cuts the "
+                "days by this column, in UTC: use a type with a zone, or convert it to UTC in "
+                "include/sql"
             )
         if isinstance(recorded_at, TimeRule) and recorded_at.max_ahead_minutes is not None:
             raise ValueError(
-                "columns.recorded_at.max_ahead_minutes: must not be set, other times are measured by this one"
+                "columns.recorded_at.max_ahead_minutes: must not be set, "
+                "because other times are compared with this one"
             )
         return self
 
     @model_validator(mode="after")
-    def says_each_name_once(self) -> "Contract":
+    def names_are_unique(self) -> "Contract":
         sources = [
             source for name, rule in self.columns.items() for source in (name, *rule.aliases)
         ]
@@ -230,6 +239,13 @@ def load_contract(path: Path) -> Contract:
     return contract
 
 
+def _check_bounds(low: float, high: float, default: float | None) -> None:
+    if low > high:
+        raise ValueError(f"min = {low} is above max = {high}")
+    if default is not None and not low <= default <= high:
+        raise ValueError(f"default = {default} is not between min = {low} and max = {high}")
+
+
 def _dtype(rule: BaseRule) -> pl.DataType:
     match rule:
         case IntegerRule():
@@ -242,6 +258,6 @@ def _dtype(rule: BaseRule) -> pl.DataType:
 
 
 def _key(loc: tuple[int | str, ...]) -> str:
-    """A key as the file spells it: pydantic puts the column's type between the column and its key."""
-    spelled = loc[:2] + loc[3:] if loc[:1] == ("columns",) else loc
-    return ".".join(map(str, spelled)) + ": " if spelled else ""
+    """A key as the file spells it: pydantic puts the column's type after the column's name."""
+    keys = loc[:2] + loc[3:] if loc[:1] == ("columns",) else loc
+    return ".".join(map(str, keys)) + ": " if keys else ""

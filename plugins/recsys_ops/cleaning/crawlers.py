@@ -1,4 +1,4 @@
-"""Declared robots: user agents that say so, or that the maintained lists of crawlers know."""
+"""Crawlers: robots that their user agent declares, or that maintained lists contain."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ import re2
 
 from recsys_ops.cleaning.result import Cleaned, split_rejected
 from recsys_ops.errors import SettingsError
-from recsys_ops.settings import CrawlerSettings
+from recsys_ops.settings import CONVERSIONS, CrawlerSettings
 
-# in one of the two lists, yet also in the user agents of ordinary people
+# patterns of the two lists that also match the user agents of ordinary people
 NOT_CRAWLERS = frozenset(
     {
         r"AP3A\.240617\.008",  # a build of Android 15
@@ -26,7 +26,7 @@ NOT_CRAWLERS = frozenset(
         "sogou",
         "Viber",  # web views of the messengers; their robots begin with the name
         "WhatsApp",
-        "okhttp",  # what an Android app says that sets no name of its own
+        "okhttp",  # an Android app that sets no name of its own
         "catch",  # Catcher, in Vewd's browser on Hisense and other televisions
         "discovery",  # General Mobile's and other phones
         "manager",  # LG's televisions: WebAppManager
@@ -35,15 +35,17 @@ NOT_CRAWLERS = frozenset(
         "torrent",  # Opera, edition utorrent
         r"\|",  # apps that write their name, system and version as a table's row
         r"(?:^|[^g])news(?!sapphire)",  # web views of NewsBreak and Apple News
-        r"(?<! channel/|google/)google(?!(?:wv|app|/google| pixel))",  # Google TV; DECLARED has the robots
+        # Google TV; DECLARED has the robots
+        r"(?<! channel/|google/)google(?!(?:wv|app|/google| pixel))",
         r"(?<! cu)bots?(?:\b|_)",  # phones M BOT and POWER BOT; DECLARED has the robots
     }
 )
-# what a user agent says of itself, in words no present-day browser, device or app uses there
+# words by which robots declare themselves; no present-day browser, device or app uses them there
 DECLARED = (
-    "https?://",  # where to complain
+    "https?://",  # an address for complaints
     r"(?i)bots?/",
-    r"(?i)^(?:[^(]*(?:[^(u]|[^(c]u))?bots?\b",  # a product's name, no phone's: they are in brackets, or Cubot's
+    # the name of a product; the names of phones are in brackets, or are Cubot
+    r"(?i)^(?:[^(]*(?:[^(u]|[^(c]u))?bots?\b",
     r"(?i)compatible;[^;)]*bots?\b",
     "(?i)crawl",
     r"(?i)spider(?:[^ \d]|$)",
@@ -51,22 +53,25 @@ DECLARED = (
     "^Blackboard Safeassign",
     "^(?:Viber|WhatsApp)(?:/|$)",
 )
-# the libraries with which apps speak to a shop: nothing else in such a user agent makes it suspect
+# HTTP libraries of apps: a user agent with one of them is never suspect
 APPS = (r"\b(?:Alamofire|CFNetwork|Dalvik|Dart|UnityPlayer|okhttp)/", "(?i)^ktor.client")
-SHOPPING = ("cart", "checkout", "purchase")
 SUSPECT_EVENTS = 30
-# RE2's own 8 MiB suffice for today's lists; with room its automaton is not rebuilt time and again
+# RE2's default of 8 MiB is enough for the lists, but then it rebuilds its automaton repeatedly
 MEMORY = 1 << 28
 
 
 def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
-    """Reject the events of user agents that say, or seem to say, that they are robots.
+    """Reject the events of user agents that declare, or seem to declare, a robot.
 
-    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the distinct user agents of each day.
-    ``crawler``: the user agent declares it, or the list of the package crawler-user-agents has it. ``crawler_suspect``: only the
-    broader patterns of is-bot match it, it is no app's, and a second signal agrees: on the UTC day of `recorded_at` it has at
-    least 30 events, and nobody with it filled a cart, checked out or bought. What `settings.allow` matches is never a crawler,
-    nor is a missing user agent. Every distinct user agent is matched once, in time linear in its length.
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the
+        distinct user agents of each day.
+
+    ``crawler``: the user agent declares it, or the list of the package crawler-user-agents has it.
+    ``crawler_suspect``: only the broader patterns of the package is-bot match, it is not an app's,
+    and its events confirm it: on the UTC day of `recorded_at` it has at least 30 events, and nobody
+    with it filled a cart, checked out or bought. A user agent that `settings.allow` matches is
+    never a crawler, and neither is a missing one. Every distinct user agent is matched once, in
+    time linear in its length.
 
     Raises SettingsError when a pattern of `settings.allow` is not an RE2 regular expression.
     """
@@ -75,22 +80,22 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
     agent_days = (
         events.filter(pl.col("user_agent").is_not_null())
         .group_by("user_agent", day)
-        .agg(events=pl.len(), shops=pl.col("event_type").is_in(SHOPPING).any())
+        .agg(events=pl.len(), converts=pl.col("event_type").is_in(CONVERSIONS).any())
         .collect(engine="streaming")
     )
     agents = agent_days["user_agent"].unique()
-    kinds = [None if _matches(allowed, agent) else _kind(agent) for agent in agents]
-    known = agent_days.join(
-        pl.DataFrame({"user_agent": agents, "reason": pl.Series(kinds, dtype=pl.String)}),
+    reasons = [None if _matches(allowed, agent) else _reason(agent) for agent in agents]
+    matched = agent_days.join(
+        pl.DataFrame({"user_agent": agents, "reason": pl.Series(reasons, dtype=pl.String)}),
         on="user_agent",
     )
     unconfirmed = (pl.col("reason") == "crawler_suspect") & (
-        pl.col("shops") | (pl.col("events") < SUSPECT_EVENTS)
+        pl.col("converts") | (pl.col("events") < SUSPECT_EVENTS)
     )
-    robots = known.filter(pl.col("reason").is_not_null() & ~unconfirmed).select(
+    robots = matched.filter(pl.col("reason").is_not_null() & ~unconfirmed).select(
         "user_agent", "day", "reason"
     )
-    marks = (
+    rejections = (
         events.select("row", "user_agent", day)
         .join(robots.lazy(), on=["user_agent", "day"])
         .select("row", "reason", column=pl.lit("user_agent"), value="user_agent")
@@ -101,11 +106,11 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
         "is_bot": importlib.metadata.version("is-bot"),
         "is_bot_patterns_outside_re2": len(_broad()[1]),
         "ignored_patterns": sorted(NOT_CRAWLERS),
-        "suspect_user_agents": known.filter(pl.col("reason") == "crawler_suspect")[
+        "suspect_user_agents": matched.filter(pl.col("reason") == "crawler_suspect")[
             "user_agent"
         ].n_unique(),
     }
-    return split_rejected(events, marks, notes)
+    return split_rejected(events, rejections, notes)
 
 
 def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
@@ -119,7 +124,7 @@ def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
     return allowed
 
 
-def _kind(agent: str) -> str | None:
+def _reason(agent: str) -> str | None:
     if _matches(_listed(), agent):
         return "crawler"
     if _matches(_apps(), agent):
@@ -132,7 +137,7 @@ def _kind(agent: str) -> str | None:
 
 @cache
 def _listed() -> re2.Set:
-    """The patterns of crawler-user-agents and ours. A list that RE2 cannot compile must not shrink in silence."""
+    """The patterns of crawler-user-agents, and ours; each must compile in RE2."""
     listed = (entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA)
     patterns, refused = _compile((*DECLARED, *(set(listed) - NOT_CRAWLERS)), case_sensitive=True)
     assert not refused, f"RE2 cannot compile these patterns of crawler-user-agents: {refused}"
@@ -146,7 +151,7 @@ def _apps() -> re2.Set:
 
 @cache
 def _broad() -> tuple[re2.Set, tuple[str, ...]]:
-    """The patterns of is-bot, and those of them that look around, which RE2 cannot and is-bot's own matcher runs."""
+    """The patterns of is-bot, and those with lookarounds, which RE2 cannot compile."""
     return _compile(sorted(is_bot.Bots().patterns - NOT_CRAWLERS), case_sensitive=False)
 
 

@@ -1,23 +1,23 @@
-"""Drift: how the columns of a delivery differ from an earlier one's."""
+"""Drift: how the columns of a delivery differ from those of an earlier one."""
 
 import polars as pl
 
 
 def drift(today: pl.Schema, before: pl.Schema) -> dict[str, object]:
-    """The columns that came, went and changed their type; an empty dict where nothing did.
+    """The new, missing and retyped columns; an empty dict if there are none.
 
     today, before : names and types of the delivered columns.
-    Returns ``new`` and ``missing``, sorted names, and ``retyped``, name → ``"Int64 → String"``; a key only where it has something
-    to say. A column without any value (type Null) has no type to change.
+    Returns ``new`` and ``missing``, sorted names, and ``retyped``, name → ``"Int64 → String"``. A
+    key without columns is left out. A column without values (type Null) cannot be retyped.
     """
     retyped = {
         name: f"{before[name]} → {today[name]}"
         for name in sorted(set(today) & set(before))
         if today[name] != before[name] and pl.Null not in (today[name], before[name])
     }
-    found = {
+    changes = {
         "new": sorted(set(today) - set(before)),
         "missing": sorted(set(before) - set(today)),
         "retyped": retyped,
     }
-    return {kind: names for kind, names in found.items() if names}
+    return {change: columns for change, columns in changes.items() if columns}

@@ -1,4 +1,4 @@
-"""Values: aligned columns to the canonical event frame."""
+"""Values: turns aligned columns into the canonical event frame."""
 
 from datetime import timedelta
 
@@ -10,19 +10,22 @@ from recsys_ops.cleaning.result import Cleaned, original_columns
 
 
 def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
-    """Read every value strictly.
+    """Read every value strictly by the contract.
 
-    aligned : LazyFrame, (n_rows, ``row`` and the contract's columns), text or already typed, as `align_schema` leaves it.
-    Keeps ``row`` and the canonical event frame (`contract.SCHEMA`). The first column of the contract that a row breaks names its
-    reason: missing, bad_id, pattern, not_an_integer, not_a_decimal, not_a_time, naive_time, out_of_bounds, unknown_event,
-    future (more than `max_ahead_minutes` after the row was recorded).
+    aligned : LazyFrame, (n_rows, ``row`` and the contract's columns), as text or already typed, as
+        `align_schema` returns it.
+
+    Keeps ``row`` and the canonical event frame (`contract.SCHEMA`). A row is rejected for the first
+    column, in the contract's order, whose value breaks its rule: missing, bad_id, pattern,
+    not_an_integer, not_a_decimal, not_a_time, naive_time, out_of_bounds, unknown_event, future
+    (more than `max_ahead_minutes` after the row was recorded).
     """
     dtypes = aligned.collect_schema()
     readings = {
         name: read_column(name, dtypes[name], rule, contract.event_names)
         for name, rule in contract.columns.items()
     }
-    refused = {
+    refusals = {
         name: reading.refusals | _future(name, contract) for name, reading in readings.items()
     }
     texts = [f"{name} text" for name in readings]
@@ -34,7 +37,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
         .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
     )
-    conditions = [condition for found in refused.values() for condition in found.values()]
+    conditions = [condition for column in refusals.values() for condition in column.values()]
     marked = read.with_columns(
         broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions)
     )
@@ -42,7 +45,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         "row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA)
     )
     return Cleaned(
-        kept, _with_reasons(marked.filter("broken"), refused, dtypes), dict(contract.metadata)
+        kept, _with_reasons(marked.filter("broken"), refusals, dtypes), dict(contract.metadata)
     )
 
 
@@ -57,15 +60,15 @@ def _future(name: str, contract: Contract) -> dict[str, pl.Expr]:
 
 
 def _with_reasons(
-    broken: pl.LazyFrame, refused: dict[str, dict[str, pl.Expr]], dtypes: pl.Schema
+    broken: pl.LazyFrame, refusals: dict[str, dict[str, pl.Expr]], dtypes: pl.Schema
 ) -> pl.LazyFrame:
-    """The broken rows as they came, with the first broken column, its first reason and its original text."""
+    """The broken rows, unchanged, with the first broken column, its first reason and its text."""
     reasons = {
         name: pl.coalesce(
-            pl.when(condition).then(pl.lit(reason)) for reason, condition in found.items()
+            pl.when(condition).then(pl.lit(reason)) for reason, condition in conditions.items()
         )
-        for name, found in refused.items()
-        if found
+        for name, conditions in refusals.items()
+        if conditions
     }
     column = pl.coalesce(
         pl.when(reason.is_not_null()).then(pl.lit(name)) for name, reason in reasons.items()

@@ -1,4 +1,4 @@
-"""JSON: values by path inside a payload column, and texts that name several values."""
+"""JSON: values by their path in a payload column, and texts that name several values."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,31 @@ from recsys_ops.cleaning.parsing import as_text
 
 STRING = r'"(?:[^"\\]|\\.)*"'
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-# all up to the next number outside the strings, and that number; the end counts as one, so that no match begins inside a string
+# everything up to the next number outside strings, and that number. The end of the text counts as
+# a number, so that no match begins inside a string.
 UP_TO_NUMBER = rf'([^"0-9-]+(?:{STRING}[^"0-9-]*)*)({NUMBER}|$)'
 OPENS = r"^\s*[\[{]"
-# a list of strings and nulls without rare escapes: what any JSON parser reads alike
+# a list of strings and nulls without rare escapes: every JSON parser reads it in the same way
 ITEM = r'\s*(?:"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"|null)\s*'
 FLAT_LIST = rf"^\s*\[(?:{ITEM}(?:,{ITEM})*|\s*)\]\s*$"
-# what Polars makes of a number that is no 64-bit integer, and what may hold one
+# the text of a number that Polars may have rounded, or of a value that may hold such a number
 MAYBE_ROUNDED = r"^-?[0-9]+[.e]|^[\[{]"
 
 
 def open_payloads(
     delivered: pl.LazyFrame, paths: Sequence[str]
 ) -> tuple[pl.LazyFrame, dict[str, pl.Expr]]:
-    """Take values out of columns of JSON text.
+    """Read values from columns of JSON text.
 
     delivered : LazyFrame, (n_rows, any).
-    paths : ``info.user.id`` is the value ``id`` of the object ``user`` of the object in the column ``info``.
-    Returns the frame with a String column for every path, named like it, and for every payload column the condition under which
-    its text is not a JSON object; blank text and ``null`` are objects without values. A number is the text that was delivered, a
-    list or an object its JSON text, true and false are words, null is null. Of a key that comes twice the last counts.
+    paths : ``info.user.id`` is the value ``id`` of the object ``user`` of the object in the column
+        ``info``.
+
+    Returns the frame with a String column for every path, named like the path, and for every
+    payload column the condition under which its text is not a JSON object. Blank text and ``null``
+    count as objects without values. A number becomes the delivered text, a list or an object its
+    JSON text, true and false become words, null becomes null. If a key occurs twice, the last
+    counts.
 
     Raises ContractError for a payload column that holds no text.
     """
@@ -41,12 +46,12 @@ def open_payloads(
             pl.when(~text.is_in(["", "null"])).then(text).alias(f" {payload} json")
             for payload, text in texts.items()
         )
-        .with_columns(_read(_where_it_may_be(path), path).alias(path) for path in paths)
+        .with_columns(_read(_candidates(path), path).alias(path) for path in paths)
         .with_columns(_read_exactly(path).alias(path) for path in paths)
     )
     return frame, {
-        payload: _is_no_object(pl.col(f" {payload} json"), found)
-        for payload, found in payloads.items()
+        payload: _is_no_object(pl.col(f" {payload} json"), payload_paths)
+        for payload, payload_paths in payloads.items()
     }
 
 
@@ -57,15 +62,16 @@ def is_nested(text: pl.Expr) -> pl.Expr:
 
 
 def listed(text: pl.Expr, separator: str) -> pl.Expr:
-    """The values that a text names, List(String), trimmed and without blanks, which may leave none; null for blank text.
+    """The values that a text names, as List(String); null for blank text.
 
-    Text that begins as JSON must be a list of strings and numbers, or the result has one null value.
+    The values are trimmed and blank ones left out, so the list can be empty. Text that begins like
+    JSON must be a list of strings and numbers; otherwise the result is a list with one null.
     """
     opens = text.str.contains(OPENS)
     several = opens | text.str.contains(separator, literal=True)
     split = pl.when(several & ~opens).then(text).str.split(separator)
     alone = text.str.strip_chars()
-    # few texts name several values, and one is cheaper alone
+    # few texts name several values, and a single value is cheaper to read
     return (
         pl.when(opens)
         .then(
@@ -80,8 +86,8 @@ def listed(text: pl.Expr, separator: str) -> pl.Expr:
     )
 
 
-def _where_it_may_be(path: str) -> pl.Expr:
-    """The payloads in which the path's last key stands, or may stand with an escape; parsing the others would find nothing."""
+def _candidates(path: str) -> pl.Expr:
+    """The payloads that may contain the path's last key; the others are not parsed."""
     json, key = pl.col(f" {path.partition('.')[0]} json"), path.rpartition(".")[2]
     return pl.when(
         json.str.contains(key, literal=True) | json.str.contains("\\", literal=True)
@@ -93,15 +99,15 @@ def _read(json: pl.Expr, path: str) -> pl.Expr:
 
 
 def _read_exactly(path: str) -> pl.Expr:
-    """Read again where Polars rounded a number, or refused the payload for one beyond the doubles."""
-    read, json = pl.col(path), _where_it_may_be(path)
+    """Read again where Polars rounded a number, or failed at one that is too large for a double."""
+    read, json = pl.col(path), _candidates(path)
     unsure = read.is_null() | (read.str.contains(MAYBE_ROUNDED) & ~read.str.contains(FLAT_LIST))
     return pl.when(unsure).then(_read(_numbers_as_text(json, unsure), path)).otherwise(read)
 
 
 def _numbers_as_text(json: pl.Expr, where: pl.Expr) -> pl.Expr:
-    """The same JSON with every number as a string, because Polars reads numbers as doubles; empty elsewhere."""
-    # not null: Polars replaces in what lies under a null, too
+    """The JSON with its numbers as strings, because Polars reads numbers as doubles."""
+    # not null, because Polars also replaces in the text that lies under a null
     return (
         pl.when(where)
         .then(json)
@@ -112,7 +118,7 @@ def _numbers_as_text(json: pl.Expr, where: pl.Expr) -> pl.Expr:
 
 
 def _is_no_object(json: pl.Expr, paths: list[str]) -> pl.Expr:
-    # whatever has a value is an object
+    # a payload in which a path has a value is an object
     unsure = json.is_not_null() & pl.all_horizontal(pl.col(path).is_null() for path in paths)
     return unsure & ~_numbers_as_text(json, unsure).str.json_path_match("$").str.starts_with(
         "{"

@@ -1,4 +1,4 @@
-"""Values: one column at a time from what was delivered to what the contract means, strictly or not at all."""
+"""Values: how one delivered column is read by its rule in the contract."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +17,11 @@ from recsys_ops.cleaning.contract import (
 from recsys_ops.errors import ContractError
 
 MAX_ID_LENGTH = 200
-# words that stand for nothing, characters that nobody sees, and what is left of one that could not be decoded
-NOT_AN_ID = r"^(?i:nan|none|null|nil|nat|undefined|<na>|n/a|#n/a|\(null\)|\\n|\[object object\])$|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]"
+# words for "no value", invisible characters, and the character that replaces undecodable bytes
+NOT_AN_ID = (
+    r"^(?i:nan|none|null|nil|nat|undefined|<na>|n/a|#n/a|\(null\)|\\n|\[object object\])$"
+    r"|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]"
+)
 INTEGER = r"^(0|-?[1-9][0-9]*)$"
 DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 NAIVE = (
@@ -29,15 +32,21 @@ FIRST, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 EXACT_FLOAT = 2.0**53
 
-# conditions under which a value is refused, by reason, the first that holds counts
+# reason → the condition under which a value is refused; the first that holds counts
 Refusals = dict[str, pl.Expr]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a column is read: `text` from the delivered column, then, with blank text made null, `part` from the column
-    ``<name> text``, `value` from both, and the conditions on all three under which a row is refused. Each is a column of its
-    own because Polars would compute anew whatever stands in an expression twice."""
+    """The expressions that read a column, in the order in which they are computed.
+
+    text : the delivered value as text, in the column ``<name> text``; blank text becomes null.
+    part : an intermediate result, from the text, in the column ``<name> part``.
+    value : the value, from text and part, in the column ``<name> value``.
+    refusals : conditions on all three under which the row is refused.
+
+    Each gets a column, because Polars computes an expression again wherever it is repeated.
+    """
 
     text: pl.Expr
     part: pl.Expr
@@ -48,11 +57,11 @@ class Reading:
 def read_column(
     name: str, dtype: pl.DataType, rule: ColumnRule, event_names: dict[str, str]
 ) -> Reading:
-    """How a delivered column of a type is read as its rule says.
+    """How a delivered column of a type is read by its rule.
 
     event_names : delivered event name, lower case → canonical event type.
-    Text is trimmed; blank text is absent, and absent is `default`, null, or the reason ``missing``. What is accepted reads back
-    as it was written: a decimal is the double nearest to its text, an integer and a time are exact.
+    Text is trimmed. Blank text is an absent value: `default`, null, or the reason ``missing``. A
+    decimal becomes the double nearest to its text; integers and times are exact.
 
     Raises ContractError for a column of a type that holds no single value (lists, structs, bytes).
     """
@@ -62,7 +71,7 @@ def read_column(
         pl.col(f"{name} part"),
         pl.col(f"{name} value"),
     )
-    made = pl.lit(None)
+    part_made = pl.lit(None)
     match rule:
         case TextRule():
             value, refusals = _text(text, read, rule, dtype)
@@ -73,10 +82,10 @@ def read_column(
         case TimeRule() if isinstance(dtype, pl.Datetime):
             value, refusals = _typed_time(delivered, read, rule, dtype)
         case TimeRule():
-            made = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
+            part_made = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
             value, refusals = _written_time(text, part, read, rule)
         case EventRule():
-            made = text.str.to_lowercase().cast(pl.Enum(list(event_names)), strict=False)
+            part_made = text.str.to_lowercase().cast(pl.Enum(list(event_names)), strict=False)
             value = _named(part, event_names)
             refusals = {"unknown_event": read.is_null()}
     absent = delivered.is_null() if isinstance(dtype, pl.Datetime) else text.is_null()
@@ -87,12 +96,12 @@ def read_column(
         refusals = {"missing": absent, **refusals}
     written = as_text(name, dtype)
     return Reading(
-        written.str.strip_chars() if dtype == pl.String else written, made, value, refusals
+        written.str.strip_chars() if dtype == pl.String else written, part_made, value, refusals
     )
 
 
 def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column's values as a person would write them: whole floats and decimals without a fraction, everything else in full.
+    """A column's values as text: whole floats and decimals without a fraction, the rest in full.
 
     Raises ContractError for a column of a type that holds no single value.
     """
@@ -116,7 +125,10 @@ def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
-    """The canonical event type of a name, null for an unknown one; `replace_strict` would hold all rows in memory."""
+    """The canonical event type of a name, null for an unknown name.
+
+    `replace_strict` would hold all rows in memory.
+    """
     return pl.coalesce(
         pl.when(text.is_in([name for name, type_ in names.items() if type_ == canonical])).then(
             pl.lit(canonical)
@@ -134,7 +146,7 @@ def _text(
     refusals: Refusals = {}
     if rule.type == "id":
         unfit = text.str.contains(NOT_AN_ID) | (text.str.len_chars() > MAX_ID_LENGTH)
-        # a float that is not an exact whole number has lost the id it was
+        # a float that is not an exact whole number is no longer the id that it was made from
         refusals["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
     if rule.pattern is not None:
         refusals["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
@@ -179,7 +191,8 @@ def _written_time(
             refusals["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
         else:
             readings.append(_in_utc(_naive(text), rule.timezone))
-    # plausible seconds, milli- and microseconds have different numbers of digits: a number is at most one of them
+    # plausible seconds, milliseconds and microseconds differ in their number of digits, so a number
+    # is at most one of them
     for name in rule.formats:
         if name in EPOCHS:
             scale = EPOCHS[name]
@@ -196,7 +209,7 @@ def _written_time(
 
 
 def _naive(text: pl.Expr) -> pl.Expr:
-    """The wall clock of a time that names no zone."""
+    """A time without a zone, as written."""
     written = pl.when(text.str.contains(NAIVE + "$")).then(text).str.replace(" ", "T", literal=True)
     return written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
 
@@ -221,7 +234,10 @@ def _time_refusals(read: pl.Expr) -> Refusals:
 
 
 def _in_utc(moment: pl.Expr, timezone: str) -> pl.Expr:
-    """A naive time in its zone: the earlier of an hour that came twice, null for one that never was."""
+    """A naive time, read in a zone.
+
+    In an hour that occurs twice it is the earlier time; in an hour that is skipped it is null.
+    """
     return moment.dt.replace_time_zone(
         timezone, ambiguous="earliest", non_existent="null"
     ).dt.convert_time_zone("UTC")

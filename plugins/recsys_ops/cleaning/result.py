@@ -1,4 +1,4 @@
-"""What a cleaning step returns, and how rows are divided so that none is lost."""
+"""The result of a cleaning step, and how to divide rows into kept and rejected."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ MARKS = ("reason", "column", "value")
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Every row that came in is in exactly one of the two lazy frames, each in the order in which it came.
+    """The rows of a step, each in exactly one of two lazy frames, in their original order.
 
     kept : the rows for the next step.
-    rejected : the other rows, their columns as they came, and ``reason`` (a code), ``column`` and ``value`` (the original
-        text), all String, the last two null where no single column is to blame. An incoming column with one of these three
-        names is kept as ``delivered_<name>``.
-    notes : what else a person wants to know about the step; values that JSON can hold.
+    rejected : the other rows with their original columns, and ``reason`` (a code), ``column`` and
+        ``value`` (the original text), all String. The last two are null if the reason is not about
+        a single column. An original column with one of these names becomes ``delivered_<name>``.
+    notes : other figures of the step for its report, as JSON values.
     """
 
     kept: pl.LazyFrame
@@ -26,34 +26,40 @@ class Cleaned:
 
 
 def original_columns(columns: Iterable[str], reserved: Sequence[str] = MARKS) -> list[pl.Expr]:
-    """The columns under names that leave the reserved ones free."""
+    """The columns, renamed where they have a reserved name."""
     return [
         pl.col(name).alias(f"delivered_{name}" if name in reserved else name) for name in columns
     ]
 
 
-def split_rejected(events: pl.LazyFrame, marks: pl.DataFrame, notes: dict[str, object]) -> Cleaned:
-    """Divide rows that a step judged as a whole.
+def split_rejected(
+    events: pl.LazyFrame, rejections: pl.DataFrame, notes: dict[str, object]
+) -> Cleaned:
+    """Divide rows into kept and rejected ones.
 
     events : LazyFrame, (n_rows, canonical event frame and ``row``), in ascending order of ``row``.
-    marks : DataFrame, (n_rejected, 4), ``row`` once each, and ``reason``, ``column``, ``value``, in any order.
+    rejections : DataFrame, (n_rejected, 4), ``row``, ``reason``, ``column`` and ``value``, each row
+        once, in any order.
     """
-    marked = is_member(marks["row"])
-    rejected = events.filter(marked).select(original_columns(events.collect_schema().names()))
+    is_rejected = is_member(rejections["row"])
+    rejected = events.filter(is_rejected).select(original_columns(events.collect_schema().names()))
     return Cleaned(
-        events.filter(~marked),
-        rejected.join(marks.lazy(), on="row", how="left", maintain_order="left"),
+        events.filter(~is_rejected),
+        rejected.join(rejections.lazy(), on="row", how="left", maintain_order="left"),
         notes,
     )
 
 
-def is_member(rows: pl.Series, number: str = "row") -> pl.Expr:
-    """Whether the number in a column is one of these. Memory: a byte for each up to the largest; a join would hold rows."""
-    numbers = rows.to_numpy()
-    found = np.zeros(int(numbers.max(initial=0)) + 2, bool)
-    found[numbers] = True
-    return pl.col(number).map_batches(
-        lambda asked: pl.Series(found[np.minimum(asked.to_numpy(), len(found) - 1)]),
+def is_member(indices: pl.Series, column: str = "row") -> pl.Expr:
+    """Whether the index in a column is one of `indices`.
+
+    Memory: one byte for each number up to the largest index. A join would hold rows in memory.
+    """
+    members = indices.to_numpy()
+    is_in = np.zeros(int(members.max(initial=0)) + 2, bool)
+    is_in[members] = True
+    return pl.col(column).map_batches(
+        lambda column: pl.Series(is_in[np.minimum(column.to_numpy(), len(is_in) - 1)]),
         return_dtype=pl.Boolean,
         is_elementwise=True,
     )

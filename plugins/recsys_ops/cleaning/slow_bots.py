@@ -1,26 +1,30 @@
-"""Robots and shared ids that no single day gives away: users who over weeks behave as no person does."""
+"""Slow bots and shared ids: users who behave over weeks as no person does."""
 
 import polars as pl
 
-from recsys_ops.cleaning.bots import CONVERSIONS
-from recsys_ops.settings import SlowBotSettings
+from recsys_ops.settings import CONVERSIONS, SlowBotSettings
 
 SIGNALS = ("breadth", "every_day", "steady")
-# fewer users in the window, and a large share of it says nothing
+# in a window with fewer users, a large share of the events is nothing unusual
 USERS = 50
 
 
 def find_slow_bots(events: pl.DataFrame, settings: SlowBotSettings) -> pl.DataFrame:
     """The users to leave out of a window of the history.
 
-    events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``), the ids as String or as Enum. Memory
-    grows with the users and their days, and with the rows of the few who are judged as robots.
-    Judged are users with events on at least `min_days` days. ``slow_bot``: never put anything into a cart, checked out or bought,
-    has at least `min_events` events, and shows at least `min_signals` of three signs, listed in ``value``: ``breadth`` (distinct
-    items), ``every_day`` (share of the days from the first to the last with events), ``steady`` (standard deviation over mean of
-    the events a day). ``pseudo_user``: a share of all events that no person has, whatever it buys.
+    events : DataFrame, (n_rows, at least ``day``, ``user_id``, ``item_id``, ``event_type``), the
+        ids as String or as Enum. Memory grows with the users and their days, and with the rows of
+        the few suspects.
 
-    Returns a DataFrame, (n_left_out, 4), ``user_id``, ``reason``, ``column`` (null), ``value``, each user once.
+    Only users with events on at least `min_days` days are examined. ``slow_bot``: the user never
+    put anything into a cart, checked out or bought, has at least `min_events` events, and shows at
+    least `min_signals` of three signs, which ``value`` lists: ``breadth`` (distinct items),
+    ``every_day`` (share of days with events from the first to the last), ``steady`` (standard
+    deviation over mean of the events per day). ``pseudo_user``: the id has a share of all events
+    that no person has; it may have purchases.
+
+    Returns a DataFrame, (n_left_out, 4), ``user_id``, ``reason``, ``column`` (null), ``value``,
+    each user once.
     """
     day, per_day = pl.col("day"), pl.col("events")
     daily = (

@@ -1,4 +1,4 @@
-"""The people who work here, and the accounts they test with."""
+"""Staff and their test accounts."""
 
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET6, inet_pton
@@ -14,31 +14,36 @@ from recsys_ops.settings import StaffSettings
 def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
     """Reject the events of staff and of test accounts.
 
-    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the distinct accounts and addresses.
-    The first that holds: ``staff_account`` (a listed user id), ``staff_role``, ``staff_email`` (a listed domain itself, no
-    subdomain), ``staff_network`` (an address in a listed network; a text that is no address is in none), ``test_account`` (the
-    pattern is found in the e-mail address). Roles, domains and the pattern ignore case.
+    events : LazyFrame, (n_rows, ``row`` and the canonical event frame). Memory grows with the
+        distinct accounts and addresses.
+
+    The reason is the first that applies: ``staff_account`` (a listed user id), ``staff_role``,
+    ``staff_email`` (a listed domain, not its subdomains), ``staff_network`` (an address in a listed
+    network; text that is no address is in none), ``test_account`` (the e-mail address contains the
+    pattern). Case does not matter in roles, domains and the pattern.
 
     Raises SettingsError when `test_account_pattern` is not a regular expression.
     """
     columns = ("user_id", "role", "email", "ip")
-    people = events.select(columns).unique().collect(engine="streaming")
-    user_ids, roles, emails, ips = (people[name].drop_nulls().unique() for name in columns)
-    small = emails.str.to_lowercase()
+    accounts = events.select(columns).unique().collect(engine="streaming")
+    user_ids, roles, emails, ips = (accounts[name].drop_nulls().unique() for name in columns)
+    lower_emails = emails.str.to_lowercase()
     checks = {
         ("staff_account", "user_id"): user_ids.filter(user_ids.is_in(settings.user_ids)),
         ("staff_role", "role"): roles.filter(
             roles.str.to_lowercase().is_in([name.lower() for name in settings.roles])
         ),
         ("staff_email", "email"): emails.filter(
-            small.str.extract("@([^@]*)$").is_in([name.lower() for name in settings.email_domains])
+            lower_emails.str.extract("@([^@]*)$").is_in(
+                [name.lower() for name in settings.email_domains]
+            )
         ),
         ("staff_network", "ip"): _inside(ips, settings.networks),
     }
     if settings.test_account_pattern is not None:
         try:
             checks["test_account", "email"] = emails.filter(
-                small.str.contains(f"(?i){settings.test_account_pattern}")
+                lower_emails.str.contains(f"(?i){settings.test_account_pattern}")
             )
         except pl.exceptions.ComputeError as error:
             pattern = settings.test_account_pattern
@@ -49,7 +54,7 @@ def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
         (code, name, pl.col(name).is_in(values.implode()))
         for (code, name), values in checks.items()
     ]
-    marks = (
+    rejections = (
         events.filter(pl.any_horizontal(check for *_, check in holds))
         .select(
             "row",
@@ -59,11 +64,11 @@ def filter_staff(events: pl.LazyFrame, settings: StaffSettings) -> Cleaned:
         )
         .collect(engine="streaming")
     )
-    return split_rejected(events, marks, {})
+    return split_rejected(events, rejections, {})
 
 
 def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> pl.Series:
-    """The distinct addresses that lie in a network. All are compared as 128 bits, IPv4 as IPv6 maps it."""
+    """The distinct addresses in a network, compared as 128 bits; IPv4 is mapped into IPv6."""
     packed = {text: bits for text in ips if (bits := _packed(text))} if networks else {}
     addresses = np.frombuffer(b"".join(packed.values()), ">u8").reshape(-1, 2)
     inside = np.zeros(len(addresses), bool)
@@ -76,7 +81,7 @@ def _inside(ips: pl.Series, networks: tuple[IPv4Network | IPv6Network, ...]) -> 
 
 
 def _packed(text: str) -> bytes | None:
-    """An address as 16 bytes; None for any other text."""
+    """An address as 16 bytes; None for text that is no address."""
     address = text.partition("/")[0]  # PostgreSQL's inet, cast to text, ends in /32
     try:
         return inet_pton(AF_INET6, address if ":" in address else f"::ffff:{address}")

@@ -5,6 +5,7 @@ Import from here alone: `sections` has the keys, `loading` reads their values.
 
 from recsys_ops.settings.loading import Settings, include_dir, load_settings, settings_file
 from recsys_ops.settings.sections import (
+    CONVERSIONS,
     AlertSettings,
     ApiSettings,
     Bm25Settings,
@@ -37,6 +38,7 @@ from recsys_ops.settings.sections import (
 )
 
 __all__ = [
+    "CONVERSIONS",
     "AlertSettings",
     "ApiSettings",
     "Bm25Settings",

@@ -48,6 +48,7 @@ StagingUrl = Annotated[
     str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL)
 ]
 EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
+CONVERSIONS: tuple[EventType, ...] = ("cart", "checkout", "purchase")
 EventTypes = Annotated[tuple[EventType, ...], Field(min_length=1)]
 Cutoffs = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
 

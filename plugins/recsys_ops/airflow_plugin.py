@@ -1,5 +1,6 @@
-"""What Airflow loads of this package: the window functions as template macros, ``{{ macros.recsys_ops.run_day(…) }}``, and who
-writes the gate's verdict into its task's note.
+"""What Airflow loads of this package: template macros, and a listener for the gate's verdict.
+
+The macros are those of `recsys_ops.run_day`, such as ``{{ macros.recsys_ops.run_day(…) }}``.
 """
 
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from recsys_ops.run_day import first_day, run_day
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
 
-
-_VERDICT = ("blessed: ", "not blessed: ")
+_VERDICT_PREFIXES = ("blessed: ", "not blessed: ")
 
 
 class VerdictNotes:
-    """A task cannot write its own note; the scheduler, which calls this at a run's end, can."""
+    """Writes the gate's verdict into the note of its task.
+
+    A task cannot write its own note; the scheduler calls this listener at the end of a run.
+    """
 
     @hookimpl
     def on_dag_run_success(self, dag_run: "DagRun") -> None:
@@ -42,14 +45,15 @@ def _note_verdict(dag_run: "DagRun") -> None:
 
     session = object_session(dag_run)
     gate = dag_run.get_task_instance("gate", session=session) if session else None
-    if (
-        session is None or gate is None or not (gate.note or _VERDICT[0]).startswith(_VERDICT)
-    ):  # a person's own note stays
+    if session is None or gate is None:
         return
-    found = session.scalars(
+    # the note of a person is kept
+    if gate.note and not gate.note.startswith(_VERDICT_PREFIXES):
+        return
+    summary = session.scalars(
         XComModel.get_many(
             run_id=dag_run.run_id, key="summary", task_ids="gate", dag_ids=dag_run.dag_id, limit=1
         )
     ).first()
-    if found is not None:
-        gate.note = XComModel.deserialize_value(found)[:1000]
+    if summary is not None:
+        gate.note = XComModel.deserialize_value(summary)[:1000]

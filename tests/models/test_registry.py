@@ -247,7 +247,7 @@ def test_list_show_and_diff_print_versions_and_their_differences(
         if user in new_lists
     ]
     assert diff.splitlines()[-1].startswith(
-        f"{len(shares):,} users have a list in both, who share {sum(shares) / len(shares):.1%}"
+        f"{len(shares):,} users have a list in both; they share {sum(shares) / len(shares):.1%}"
     )
 
 

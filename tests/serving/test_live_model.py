@@ -13,7 +13,7 @@ from support.lookup_service import V2, Lookup, wait_until
 
 from recsys_ops.errors import ModelError
 from recsys_ops.serving import live_model
-from recsys_ops.serving.live_model import LiveModel, LiveModels, Product, load_live_model
+from recsys_ops.serving.live_model import CatalogueItem, LiveModel, LiveModels, load_live_model
 from recsys_ops.serving.publish import publish
 from recsys_ops.settings import ListsSettings, Settings
 from recsys_ops.storage import paths
@@ -128,9 +128,9 @@ def test_a_model_is_loaded_as_its_job_wrote_it(
     )
     with_catalogue = load_live_model(storage, spec.version)
 
-    assert without_catalogue.products is None
-    assert with_catalogue.products is not None
-    assert with_catalogue.products["item-17"] == Product("A thing", "7", None)
+    assert without_catalogue.catalogue is None
+    assert with_catalogue.catalogue is not None
+    assert with_catalogue.catalogue["item-17"] == CatalogueItem("A thing", "7", None)
     basket = ["item-1", "item-9", "item-17"]
     uncapped = without_catalogue.fold_in.recommend(basket, 9) or []
     capped = with_catalogue.fold_in.recommend(basket, 9) or []

@@ -17,7 +17,7 @@ from recsys_ops.demo import services
 from recsys_ops.lists.fold_in import FoldIn
 from recsys_ops.serving.api import create_app
 from recsys_ops.serving.client import RedisAddress, connect_redis_async
-from recsys_ops.serving.live_model import LiveModel, LiveModels, Product
+from recsys_ops.serving.live_model import CatalogueItem, LiveModel, LiveModels
 from recsys_ops.serving.store import AsyncRecommendationStore
 from recsys_ops.settings import ConfidenceSettings, Settings, TrainingSettings
 from support.redis_lists import lists_of
@@ -48,8 +48,11 @@ def small_model(version: str) -> LiveModel:
         ConfidenceSettings(),
         TrainingSettings(),
     )
-    products = {"cup-1": Product("A cup", "cups", 3.5), "cup-2": Product(None, None, None)}
-    return LiveModel(version, fold_in, products)
+    catalogue = {
+        "cup-1": CatalogueItem("A cup", "cups", 3.5),
+        "cup-2": CatalogueItem(None, None, None),
+    }
+    return LiveModel(version, fold_in, catalogue)
 
 
 def lookup_app(

@@ -157,7 +157,7 @@ def show_difference(arguments: argparse.Namespace) -> None:
     ]
     print(format_rows(rows) if rows else "no difference in settings, data, code and packages")
     users = comparison["overlap_users"]
-    shared = f", who share {comparison['overlap']:.1%} of their items on average" if users else ""
+    shared = f"; they share {comparison['overlap']:.1%} of their items on average" if users else ""
     print(f"\n{users:,} users have a list in both{shared}")
 
 

@@ -1,1 +1,1 @@
-"""What the shop reads: recommendations in Redis, published whole or not at all."""
+"""What the shop reads: recommendation lists in Redis, and the lookup service over HTTP."""

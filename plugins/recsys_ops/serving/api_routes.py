@@ -23,13 +23,13 @@ from recsys_ops.serving.api_schema import (
     Version,
     basket_model,
 )
-from recsys_ops.serving.live_model import LiveModel, LiveModels, Product
+from recsys_ops.serving.live_model import CatalogueItem, LiveModel, LiveModels
 from recsys_ops.serving.store import Answer, AsyncRecommendationStore
 
 T = TypeVar("T")
 _READ_TIMEOUT_S = 1.0  # with the wait for a free slot and the second attempt
 _MAX_PARALLEL_READS = 90  # redis-py raises an error for a 101st connection
-_NO_PRODUCT = Product(None, None, None)
+_NOT_IN_CATALOGUE = CatalogueItem(None, None, None)
 
 
 class _AnyText(Convertor[str]):
@@ -186,7 +186,7 @@ def _list_response(
         return Response(status_code=304, headers=headers)
     model = models.current
     if details == "true" and (
-        model is None or model.version != answer.version or model.products is None
+        model is None or model.version != answer.version or model.catalogue is None
     ):
         model, headers = None, {"Cache-Control": "no-store"}
     return json_response(
@@ -297,12 +297,12 @@ def _list_content(
 
 
 def _item_details(item: str, model: LiveModel | None) -> dict[str, Any]:
-    product = ((model and model.products) or {}).get(item, _NO_PRODUCT)
+    entry = ((model and model.catalogue) or {}).get(item, _NOT_IN_CATALOGUE)
     return {
         "id": item,
-        "title": product.title,
-        "category": product.category,
-        "price": product.price,
+        "title": entry.title,
+        "category": entry.category,
+        "price": entry.price,
     }
 
 

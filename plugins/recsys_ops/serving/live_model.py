@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 30
 
 
 @dataclass(frozen=True)
-class Product:
+class CatalogueItem:
     """What the catalogue says of an item; None where it has no value."""
 
     title: str | None
@@ -32,12 +32,12 @@ class Product:
 class LiveModel:
     """What the lookup service needs of a version.
 
-    products : by item id, from the catalogue of the version's day; None where it is gone
+    catalogue : by item id, the catalogue of the version's day; None where it is gone
     """
 
     version: str
     fold_in: FoldIn
-    products: dict[str, Product] | None
+    catalogue: dict[str, CatalogueItem] | None
 
 
 def load_live_model(storage: Storage, version: str) -> LiveModel:
@@ -61,7 +61,7 @@ def load_live_model(storage: Storage, version: str) -> LiveModel:
     fold_in = FoldIn(
         factors, items, spec.confidence, spec.training, pinned=pinned.to_list(), cap=cap
     )
-    return LiveModel(version, fold_in, None if catalogue is None else _products(catalogue))
+    return LiveModel(version, fold_in, None if catalogue is None else _catalogue_items(catalogue))
 
 
 class LiveModels:
@@ -90,7 +90,7 @@ class LiveModels:
         try:
             self.current = await asyncio.to_thread(load_live_model, self._storage, version)
             log.info("loaded version %s in %.1f s", version, time.monotonic() - started)
-            if self.current.products is None:
+            if self.current.catalogue is None:
                 log.warning(
                     "the catalogue of version %s is gone: "
                     "no details, and no lists.max_per_category in fold-in",
@@ -115,7 +115,7 @@ def _categories(catalogue: pl.DataFrame, ids: pl.Series) -> pl.Series:
     ]
 
 
-def _products(catalogue: pl.DataFrame) -> dict[str, Product]:
+def _catalogue_items(catalogue: pl.DataFrame) -> dict[str, CatalogueItem]:
     price = pl.when(pl.col("price").is_finite()).then("price")
     columns = catalogue.select("title", "category", price)
-    return dict(zip(catalogue["item_id"], map(Product, *columns), strict=True))
+    return dict(zip(catalogue["item_id"], map(CatalogueItem, *columns), strict=True))

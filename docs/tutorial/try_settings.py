@@ -69,7 +69,7 @@ def score(
     lists = evaluation_lists(
         data.train, data.holdout, fitted, None, max(evaluation.cutoffs), exclude_seen
     )
-    return compare_models(lists, k=evaluation.cutoffs, seed=training.seed)
+    return compare_models(lists, cutoffs=evaluation.cutoffs, seed=training.seed)
 
 
 if __name__ == "__main__":

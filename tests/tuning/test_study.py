@@ -1,4 +1,4 @@
-"""What is tried next: a batch at a time, the same for the same record, starting with the settings as they are."""
+"""The next trials: a batch at a time, the same for the same record, first the current settings."""
 
 import math
 from datetime import date
@@ -13,7 +13,16 @@ from recsys_ops.settings import (
     SearchRange,
     TrainingSettings,
 )
-from recsys_ops.tuning.study import Plan, Study, Trial, applied, ask, current, falls_behind, told
+from recsys_ops.tuning.study import (
+    Plan,
+    Study,
+    Trial,
+    ask,
+    falls_behind,
+    searchable_values,
+    with_outcomes,
+    with_values,
+)
 
 SEARCH = {
     "training.factors": SearchRange(low=8, high=128, log=True),
@@ -34,7 +43,7 @@ def study(**changes: Any) -> Study:
 
 
 def scored(asked: Study, batch: int) -> Study:
-    """The batch's trials told; 48 factors are the best there is, and trial 2 fails."""
+    """With outcomes for a batch's trials: 48 factors are the best, and trial 2 fails."""
 
     def outcome(trial: Trial) -> Trial:
         if trial.number == 2:
@@ -44,10 +53,10 @@ def scored(asked: Study, batch: int) -> Study:
         value = 1 - abs(math.log(factors / 48))
         return trial.model_copy(update={"state": "complete", "values": (value, value)})
 
-    return told(asked, {trial.number: outcome(trial) for trial in asked.of_batch(batch)})
+    return with_outcomes(asked, {trial.number: outcome(trial) for trial in asked.of_batch(batch)})
 
 
-def test_the_first_trial_is_the_settings_as_they_are_and_each_is_named():
+def test_the_first_trial_has_the_current_settings_and_each_has_a_title():
     first = ask(study(), 1, 3).trials
     assert first[0].params == {
         "training.factors": 64,
@@ -60,11 +69,11 @@ def test_the_first_trial_is_the_settings_as_they_are_and_each_is_named():
     assert len({trial.title.partition(":")[2] for trial in first}) == 3
 
 
-def test_the_same_record_is_asked_on_with_the_same_trials_also_when_it_was_read_again():
-    told_once = scored(ask(study(), 1, 3), 1)
-    read_again = Study.model_validate_json(told_once.model_dump_json())
-    assert read_again == told_once
-    second = ask(told_once, 2, 3)
+def test_the_same_record_gives_the_same_trials_also_when_read_again():
+    with_first = scored(ask(study(), 1, 3), 1)
+    read_again = Study.model_validate_json(with_first.model_dump_json())
+    assert read_again == with_first
+    second = ask(with_first, 2, 3)
     assert ask(read_again, 2, 3) == second
     assert ask(second, 2, 3) == second
     assert (
@@ -73,11 +82,11 @@ def test_the_same_record_is_asked_on_with_the_same_trials_also_when_it_was_read_
     )
 
 
-def test_the_search_goes_where_the_trials_before_were_good():
-    found = study()
+def test_the_search_goes_where_earlier_trials_were_good():
+    searched = study()
     for batch in range(1, 9):
-        found = scored(ask(found, batch, 3), batch)
-    values = [trial.mean for trial in found.complete() if trial.mean is not None]
+        searched = scored(ask(searched, batch, 3), batch)
+    values = [trial.mean for trial in searched.complete() if trial.mean is not None]
     assert np.mean(values[-9:]) > np.mean(values[1:10]) + 0.2
 
 
@@ -96,18 +105,16 @@ def test_the_search_goes_where_the_trials_before_were_good():
         },
     ],
 )
-def test_settings_outside_the_space_are_a_trial_all_the_same(changes: dict[str, Any]):
-    given = study(**changes)
-    asked = scored_all(ask(given, 1, 3))
-    assert (
-        asked.trials[0].params.items()
-        <= current(given.plan.training, given.plan.confidence).items()
-    )
+def test_current_settings_outside_the_space_are_a_trial_too(changes: dict[str, Any]):
+    fresh = study(**changes)
+    asked = scored_all(ask(fresh, 1, 3))
+    current = searchable_values(fresh.plan.training, fresh.plan.confidence)
+    assert asked.trials[0].params.items() <= current.items()
     assert len(ask(asked, 2, 3).trials) == 6
 
 
 def scored_all(asked: Study) -> Study:
-    return told(
+    return with_outcomes(
         asked,
         {
             t.number: t.model_copy(update={"state": "complete", "values": (0.1, 0.1)})
@@ -117,7 +124,7 @@ def scored_all(asked: Study) -> Study:
 
 
 def test_a_trials_values_go_into_their_sections():
-    training, confidence = applied(
+    training, confidence = with_values(
         TrainingSettings(),
         ConfidenceSettings(),
         {"training.factors": 9, "confidence.half_life_days": None},
@@ -126,22 +133,22 @@ def test_a_trials_values_go_into_their_sections():
     assert (confidence.half_life_days, confidence.alpha) == (None, ConfidenceSettings().alpha)
 
 
-def test_a_trial_falls_behind_below_the_median_of_the_batches_before_on_the_same_days():
+def test_a_trial_below_the_median_of_earlier_batches_falls_behind():
     values = [(0.1, 0.5), (0.2, 0.2), (0.3, 0.3), (0.9, 0.9)]
     before = [
-        Trial(number=n, batch=1, params={}, state="complete" if n < 3 else "pruned", values=found)
-        for n, found in enumerate(values)
+        Trial(number=n, batch=1, params={}, state="complete" if n < 3 else "pruned", values=ndcg)
+        for n, ndcg in enumerate(values)
     ]
     trial = Trial(number=4, batch=2, params={})
-    found = study().model_copy(update={"trials": (*before, trial)})
-    assert falls_behind(found, trial, (0.19,))
-    assert not falls_behind(found, trial, (0.2,))
-    assert falls_behind(found, trial, (0.3, 0.2))
-    assert not falls_behind(found, trial, (0.0, 0.7))
-    assert not falls_behind(found, before[0], (0.0,))
+    running = study().model_copy(update={"trials": (*before, trial)})
+    assert falls_behind(running, trial, (0.19,))
+    assert not falls_behind(running, trial, (0.2,))
+    assert falls_behind(running, trial, (0.3, 0.2))
+    assert not falls_behind(running, trial, (0.0, 0.7))
+    assert not falls_behind(running, before[0], (0.0,))
 
 
-def test_failed_and_pruned_trials_are_no_hindrance():
+def test_failed_and_pruned_trials_do_not_stop_the_search():
     asked = ask(study(), 1, 4)
     states = {
         0: {"state": "complete", "values": (0.1, 0.2)},
@@ -149,7 +156,7 @@ def test_failed_and_pruned_trials_are_no_hindrance():
         2: {"state": "failed"},
         3: {"state": "asked"},
     }
-    after = told(
+    after = with_outcomes(
         asked, {n: asked.trials[n].model_copy(update=state) for n, state in states.items()}
     )
     assert [trial.number for trial in after.complete()] == [0]

@@ -114,14 +114,14 @@ class TrialOperator(TrainOnWorkerOperator):
     ) -> float:
         """The trial's mean NDCG on a held-out day, from a job in the trial's own storage."""
         from recsys_ops.jobs.build import build_trial_job
-        from recsys_ops.tuning.study import applied
+        from recsys_ops.tuning.study import with_values
 
         trial_storage, plan = open_trial_storage(storage, day, self.number), study.plan
         path = paths.job(held_out, RESULT)
         result = trial_storage.read_json(path) if trial_storage.exists(path) else None
         if result is None or result["status"] != "succeeded":
             params = study.trials[self.number].params
-            training, confidence = applied(plan.training, plan.confidence, params)
+            training, confidence = with_values(plan.training, plan.confidence, params)
             build_trial_job(
                 storage,
                 trial_storage,
@@ -153,14 +153,14 @@ class TellOperator(DayOperator):
         return f"tell_{self.batch}"
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.tuning.study import told
+        from recsys_ops.tuning.study import with_outcomes
 
         storage = open_storage(settings)
         study = read_study(storage, day)
         outcomes = {
             trial.number: _read_outcome(storage, day, trial) for trial in study.of_batch(self.batch)
         }
-        study = told(study, outcomes)
+        study = with_outcomes(study, outcomes)
         storage.write_json(paths.study(day, STUDY), study.model_dump(mode="json"))
         batch = study.of_batch(self.batch)
         for trial in batch:
@@ -191,7 +191,7 @@ class ProposeOperator(DayOperator):
         import yaml
 
         from recsys_ops.tuning.gain import best_gain
-        from recsys_ops.tuning.study import applied, current
+        from recsys_ops.tuning.study import searchable_values, with_values
 
         storage = open_storage(settings)
         study = read_study(storage, day)
@@ -200,8 +200,8 @@ class ProposeOperator(DayOperator):
         gain = best_gain(scores, plan.training.seed)
         users = sum(map(len, scores[0]))
         best = study.trials[gain.trial]
-        configured = current(settings.training, settings.confidence)
-        proposed = current(*applied(plan.training, plan.confidence, best.params))
+        configured = searchable_values(settings.training, settings.confidence)
+        proposed = searchable_values(*with_values(plan.training, plan.confidence, best.params))
         changed: dict[str, dict[str, Any]] = {}
         for name, value in proposed.items():
             if value != configured[name]:

@@ -1,1 +1,1 @@
-"""Better settings: which to try next, and whether the best of them is better than those in use."""
+"""Better settings: which to try next, and whether the best trial beats those in use."""

@@ -1,4 +1,4 @@
-"""What the best trial gains over the settings as they are, with an interval that minds that it is the best of many."""
+"""What the best trial gains over the current settings, with an interval for the best of many."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DRAWS = 1000
-_AT_ONCE = 4_000_000  # users drawn at a time: 32 MB
+_DRAWN_AT_ONCE = 4_000_000  # users, 32 MB
 
 
 @dataclass(frozen=True)
 class Gain:
-    """trial : the best one's number, 0 where none is better · mean, lower, upper : of what it gains, and its 95 % interval"""
+    """The gain of the best trial.
+
+    trial : its number, 0 where no trial is better than trial 0
+    mean : the gain in NDCG · lower, upper : the 95 % interval of the gain
+    """
 
     trial: int
     mean: float
@@ -21,13 +25,15 @@ class Gain:
 
 
 def best_gain(scores: Mapping[int, Sequence[NDArray[np.float64]]], seed: int) -> Gain:
-    """The trial with the highest mean over the days, against trial 0.
+    """The trial with the highest mean over the days, compared with trial 0.
 
-    The interval is simultaneous over all trials: a paired bootstrap over the users of each day, the same draws for all, whose
-    studentised largest and smallest deviations give the bounds (max-t; Romano & Wolf 2005). So it holds for the trial that came
-    out best just because it was lucky, too. Someone who is among the users of several days is drawn for each day anew.
+    The interval is simultaneous over all trials, so it also holds for a trial that is best only by
+    luck. It comes from a paired bootstrap over the users of each day with the same draws for all
+    trials; the largest and smallest studentised deviations give the bounds (max-t; Romano & Wolf
+    2005). A user of several days is drawn independently for each day.
 
-    scores : by trial number, trial 0's among them, for each day (n_users of that day,): each user's NDCG
+    scores : by trial number, with trial 0; for each day the NDCG of each of its users, (n_users,)
+    seed : of the bootstrap
     """
     numbers = sorted(scores.keys() - {0})
     days = (
@@ -45,6 +51,7 @@ def best_gain(scores: Mapping[int, Sequence[NDArray[np.float64]]], seed: int) ->
     best = int(gains.argmax())
     if gains[best] <= 0:
         return Gain(0, 0.0, 0.0, 0.0)
+    best_mean = float(gains[best])
     random = np.random.default_rng(seed)
     deviations = (
         np.sum([_resampled_means(differences, random) for differences in days], axis=0)
@@ -54,13 +61,11 @@ def best_gain(scores: Mapping[int, Sequence[NDArray[np.float64]]], seed: int) ->
     spread = deviations.std(axis=0)
     studentised = deviations[:, spread > 0] / spread[spread > 0]
     if not studentised.size:
-        return Gain(numbers[best], float(gains[best]), float(gains[best]), float(gains[best]))
-    above, below = (
-        np.quantile(studentised.max(axis=1), 0.975),
-        np.quantile(studentised.min(axis=1), 0.025),
-    )
+        return Gain(numbers[best], best_mean, best_mean, best_mean)
+    above = np.quantile(studentised.max(axis=1), 0.975)
+    below = np.quantile(studentised.min(axis=1), 0.025)
     lower, upper = gains[best] - above * spread[best], gains[best] - below * spread[best]
-    return Gain(numbers[best], float(gains[best]), float(lower), float(upper))
+    return Gain(numbers[best], best_mean, float(lower), float(upper))
 
 
 def _resampled_means(
@@ -68,11 +73,11 @@ def _resampled_means(
 ) -> NDArray[np.float64]:
     """(_DRAWS, n_trials): the means over users drawn with replacement."""
     n_users = len(differences)
-    at_once = max(1, _AT_ONCE // n_users)
+    draws_at_once = max(1, _DRAWN_AT_ONCE // n_users)
     share = np.full(n_users, 1 / n_users)
-    drawn = [
-        random.multinomial(n_users, share, size=min(at_once, _DRAWS - start)) @ differences
-        for start in range(0, _DRAWS, at_once)
+    sums = [
+        random.multinomial(n_users, share, size=min(draws_at_once, _DRAWS - start)) @ differences
+        for start in range(0, _DRAWS, draws_at_once)
     ]
-    means: NDArray[np.float64] = np.concatenate(drawn) / n_users
+    means: NDArray[np.float64] = np.concatenate(sums) / n_users
     return means

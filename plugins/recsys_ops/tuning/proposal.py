@@ -1,4 +1,4 @@
-"""The proposal in force: whether a run trains with the settings that a study found."""
+"""The adopted proposal: whether a run trains with the settings that a study found."""
 
 from datetime import date
 from typing import TYPE_CHECKING
@@ -16,29 +16,33 @@ _TAKEN_UP = "taken_up.json"
 def with_adopted_proposal(
     store: "Storage", settings: Settings, day: date
 ) -> tuple[Settings, date | None]:
-    """The settings with the newest proposal that holds for the run of `day`, and its study's day; None where none does.
+    """The settings with the newest valid proposal, and the day of its study; None without one.
 
-    It holds when ``tuning.adopt`` is true, its study is of an earlier day and found it better, recsys.yaml says what it said
-    then of whatever may be searched, and the gate has not refused the first version made with it on a day before.
+    A proposal is valid for the run of `day` if
+
+    - ``tuning.adopt`` is true,
+    - its study is of an earlier day and found it better than the settings in recsys.yaml,
+    - all settings that may be searched have the same value in recsys.yaml as then, and
+    - the gate has not refused the first version that was trained with it on an earlier day.
     """
-    from recsys_ops.tuning.study import applied, current
+    from recsys_ops.tuning.study import searchable_values, with_values
 
     if not settings.tuning.adopt:
         return settings, None
-    here = current(settings.training, settings.confidence)
+    configured = searchable_values(settings.training, settings.confidence)
     for study in _proposals(store, day):
         proposal = store.read_json(paths.study(study, PROPOSAL))
         if (
             proposal["better"]
-            and proposal["configured"] == here
+            and proposal["configured"] == configured
             and not _refused(store, study, day)
         ):
-            found = {
+            values = {
                 f"{section}.{key}": value
                 for section, keys in proposal["settings"].items()
                 for key, value in keys.items()
             }
-            training, confidence = applied(settings.training, settings.confidence, found)
+            training, confidence = with_values(settings.training, settings.confidence, values)
             return settings.model_copy(
                 update={"training": training, "confidence": confidence}
             ), study
@@ -46,7 +50,7 @@ def with_adopted_proposal(
 
 
 def record_first_use(store: "Storage", study: date, day: date, version: str) -> None:
-    """Note the first version that is made with a proposal: by its verdict the proposal stands or falls."""
+    """Record the first version that is trained with a proposal; its verdict decides about both."""
     path = paths.study(study, _TAKEN_UP)
     if not store.exists(path) or store.read_json(path)["day"] == str(day):
         store.write_json(path, {"day": day, "version": version})
@@ -54,20 +58,23 @@ def record_first_use(store: "Storage", study: date, day: date, version: str) -> 
 
 def _proposals(store: "Storage", day: date) -> list[date]:
     """The days before `day` that have a proposal, the newest first."""
-    parts = [path.split("/") for path in store.list(paths.STUDIES)]
+    split_paths = [path.split("/") for path in store.list(paths.STUDIES)]
     days = [
-        date.fromisoformat(part[1].removeprefix("day=")) for part in parts if part[-1] == PROPOSAL
+        date.fromisoformat(parts[1].removeprefix("day="))
+        for parts in split_paths
+        if parts[-1] == PROPOSAL
     ]
     return sorted((study for study in days if study < day), reverse=True)
 
 
 def _refused(store: "Storage", study: date, day: date) -> bool:
+    """Whether the gate refused the proposal's first version on a day before `day`."""
     path = paths.study(study, _TAKEN_UP)
     if not store.exists(path):
         return False
     first = store.read_json(path)
-    verdict = paths.model(first["version"], "verdict.json")
-    if date.fromisoformat(first["day"]) >= day or not store.exists(verdict):
+    verdict_path = paths.model(first["version"], "verdict.json")
+    if date.fromisoformat(first["day"]) >= day or not store.exists(verdict_path):
         return False
-    found = store.read_json(verdict)
-    return found["blessed"] is not True and not found["forced"]
+    verdict = store.read_json(verdict_path)
+    return verdict["blessed"] is not True and not verdict["forced"]

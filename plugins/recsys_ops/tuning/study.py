@@ -1,4 +1,4 @@
-"""A study: its trials as a plain record, and what to try next; the same record is asked on with the same answer."""
+"""A study: the record of its trials, and the next trials, the same for the same record."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -26,14 +26,15 @@ from recsys_ops.settings import (
 # by name such as training.factors
 Params = dict[str, int | float | None]
 
-_WHOLE = ("training.factors", "training.iterations")
-_AT_RANDOM = 3  # trials before the search is directed, and before any is given up
+_INTEGERS = ("training.factors", "training.iterations")
+_RANDOM_TRIALS = 3  # before the search is directed, and before a trial may be pruned
 
 
 class Trial(BaseModel):
     """One choice of settings.
 
-    values : NDCG on each of the study's days, in their order; of a pruned trial on the first of them
+    params : the values of the searched settings
+    values : NDCG on each of the study's days, in their order; of a pruned trial only on the first
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +51,7 @@ class Trial(BaseModel):
 
     @property
     def title(self) -> str:
-        """The trial in words: ``7: factors 96, alpha 11.3``."""
+        """The trial in words, such as ``7: factors 96, alpha 11.3``."""
         values = (
             f"{name.partition('.')[2]} {_short(value)}" for name, value in self.params.items()
         )
@@ -58,9 +59,10 @@ class Trial(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a study goes by from its beginning to its end, whatever becomes of the settings meanwhile.
+    """The settings of a study from beginning to end, even if recsys.yaml changes meanwhile.
 
-    days : held out one by one, the newest first
+    days : each is held out once, the newest first
+    search : the search space, by the name of the setting
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,9 +75,9 @@ class Plan(BaseModel):
 
 
 class Study(BaseModel):
-    """The record. Trial 0 is the settings as they are: what the others are measured against.
+    """The record of a study. Trial 0 has the current settings; the others are compared with it.
 
-    history_version : of all its matrices
+    history_version : the version of the history that all its matrices are built from
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,8 +93,8 @@ class Study(BaseModel):
         return tuple(trial for trial in self.trials if trial.state == "complete")
 
 
-def current(training: TrainingSettings, confidence: ConfidenceSettings) -> Params:
-    """Everything that may be searched, as it is set."""
+def searchable_values(training: TrainingSettings, confidence: ConfidenceSettings) -> Params:
+    """The values of all settings that may be searched."""
     sections = {"training": training, "confidence": confidence}
     return {
         name: getattr(sections[name.partition(".")[0]], name.partition(".")[2])
@@ -100,77 +102,78 @@ def current(training: TrainingSettings, confidence: ConfidenceSettings) -> Param
     }
 
 
-def applied(
+def with_values(
     training: TrainingSettings,
     confidence: ConfidenceSettings,
     params: Mapping[str, int | float | None],
 ) -> tuple[TrainingSettings, ConfidenceSettings]:
-    """The sections with a trial's values in place of theirs."""
+    """The two sections with the values of a trial."""
 
-    def of(section: str) -> dict[str, int | float | None]:
+    def values_of(section: str) -> dict[str, int | float | None]:
         return {
             name.partition(".")[2]: value
             for name, value in params.items()
             if name.startswith(f"{section}.")
         }
 
-    return training.model_copy(update=of("training")), confidence.model_copy(
-        update=of("confidence")
+    return (
+        training.model_copy(update=values_of("training")),
+        confidence.model_copy(update=values_of("confidence")),
     )
 
 
 def ask(study: Study, batch: int, size: int) -> Study:
-    """The study with the trials of a batch; one that has them already is returned as it is.
+    """The study with the trials of a batch of `size`; unchanged if it has them already.
 
-    Tree-structured Parzen estimator (Bergstra et al. 2011), all settings together; a trial of the batch that has no value yet
-    counts as a bad one, so that the others are asked elsewhere. The settings as they are lie within the space, wherever its
-    bounds are.
+    The trials come from a tree-structured Parzen estimator (Bergstra et al. 2011) over all settings
+    together. A trial of the batch that has no value yet counts as a bad one, so that the others
+    differ from it. The space is extended to include the current settings.
     """
     if study.of_batch(batch):
         return study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = study.plan
-    known = current(plan.training, plan.confidence)
+    current = searchable_values(plan.training, plan.confidence)
     space: dict[str, BaseDistribution] = {
-        name: _distribution(name, searched, known[name])
+        name: _distribution(name, searched, current[name])
         for name, searched in sorted(plan.search.items())
     }
     sampler = optuna.samplers.TPESampler(
         seed=plan.training.seed + len(study.trials),
-        n_startup_trials=_AT_RANDOM,
+        n_startup_trials=_RANDOM_TRIALS,
         multivariate=True,
         constant_liar=True,
     )
-    found = optuna.create_study(direction="maximize", sampler=sampler)
+    optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in study.trials:
-        found.add_trial(_frozen(trial, space))
+        optuna_study.add_trial(_frozen(trial, space))
     asked: list[Trial] = []
     for number in range(len(study.trials), len(study.trials) + size):
         if number == 0:
-            params: Params = {name: known[name] for name in space}
-            found.add_trial(_frozen(Trial(number=0, batch=batch, params=params), space))
+            params: Params = {name: current[name] for name in space}
+            optuna_study.add_trial(_frozen(Trial(number=0, batch=batch, params=params), space))
         else:
-            params = found.ask(space).params
+            params = optuna_study.ask(space).params
         asked.append(Trial(number=number, batch=batch, params=params))
     return study.model_copy(update={"trials": (*study.trials, *asked)})
 
 
 def falls_behind(study: Study, trial: Trial, values: tuple[float, ...]) -> bool:
-    """Whether a trial with these values on the first days need not be scored on the rest.
+    """Whether a trial with these values on the first days can be pruned.
 
-    So it is when their mean is below the median of what the complete trials of the batches before had there (Golovin et al.
-    2017), provided there are enough of them.
+    It can if their mean is below the median of the same mean over the complete trials of earlier
+    batches (Golovin et al. 2017), and if there are at least three of these.
     """
     others = [
         np.mean(other.values[: len(values)])
         for other in study.complete()
         if other.batch < trial.batch
     ]
-    return len(others) >= _AT_RANDOM and bool(np.mean(values) < np.median(others))
+    return len(others) >= _RANDOM_TRIALS and bool(np.mean(values) < np.median(others))
 
 
-def told(study: Study, outcomes: Mapping[int, Trial]) -> Study:
-    """The study with what came of some of its trials."""
+def with_outcomes(study: Study, outcomes: Mapping[int, Trial]) -> Study:
+    """The study with some of its trials replaced, by number."""
     return study.model_copy(
         update={"trials": tuple(outcomes.get(trial.number, trial) for trial in study.trials)}
     )
@@ -179,21 +182,21 @@ def told(study: Study, outcomes: Mapping[int, Trial]) -> Study:
 def _distribution(
     name: SearchedName, searched: SearchRange, value: int | float | None
 ) -> BaseDistribution:
-    """The space of one setting, and its value as it is, which may lie outside."""
+    """The search space of one setting, extended to include its current value."""
     if searched.choices:
         return CategoricalDistribution([*searched.choices, *({value} - {*searched.choices})])
     assert searched.low is not None and searched.high is not None
-    known = searched.low if value is None else value
-    low, high = min(searched.low, known), max(searched.high, known)
-    if searched.log and low <= 0:  # 0 of a search by factors
+    included = searched.low if value is None else value
+    low, high = min(searched.low, included), max(searched.high, included)
+    if searched.log and low <= 0:  # a logarithmic space cannot include 0
         low = searched.low
-    if name in _WHOLE:
+    if name in _INTEGERS:
         return IntDistribution(int(low), int(high), log=searched.log)
     return FloatDistribution(low, high, log=searched.log)
 
 
 def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    # what is not within the space (null, or 0 where it is searched by factors) is left out
+    # values outside the space, null or 0 in a logarithmic one, are left out
     params = {name: value for name, value in trial.params.items() if _within(value, space[name])}
     means = {day: float(np.mean(trial.values[: day + 1])) for day in range(len(trial.values))}
     states = {

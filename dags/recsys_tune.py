@@ -18,9 +18,12 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain
 
 from recsys_ops.operators.alerts import alert
+from recsys_ops.operators.ask import AskOperator
+from recsys_ops.operators.propose import ProposeOperator
 from recsys_ops.operators.start_machine import StartMachineOperator
 from recsys_ops.operators.stop_machine import StopMachineOperator, stop_left_on
-from recsys_ops.operators.tune import AskOperator, ProposeOperator, TellOperator, TrialOperator
+from recsys_ops.operators.tell import TellOperator
+from recsys_ops.operators.trial import TrialOperator
 from recsys_ops.settings import load_settings
 
 with DAG(

@@ -19,19 +19,16 @@ from recsys_ops.history.table import replace_days
 from recsys_ops.launchers.base import Job, JobStatus
 from recsys_ops.models.spec import read_spec
 from recsys_ops.operators import train_on_worker
+from recsys_ops.operators.ask import AskOperator
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
-from recsys_ops.operators.tune import (
-    AskOperator,
-    ProposeOperator,
-    TellOperator,
-    TrialOperator,
-    open_trial_storage,
-    read_study,
-)
+from recsys_ops.operators.propose import ProposeOperator
+from recsys_ops.operators.tell import TellOperator
+from recsys_ops.operators.trial import TrialOperator
 from recsys_ops.settings import Settings, load_settings, settings_file
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage
 from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
+from recsys_ops.tuning.records import open_trial_storage, read_study
 from recsys_ops.worker.job import main
 
 DAY = date(2026, 3, 10)

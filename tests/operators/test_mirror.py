@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -20,6 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from support.jobs import DAY, history
+from support.packages import python_with
 
 from recsys_ops.demo.services import free_port
 from recsys_ops.errors import TrackingError
@@ -55,13 +55,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     The server runs in its own virtual environment, because its package does not fit with ours.
     """
     folder = tmp_path_factory.mktemp("mlflow")
-    uv, python = [sys.executable, "-m", "uv"], folder / "venv/bin/python"
-    subprocess.run(
-        [*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True
-    )
-    subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, "mlflow[auth]==3.17.2"], check=True
-    )
+    python = python_with("mlflow[auth]==3.17.2")
     (folder / "auth.ini").write_text(AUTH)
     port = free_port()
     stores = (

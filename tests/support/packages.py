@@ -1,9 +1,11 @@
-"""What the suite installs: programs of the system, and packages of Node."""
+"""What the suite installs: programs of the system, packages of Node and of Python."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +55,21 @@ def npm_install(folder: Path, package: str) -> Path:
                 capture_output=True,
             )
     return installed
+
+
+def python_with(*packages: str) -> Path:
+    """The Python of an environment with these packages, which is kept for later runs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_ops"
+    name = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:12]
+    folder = cache / f"tests-{name}"
+    python, complete = folder / "bin" / "python", folder / "complete"
+    uv = [sys.executable, "-m", "uv"]
+    with one_at_a_time("python"):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            venv = [*uv, "venv", "--quiet", "--python", sys.executable, folder]
+            subprocess.run(venv, check=True)
+            install = [*uv, "pip", "install", "--quiet", "--python", python, *packages]
+            subprocess.run(install, check=True)
+            complete.touch()
+    return python

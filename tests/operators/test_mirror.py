@@ -304,7 +304,7 @@ def test_a_server_that_does_not_answer_and_a_missing_connection_are_named(
 ) -> None:
     train(DAY, BLESSED)
     connect(free_port())
-    with pytest.raises(TrackingError, match=r"Connection refused.*check that it is up"):
+    with pytest.raises(TrackingError, match=r"Connection refused.*check that it runs"):
         mirror()
     monkeypatch.delenv("AIRFLOW_CONN_TRACKING")
     with pytest.raises(

@@ -204,8 +204,8 @@ from recsys_ops.settings import TrainingSettings
 
 matrix = sparse.random_array((2000, 300), density=0.05, format="csr", dtype=np.float32, rng=1)
 matrix.data += 1
-found = fit(sparse.csr_matrix(matrix), TrainingSettings(factors=64, solver="cpu"), iterations=2)
-print(found.user.tobytes().hex())
+factors = fit(sparse.csr_matrix(matrix), TrainingSettings(factors=64, solver="cpu"), iterations=2)
+print(factors.user.tobytes().hex())
 """
 
 
@@ -248,13 +248,13 @@ def test_sweeps_in_two_parts_equal_sweeps_in_one():
 @pytest.mark.parametrize("stop", range(5))
 def test_sweeps_resume_after_any_sweep_with_the_same_bytes(solver: str, stop: int):
     settings, matrix, seen = flat(factors=12, solver=solver), planted(), []
-    whole = fit(
+    expected = fit(
         matrix, settings, iterations=5, callback=lambda _, copy_factors: seen.append(copy_factors())
     )
     rest = fit(matrix, settings, iterations=4 - stop, factors0=seen[stop])
     assert (rest.user.tobytes(), rest.item.tobytes()) == (
-        whole.user.tobytes(),
-        whole.item.tobytes(),
+        expected.user.tobytes(),
+        expected.item.tobytes(),
     )
 
 

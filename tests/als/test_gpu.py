@@ -86,10 +86,10 @@ def exact_solution(
     return solution
 
 
-def distance(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """‖found − expected‖ / ‖expected‖ of every row; of a row of zeros ‖found‖."""
+def distance(computed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """‖computed − expected‖ / ‖expected‖ of every row; of a row of zeros ‖computed‖."""
     size = np.linalg.norm(expected, axis=1)
-    return np.linalg.norm(found - expected, axis=1) / np.where(size > 0, size, 1)
+    return np.linalg.norm(computed - expected, axis=1) / np.where(size > 0, size, 1)
 
 
 def dense_loss(matrix: sparse.csr_matrix, factors: Factors, settings: TrainingSettings) -> float:
@@ -107,16 +107,16 @@ def check_half_sweep(
 ) -> Factors:
     """One sweep solves the users given the first items, then the items given these users."""
     start = random_start(matrix.shape, settings.factors)
-    found = sweeps(matrix, start, settings, 1, xp=xp)
-    assert (found.user.dtype, found.item.dtype) == (np.float32, np.float32)
+    result = sweeps(matrix, start, settings, 1, xp=xp)
+    assert (result.user.dtype, result.item.dtype) == (np.float32, np.float32)
     users, items = row_regularization(matrix, settings)
     halves = (
-        (matrix, start.item, found.user, users),
-        (matrix.T.tocsr(), found.user, found.item, items),
+        (matrix, start.item, result.user, users),
+        (matrix.T.tocsr(), result.user, result.item, items),
     )
     for rows, other, solved, weights in halves:
         assert distance(solved, exact_solution(rows, other, weights)).max() <= limit
-    return found
+    return result
 
 
 @pytest.mark.parametrize("factors", [1, 7, 33, 64])
@@ -133,10 +133,10 @@ def test_a_row_with_a_hundred_thousand_cells_is_as_exact_as_the_others(xp: Any):
     matrix = cells([100_000, 3, 0, 40_000], 120_000)
     settings = flat(factors=16)
     start = random_start(matrix.shape, 16)
-    found = sweeps(matrix, start, settings, 1, xp=xp)
+    result = sweeps(matrix, start, settings, 1, xp=xp)
     assert (
         distance(
-            found.user, exact_solution(matrix, start.item, row_regularization(matrix, settings)[0])
+            result.user, exact_solution(matrix, start.item, row_regularization(matrix, settings)[0])
         ).max()
         <= 1e-4
     )
@@ -149,8 +149,8 @@ def test_one_user_or_one_item_is_enough(xp: Any, shape: tuple[int, int]):
 
 def test_users_and_items_without_cells_get_zeros(xp: Any):
     matrix = many()
-    found = sweeps(matrix, random_start(matrix.shape, 8), flat(factors=8), 2, xp=xp)
-    for factors, rows in ((found.user, matrix), (found.item, matrix.T.tocsr())):
+    result = sweeps(matrix, random_start(matrix.shape, 8), flat(factors=8), 2, xp=xp)
+    for factors, rows in ((result.user, matrix), (result.item, matrix.T.tocsr())):
         empty = np.diff(rows.indptr) == 0
         assert empty.any()
         np.testing.assert_array_equal(factors.any(axis=1), ~empty)
@@ -179,7 +179,7 @@ def test_a_small_gpu_takes_more_batches_and_gets_the_same_factors(
     monkeypatch.setattr(normal_equations, "GRAM_ROWS", 64)
     matrix, settings = many(2000), flat(factors=16)
     start = random_start(matrix.shape, 16)
-    whole = sweeps(matrix, start, settings, 2, xp=xp)
+    expected = sweeps(matrix, start, settings, 2, xp=xp)
     sides = []
     monkeypatch.setattr(
         gpu, "_side", lambda *args, side=gpu._side: sides.append(side(*args)) or sides[-1]
@@ -189,8 +189,8 @@ def test_a_small_gpu_takes_more_batches_and_gets_the_same_factors(
     users, items = sides
     assert len(users.batches) > 50
     assert any(batch.run < batch.width for batch in items.batches), "no row was split"
-    assert distance(parted.user, whole.user).max() <= 1e-4
-    assert distance(parted.item, whole.item).max() <= 1e-4
+    assert distance(parted.user, expected.user).max() <= 1e-4
+    assert distance(parted.item, expected.item).max() <= 1e-4
 
 
 @pytest.mark.parametrize("gib", [0.003, 0.02])
@@ -201,9 +201,9 @@ def test_a_gpu_too_small_says_how_many_factors_would_fit(xp: Any, gib: float):
 
     with pytest.raises(
         ModelError, match=r"[\d,]+ bytes for .* cells .*raise training.max_gpu_memory_gib, or lower"
-    ) as found:
+    ) as error:
         fit_with(200)
-    fitting = int(re.search(r"lower training.factors to (\d+)$", str(found.value))[1])
+    fitting = int(re.search(r"lower training.factors to (\d+)$", str(error.value))[1])
     assert 1 < fitting < 200
     fit_with(fitting)
     with pytest.raises(ModelError, match=f"lower training.factors to {fitting}$"):
@@ -255,9 +255,9 @@ def test_as_many_exact_iterations_as_implicit_give_the_same_factors(xp: Any):
     )
     model.user_factors, model.item_factors = start.user.astype(float), start.item.astype(float)
     model.fit(matrix, show_progress=False)
-    found = sweeps(matrix, start, flat(factors=24), 4, xp=xp)
-    assert distance(found.user, model.user_factors).max() <= 1e-3
-    assert distance(found.item, model.item_factors).max() <= 1e-3
+    result = sweeps(matrix, start, flat(factors=24), 4, xp=xp)
+    assert distance(result.user, model.user_factors).max() <= 1e-3
+    assert distance(result.item, model.item_factors).max() <= 1e-3
 
 
 @pytest.mark.parametrize("largest_system", [normal_equations.LARGEST_SYSTEM, 6])
@@ -273,12 +273,12 @@ def test_the_loss_falls_with_every_iteration(
         numbers.append(iteration)
         seen.append(copy_factors())
 
-    found = sweeps(matrix, seen[0], settings, 6, after, xp=xp)
+    result = sweeps(matrix, seen[0], settings, 6, after, xp=xp)
     losses = [dense_loss(matrix, factors, settings) for factors in seen]
     assert numbers == [0, 1, 2, 3, 4, 5]
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(losses))
     assert losses[-1] < 0.5 * losses[0]
-    assert losses[-1] == dense_loss(matrix, found, settings)
+    assert losses[-1] == dense_loss(matrix, result, settings)
     assert [loss(matrix, factors, settings) for factors in seen] == pytest.approx(losses, rel=1e-6)
 
 
@@ -289,10 +289,10 @@ def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pyte
     matrix, settings = many(), flat(factors=20)
     start = random_start(matrix.shape, 20)
     solution = exact_solution(matrix, start.item, np.full(300, 2.0))
-    found = sweeps(matrix, start, settings, 1, xp=xp)
+    result = sweeps(matrix, start, settings, 1, xp=xp)
     degree = np.diff(matrix.indptr)
     assert (
-        distance(found.user, solution)[degree > 0]
+        distance(result.user, solution)[degree > 0]
         < 0.5 * distance(start.user, solution)[degree > 0]
     ).all()
 
@@ -300,9 +300,9 @@ def test_three_steps_are_those_of_conjugate_gradients(xp: Any, monkeypatch: pyte
 def test_rows_of_many_cells_and_factors_take_three_steps(xp: Any):
     matrix, settings = cells([300, 5, 700, 280], 900), flat(factors=300)
     start = random_start(matrix.shape, 300)
-    found = sweeps(matrix, start, settings, 1, xp=xp).user
+    result = sweeps(matrix, start, settings, 1, xp=xp).user
     solution = exact_solution(matrix, start.item, row_regularization(matrix, settings)[0])
-    far = distance(found, solution)
+    far = distance(result, solution)
     assert far[1] <= 1e-4, "five cells are a system of five unknowns"
     assert (far <= 0.2).all()
 
@@ -325,23 +325,23 @@ def test_an_enormous_confidence_gives_finite_factors(xp: Any, largest: float):
     matrix.data[::3] = largest
     start = random_start(matrix.shape, 16)
     start.item[1::2] = start.item[::2]  # equal items make equal columns
-    found = sweeps(matrix, start, flat(factors=16), 3, xp=xp)
-    assert np.isfinite(found.user).all() and np.isfinite(found.item).all()
-    assert np.abs(found.user @ found.item.T).max() < 100
+    result = sweeps(matrix, start, flat(factors=16), 3, xp=xp)
+    assert np.isfinite(result.user).all() and np.isfinite(result.item).all()
+    assert np.abs(result.user @ result.item.T).max() < 100
 
 
 def test_enormous_confidences_give_finite_factors_or_an_error(xp: Any):
     matrix = many()
     matrix.data[:] = 3e38
     try:
-        found = sweeps(matrix, random_start(matrix.shape, 4), flat(factors=4), 2, xp=xp)
+        result = sweeps(matrix, random_start(matrix.shape, 4), flat(factors=4), 2, xp=xp)
     except ModelError as error:
         assert (
             "cannot be solved in float32 (largest confidence 3e+38, regularization 0.02): lower"
             in str(error)
         )
     else:
-        assert np.isfinite(found.user).all()
+        assert np.isfinite(result.user).all()
 
 
 @pytest.mark.parametrize(("needed", "freed"), [(60, False), (61, True)])
@@ -376,13 +376,13 @@ def test_peak_memory_is_remembered_when_memory_is_freed(
 def test_sweeps_resume_after_any_sweep_with_the_same_bytes(xp: Any, stop: int):
     matrix, settings, seen = many(), flat(factors=12), []
     start = small_random(matrix.shape, 12, 1)
-    whole = sweeps(
+    expected = sweeps(
         matrix, start, settings, 5, lambda _, copy_factors: seen.append(copy_factors()), xp=xp
     )
     rest = sweeps(matrix, seen[stop], settings, 4 - stop, xp=xp)
     assert (rest.user.tobytes(), rest.item.tobytes()) == (
-        whole.user.tobytes(),
-        whole.item.tobytes(),
+        expected.user.tobytes(),
+        expected.item.tobytes(),
     )
 
 

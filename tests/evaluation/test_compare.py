@@ -1,4 +1,4 @@
-"""The figures the gate reads, from lists typed in."""
+"""The metrics that the gate reads, from lists typed in."""
 
 import json
 from dataclasses import replace
@@ -30,67 +30,67 @@ def evaluation(users: int, champion: bool = True) -> Evaluation:
     )
 
 
-def figures(found: Evaluation) -> dict:
-    return compare_models(found, cutoffs=(1, 2), seed=1)
+def figures(lists: Evaluation) -> dict:
+    return compare_models(lists, cutoffs=(1, 2), seed=1)
 
 
 def test_the_models_are_scored_on_the_same_users():
-    found = figures(evaluation(60))
-    assert (found["users"], found["items"], found["cutoffs"]) == (60, 10, [1, 2])
+    metrics = figures(evaluation(60))
+    assert (metrics["users"], metrics["items"], metrics["cutoffs"]) == (60, 10, [1, 2])
     assert (
-        found["challenger"]["ndcg@2"]
-        == found["champion"]["ndcg@2"]
-        == found["reference"]["ndcg@2"]
+        metrics["challenger"]["ndcg@2"]
+        == metrics["champion"]["ndcg@2"]
+        == metrics["reference"]["ndcg@2"]
         == 1.0
     )
-    assert found["popularity"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
-    assert found["popularity"]["popular@1"] == 1.0
-    assert found["challenger"]["novelty@1"] == 4.0
-    assert found["bootstrap"]["popularity"]["lower"] == pytest.approx(1 - 1 / np.log2(3))
-    assert found["bootstrap"]["champion"] == {"mean": 0.0, "lower": 0.0, "upper": 0.0}
+    assert metrics["popularity"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
+    assert metrics["popularity"]["popular@1"] == 1.0
+    assert metrics["challenger"]["novelty@1"] == 4.0
+    assert metrics["bootstrap"]["popularity"]["lower"] == pytest.approx(1 - 1 / np.log2(3))
+    assert metrics["bootstrap"]["champion"] == {"mean": 0.0, "lower": 0.0, "upper": 0.0}
 
 
-def test_the_users_are_told_apart_by_what_they_did_before():
-    found = figures(evaluation(60))["segments"]["popularity"]
-    assert {name: segment["users"] for name, segment in found.items()} == {
+def test_segments_are_by_the_number_of_items_before():
+    metrics = figures(evaluation(60))["segments"]["popularity"]
+    assert {name: segment["users"] for name, segment in metrics.items()} == {
         "new": 3,
         "light": 8,
         "heavy": 49,
         "buyers": 30,
     }
-    assert found["new"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
+    assert metrics["new"]["ndcg@2"] == pytest.approx(1 / np.log2(3))
 
 
 def test_without_earlier_models_their_figures_are_null():
-    found = json.loads(json.dumps(figures(evaluation(60, champion=False)), allow_nan=False))
-    assert found["champion"] is found["reference"] is found["bootstrap"]["champion"] is None
-    assert found["segments"].keys() == {"challenger", "popularity"}
+    metrics = json.loads(json.dumps(figures(evaluation(60, champion=False)), allow_nan=False))
+    assert metrics["champion"] is metrics["reference"] is metrics["bootstrap"]["champion"] is None
+    assert metrics["segments"].keys() == {"challenger", "popularity"}
 
 
 def test_the_bounds_are_those_of_the_challengers_gain():
     worse = replace(evaluation(60), challenger=np.full((60, 2), 9, np.int32))
-    found = figures(worse)["bootstrap"]["champion"]
-    assert found["lower"] == found["mean"] == found["upper"] == -1.0
+    metrics = figures(worse)["bootstrap"]["champion"]
+    assert metrics["lower"] == metrics["mean"] == metrics["upper"] == -1.0
 
 
 def test_parity_says_what_the_refit_did_to_the_lists_and_the_factors():
-    found = evaluation(4)
-    lists = np.column_stack([found.challenger[:, 0], [9, 9, 9, -1]]).astype(np.int32)
+    four = evaluation(4)
+    lists = np.column_stack([four.challenger[:, 0], [9, 9, 9, -1]]).astype(np.int32)
     served = RefitLists(lists, np.array([[1.0, 2.0], [1.5, 1.0]]))
-    assert figures(replace(found, served=served))["parity"] == {
+    assert figures(replace(four, served=served))["parity"] == {
         "overlap": 0.5,
         "coverage": 1.0,
         "user_norm": 1.5,
         "item_norm": 0.5,
     }
-    assert figures(found)["parity"] is None
+    assert figures(four)["parity"] is None
 
 
-def test_a_day_on_which_nobody_liked_anything_gives_zeros():
-    found = json.loads(json.dumps(figures(evaluation(0)), allow_nan=False))
+def test_a_day_without_liked_items_gives_zeros():
+    metrics = json.loads(json.dumps(figures(evaluation(0)), allow_nan=False))
     assert (
-        found["users"]
-        == found["challenger"]["ndcg@2"]
-        == found["bootstrap"]["champion"]["upper"]
+        metrics["users"]
+        == metrics["challenger"]["ndcg@2"]
+        == metrics["bootstrap"]["champion"]["upper"]
         == 0
     )

@@ -42,9 +42,9 @@ def test_average_precision_at_6_of_two_liked_items(ranking: list[int], average_p
 
 def test_every_metric_of_one_user_by_hand():
     # places 2 and 4 hit, three liked, k = 4
-    found = scores([[0, 7, 1, 8]], liked([7, 8, 9]), 4)
+    values = scores([[0, 7, 1, 8]], liked([7, 8, 9]), 4)
     ideal = 1 + 1 / np.log2(3) + 1 / np.log2(4)
-    assert found == pytest.approx(
+    assert values == pytest.approx(
         {
             "ndcg@4": (1 / np.log2(3) + 1 / np.log2(5)) / ideal,
             "map@4": (1 / 2 + 2 / 4) / 3,
@@ -58,8 +58,8 @@ def test_every_metric_of_one_user_by_hand():
 
 
 def test_a_perfect_list_scores_one_with_more_likes_than_places():
-    found = scores([[1, 2]], liked([1, 2, 3, 4]), 2)
-    assert (found["ndcg@2"], found["map@2"], found["precision@2"], found["recall@2"]) == (
+    values = scores([[1, 2]], liked([1, 2, 3, 4]), 2)
+    assert (values["ndcg@2"], values["map@2"], values["precision@2"], values["recall@2"]) == (
         1.0,
         1.0,
         1.0,
@@ -74,22 +74,22 @@ def test_users_who_liked_nothing_are_left_out_of_the_means():
 
 
 def test_padding_is_never_a_hit_nor_covered():
-    found = scores([[-1, -1], [3, -1]], liked([9], [3]), 2)
-    assert (found["hit_rate@2"], found["coverage@2"], found["precision@2"]) == (0.5, 0.1, 0.25)
+    values = scores([[-1, -1], [3, -1]], liked([9], [3]), 2)
+    assert (values["hit_rate@2"], values["coverage@2"], values["precision@2"]) == (0.5, 0.1, 0.25)
 
 
-def test_nobody_to_judge_gives_zeros():
-    found = ranking_metrics(
+def test_no_users_give_zeros():
+    values = ranking_metrics(
         np.zeros((0, 3), np.int32),
         liked().reshape(0, 10),
         [3],
         most_popular=np.arange(3, dtype=np.int32),
     )
-    assert set(found.values()) == {0.0}
+    assert set(values.values()) == {0.0}
 
 
 class Ranked:
-    """What implicit needs of a model to score the lists given."""
+    """What implicit needs of a model to score its lists."""
 
     def __init__(self, lists: np.ndarray) -> None:
         self.lists = lists
@@ -103,37 +103,37 @@ def test_metrics_agree_with_implicit_s():
     users, items, k = 200, 50, 10
     lists = np.argsort(rng.random((users, items)), axis=1)[:, :k].astype(np.int32)
     relevant = sparse.csr_matrix(rng.random((users, items)) < 0.1)
-    ours = ranking_metrics(lists, relevant, [k], most_popular=np.arange(k, dtype=np.int32))
-    theirs = ranking_metrics_at_k(Ranked(lists), relevant, relevant, K=k, show_progress=False)
-    assert ours["ndcg@10"] == pytest.approx(theirs["ndcg"])
-    assert ours["map@10"] == pytest.approx(theirs["map"])
+    metrics = ranking_metrics(lists, relevant, [k], most_popular=np.arange(k, dtype=np.int32))
+    by_implicit = ranking_metrics_at_k(Ranked(lists), relevant, relevant, K=k, show_progress=False)
+    assert metrics["ndcg@10"] == pytest.approx(by_implicit["ndcg"])
+    assert metrics["map@10"] == pytest.approx(by_implicit["map"])
     # implicit's "precision" is hits over Σ min(k, liked)
     likes = np.diff(relevant.indptr)
-    judged = np.count_nonzero(likes)
-    assert ours["precision@10"] * judged * k == pytest.approx(
-        theirs["precision"] * np.minimum(likes, k).sum()
+    counted = np.count_nonzero(likes)
+    assert metrics["precision@10"] * counted * k == pytest.approx(
+        by_implicit["precision"] * np.minimum(likes, k).sum()
     )
 
 
 def test_metrics_agree_with_rectools_s():
     """The figures are those of RecTools 0.19.0.
 
-    They are its NDCG with ``divide_by_achievable``, its MeanInvUserFreq and its CatalogCoverage. Its
-    MAP divides by all a user liked, not by at most k, which for k = 10 is the same here.
+    They are its NDCG with ``divide_by_achievable``, its MeanInvUserFreq and its CatalogCoverage.
+    Its MAP divides by all a user liked, not by at most k, which for k = 10 is the same here.
     """
     rng = np.random.default_rng(9)
     lists = np.argsort(rng.random((40, 25)), axis=1)[:, :10].astype(np.int32)
     relevant = sparse.csr_matrix(rng.random((40, 25)) < 0.15)
-    met = rng.random((40, 25)) < np.linspace(0.1, 0.9, 25)
-    met[:, 0] = False
-    ours = score(
+    has_item = rng.random((40, 25)) < np.linspace(0.1, 0.9, 25)
+    has_item[:, 0] = False
+    metrics = score(
         lists,
         relevant,
         (3, 10),
         most_popular=np.arange(10, dtype=np.int32),
-        information=self_information(sparse.csr_matrix(met)),
+        information=self_information(sparse.csr_matrix(has_item)),
     ).metrics()
-    theirs = {
+    expected = {
         "ndcg@3": 0.167490107683,
         "recall@3": 0.132051282051,
         "precision@3": 0.153846153846,
@@ -148,18 +148,18 @@ def test_metrics_agree_with_rectools_s():
         "coverage@10": 1.0,
         "novelty@10": 1.355101473948,
     }
-    assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
 def test_novelty_is_the_mean_of_the_listed_items_self_information():
-    # of four users with a cell one met item 0, four item 1 and nobody item 2
-    met = sparse.csr_matrix(np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]]))
-    assert self_information(met).tolist() == [2.0, 0.0, 2.0]
-    found = score(
+    # of four users with a cell one has item 0, four have item 1 and none has item 2
+    has_item = sparse.csr_matrix(np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    assert self_information(has_item).tolist() == [2.0, 0.0, 2.0]
+    values = score(
         np.array([[0, 1], [1, -1]], np.int32), liked([0], [0], items=3), [1, 2],
-        most_popular=np.array([1, 0], np.int32), information=self_information(met),
+        most_popular=np.array([1, 0], np.int32), information=self_information(has_item),
     ).metrics()  # fmt: skip
-    assert (found["novelty@1"], found["novelty@2"]) == (1.0, pytest.approx(2 / 3))
+    assert (values["novelty@1"], values["novelty@2"]) == (1.0, pytest.approx(2 / 3))
 
 
 def test_a_segment_s_metrics_are_those_of_its_users_lists_alone():
@@ -173,22 +173,22 @@ def test_a_segment_s_metrics_are_those_of_its_users_lists_alone():
         "all": np.ones(users, dtype=bool),
         "nobody": np.zeros(users, dtype=bool),
     }
-    found = score(lists, relevant, k, **common).segments(masks)
-    judged = np.diff(relevant.indptr) > 0
+    values = score(lists, relevant, k, **common).segments(masks)
+    counted = np.diff(relevant.indptr) > 0
     for name, mask in masks.items():
         alone = ranking_metrics(lists[mask], relevant[mask], k, **common)
-        assert found[name] == pytest.approx({"users": np.count_nonzero(mask & judged), **alone})
-    assert found["all"] == {
-        "users": np.count_nonzero(judged),
+        assert values[name] == pytest.approx({"users": np.count_nonzero(mask & counted), **alone})
+    assert values["all"] == {
+        "users": np.count_nonzero(counted),
         **ranking_metrics(lists, relevant, k, **common),
     }
 
 
 def test_padding_of_the_most_popular_counts_for_nothing():
-    found = ranking_metrics(
+    values = ranking_metrics(
         np.array([[0, -1]], np.int32), liked([0]), [2], most_popular=np.array([0, -1], np.int32)
     )
-    assert found["popular@2"] == 0.5
+    assert values["popular@2"] == 0.5
 
 
 def test_the_lower_bound_is_that_of_a_plain_bootstrap():
@@ -198,7 +198,7 @@ def test_the_lower_bound_is_that_of_a_plain_bootstrap():
     assert lower_bound(differences, 20_000, seed=1) == pytest.approx(plain, abs=0.003)
 
 
-def test_the_lower_bound_of_many_different_values_is_that_of_a_plain_bootstrap():
+def test_the_lower_bound_of_many_values_is_that_of_a_bootstrap():
     differences = np.random.default_rng(4).normal(0.01, 0.2, 3000)
     draws = np.random.default_rng(1).integers(0, 3000, (4000, 3000), dtype=np.int16)
     assert lower_bound(differences, 4000, seed=1) == pytest.approx(

@@ -1,4 +1,4 @@
-"""The interaction matrices: confidence, the held-out day, and what must not matter."""
+"""The user–item matrices: confidence, hold-out, and what must not change them."""
 
 import math
 from collections import Counter, defaultdict
@@ -78,7 +78,7 @@ def test_the_run_s_day_is_in_full_and_not_in_train():
     assert built.train.shape == built.full.shape == built.holdout.shape == (2, 2)
 
 
-def test_days_after_the_run_s_day_and_before_the_window_are_left_out():
+def test_days_outside_the_window_are_left_out():
     events = history(
         (-1, "ann", "cup", "view"),
         (1, "ann", "pot", "view"),
@@ -112,7 +112,7 @@ def test_holdout_is_what_was_bought_or_put_in_the_cart_that_day(
     assert all(cells(built.holdout, built).values())
 
 
-def test_an_event_type_without_weight_teaches_nothing():
+def test_an_event_type_without_weight_is_not_learned():
     built = build_interactions(
         history((1, "ann", "cup", "view"), (1, "bob", "pot", "refund")), DAY, CONFIDENCE, EVALUATION
     )
@@ -168,7 +168,7 @@ def test_ids_of_any_form_keep_their_own_row():
     "events",
     [history((0, "ann", "cup", "purchase")), history((0, "ann", "cup", "purchase")).clear()],
 )
-def test_nothing_before_the_day_says_which_days_were_looked_at(events: pl.DataFrame):
+def test_no_event_before_the_day_names_the_days_that_were_read(events: pl.DataFrame):
     with pytest.raises(
         DataError, match=r"nothing to train on.*2026-02-09 … 2026-03-09.*recsys_ingest"
     ):
@@ -206,7 +206,7 @@ def test_repeats_of_one_type_count_less_and_less_from_the_newest_on():
     )
 
 
-def test_what_happens_on_the_held_out_day_makes_older_repeats_count_less_in_full_alone():
+def test_the_run_s_day_makes_older_repeats_count_less_in_full_only():
     events = history((10, "ann", "cup", "view"), (0, "ann", "cup", "view"))
     assert weighed(events, "train", repeat_decay=0.8) == pytest.approx(
         {("ann", "cup"): 1 + 16 * np.log1p(0.5)}
@@ -227,13 +227,14 @@ def test_a_repeat_of_long_ago_still_counts_more_than_none():
 
 
 SPARSE = history(
-    (3, "ann", "cup", "view"), (3, "ann", "cup", "view"), (3, "ann", "pot", "view"), (3, "bob", "cup", "view"),
-    (3, "bob", "pan", "view"), (3, "bob", "pan", "purchase"), (3, "cid", "cup", "view"),
+    (3, "ann", "cup", "view"), (3, "ann", "cup", "view"), (3, "ann", "pot", "view"),
+    (3, "bob", "cup", "view"), (3, "bob", "pan", "view"), (3, "bob", "pan", "purchase"),
+    (3, "cid", "cup", "view"),
     (0, "cid", "pot", "purchase"), (0, "ann", "lid", "view"), (0, "dot", "cup", "cart"),
 )  # fmt: skip
 
 
-def test_a_user_with_too_few_different_items_is_not_learned_from_but_still_held_out():
+def test_a_user_with_too_few_items_is_not_learned_but_held_out():
     built = build_interactions(
         SPARSE, DAY, CONFIDENCE.model_copy(update={"min_items_per_user": 2}), EVALUATION
     )
@@ -242,7 +243,7 @@ def test_a_user_with_too_few_different_items_is_not_learned_from_but_still_held_
     assert set(cells(built.holdout, built)) == {("cid", "pot"), ("dot", "cup")}
 
 
-def test_an_item_with_too_few_different_users_is_not_learned_from_and_has_no_column_without_being_held_out():
+def test_an_item_with_too_few_users_has_no_column_unless_held_out():
     built = build_interactions(
         SPARSE, DAY, CONFIDENCE.model_copy(update={"min_users_per_item": 2}), EVALUATION
     )
@@ -251,23 +252,23 @@ def test_an_item_with_too_few_different_users_is_not_learned_from_and_has_no_col
     assert built.items.to_list() == ["cup", "pot"]
 
 
-def test_both_minima_are_counted_before_anybody_is_left_out():
+def test_both_minima_are_counted_before_users_are_left_out():
     assert set(weighed(SPARSE, min_items_per_user=2, min_users_per_item=3)) == {
         ("ann", "cup"),
         ("bob", "cup"),
     }
 
 
-def test_only_buyers_are_learned_from_those_of_the_held_out_day_in_full_alone():
+def test_buyers_only_takes_buyers_of_the_run_s_day_in_full_only():
     assert {user for user, _ in weighed(SPARSE, buyers_only=True)} == {"bob"}
     assert {user for user, _ in weighed(SPARSE, "full", buyers_only=True)} == {"bob", "cid"}
 
 
-def test_buyers_are_known_though_a_purchase_has_no_weight():
+def test_buyers_count_even_if_a_purchase_has_no_weight():
     assert {user for user, _ in weighed(SPARSE, buyers_only=True, weights={"view": 1})} == {"bob"}
 
 
-def test_what_a_user_had_met_is_not_held_out_though_it_was_not_learned():
+def test_a_seen_item_is_not_held_out_even_if_it_was_not_learned():
     events = history(
         (3, "ann", "cup", "view"),
         (3, "ann", "pot", "view"),
@@ -280,7 +281,7 @@ def test_what_a_user_had_met_is_not_held_out_though_it_was_not_learned():
     assert built.holdout.nnz == 0
 
 
-def test_settings_that_leave_nobody_name_themselves():
+def test_settings_that_leave_no_user_are_named_in_the_error():
     with pytest.raises(
         DataError,
         match=r"5 pairs.*buyers_only, min_items_per_user and min_users_per_item: lower them",
@@ -293,14 +294,15 @@ def test_settings_that_leave_nobody_name_themselves():
 def test_bm25_saturates_repeats_and_damps_popular_items_and_busy_users():
     settings = {"bm25": {"k1": 1.2, "b": 0.3}, "half_life_days": None}
     events = history(
-        (3, "ann", "cup", "view"), (3, "ann", "cup", "view"), (3, "ann", "pot", "view"), (3, "bob", "cup", "view"),
-        (3, "bob", "pan", "cart"), (3, "cid", "lid", "view"),
+        (3, "ann", "cup", "view"), (3, "ann", "cup", "view"), (3, "ann", "pot", "view"),
+        (3, "bob", "cup", "view"), (3, "bob", "pan", "cart"), (3, "cid", "lid", "view"),
         (0, "cid", "new", "view"), (0, "eve", "cup", "view"),
     )  # fmt: skip
     lengths = {"cup": 3, "pot": 1, "pan": 3, "lid": 1}
     expected = {}
     for user, item, weight, items_of_user in [
-        ("ann", "cup", 2, 2), ("ann", "pot", 1, 2), ("bob", "cup", 1, 2), ("bob", "pan", 3, 2), ("cid", "lid", 1, 1)
+        ("ann", "cup", 2, 2), ("ann", "pot", 1, 2), ("bob", "cup", 1, 2), ("bob", "pan", 3, 2),
+        ("cid", "lid", 1, 1),
     ]:  # fmt: skip
         norm = 0.7 + 0.3 * lengths[item] / 2
         score = weight * 2.2 / (1.2 * norm + weight) * (math.log(4) - math.log1p(items_of_user))
@@ -327,7 +329,7 @@ def test_the_held_out_day_changes_nothing_that_is_trained_on():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("values", "words"),
     [
         ({"repeat_decay": 0}, "greater than 0"),
         ({"repeat_decay": 1.1}, "less than or equal to 1"),
@@ -338,9 +340,9 @@ def test_the_held_out_day_changes_nothing_that_is_trained_on():
         ({"min_users_per_item": 0}, "greater than or equal to 1"),
     ],
 )
-def test_wrong_settings_are_refused(given: dict[str, Any], words: str):
+def test_wrong_settings_are_refused(values: dict[str, Any], words: str):
     with pytest.raises(ValidationError, match=words):
-        ConfidenceSettings(**given)
+        ConfidenceSettings(**values)
 
 
 def by_hand(
@@ -375,14 +377,14 @@ def by_hand(
     for (_, item), total in sums.items():
         length[item] += total
     k1, b = confidence.bm25.k1, confidence.bm25.b
-    found = {}
+    confidences = {}
     for (user, item), total in sums.items():
         norm = 1 - b + b * length[item] / (sum(length.values()) / len(length))
         idf = math.log(len(length)) - math.log1p(of_user[user])
-        found[user, item] = max(
+        confidences[user, item] = max(
             1, 1 + confidence.alpha * total * (k1 + 1) / (k1 * norm + total) * idf
         )
-    return found
+    return confidences
 
 
 @examples(max_examples=150, deadline=None)
@@ -430,11 +432,11 @@ def test_matrices_are_those_made_by_hand(
     assert cells(built.train, built) == pytest.approx(train, rel=1e-5)
     assert cells(built.full, built) == pytest.approx(full, rel=1e-5)
     liked = {(user, item) for age, user, item, kind in rows if age == 0 and kind != "view"}
-    met = {(user, item) for age, user, item, kind in before if kind in confidence.weights}
-    assert set(cells(built.holdout, built)) == liked - met
-    known = set(full) | (liked - met)
-    assert built.users.to_list() == sorted({user for user, _ in known})
-    assert built.items.to_list() == sorted({item for _, item in known})
+    seen = {(user, item) for age, user, item, kind in before if kind in confidence.weights}
+    assert set(cells(built.holdout, built)) == liked - seen
+    stored = set(full) | (liked - seen)
+    assert built.users.to_list() == sorted({user for user, _ in stored})
+    assert built.items.to_list() == sorted({item for _, item in stored})
 
 
 def held_out_by(protocol: str, events: pl.DataFrame, **settings: Any) -> Interactions:
@@ -445,20 +447,21 @@ def held_out_by(protocol: str, events: pl.DataFrame, **settings: Any) -> Interac
 
 def busy(seed: int) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
-    kinds = rng.choice(["view", "cart", "purchase"], 3000)
+    types = rng.choice(["view", "cart", "purchase"], 3000)
     ages, users, items = (
         rng.integers(0, 30, 3000),
         rng.integers(0, 60, 3000),
         rng.integers(0, 40, 3000),
     )
-    return history(
-        *((int(a), f"u{u:02}", f"i{i:02}", str(k)) for a, u, i, k in zip(ages, users, items, kinds, strict=True)),
-        (3, "once", "i00", "purchase"), (3, "u00", "rare", "purchase"),
-    )  # fmt: skip
+    rows = [
+        (int(age), f"u{user:02}", f"i{item:02}", str(event_type))
+        for age, user, item, event_type in zip(ages, users, items, types, strict=True)
+    ]
+    return history(*rows, (3, "once", "i00", "purchase"), (3, "u00", "rare", "purchase"))
 
 
 @pytest.mark.parametrize("protocol", ["random", "leave_last_out"])
-def test_masked_pairs_were_liked_are_unknown_to_train_and_can_be_recommended(protocol: str):
+def test_masked_pairs_were_liked_and_can_be_recommended(protocol: str):
     events = busy(1)
     built = held_out_by(protocol, events)
     train, full, held = (
@@ -509,11 +512,11 @@ def test_random_masks_a_seeded_share_of_the_liked_pairs():
     assert len(fewer) / pairs == pytest.approx(0.05, abs=0.02)
 
 
-def test_leave_last_out_masks_what_each_user_liked_last_with_all_that_was_about_it():
+def test_leave_last_out_masks_all_events_of_the_pair_liked_last():
     events = history(
-        (9, "ann", "cup", "view"), (5, "ann", "pot", "cart"), (2, "ann", "cup", "purchase"), (2, "ann", "pan", "cart"),
-        (1, "ann", "lid", "view"), (8, "bob", "cup", "purchase"), (7, "bob", "pan", "view"), (0, "bob", "pot", "purchase"),
-        (3, "cid", "cup", "purchase"),
+        (9, "ann", "cup", "view"), (5, "ann", "pot", "cart"), (2, "ann", "cup", "purchase"),
+        (2, "ann", "pan", "cart"), (1, "ann", "lid", "view"), (8, "bob", "cup", "purchase"),
+        (7, "bob", "pan", "view"), (0, "bob", "pot", "purchase"), (3, "cid", "cup", "purchase"),
     )  # fmt: skip
     built = held_out_by("leave_last_out", events)
     assert set(cells(built.holdout, built)) == {("ann", "cup"), ("bob", "pot")}
@@ -521,7 +524,7 @@ def test_leave_last_out_masks_what_each_user_liked_last_with_all_that_was_about_
     assert ("cid", "cup") in cells(built.train, built)
 
 
-def test_what_is_masked_counts_neither_for_the_minima_nor_as_bought():
+def test_masked_pairs_count_neither_for_the_minima_nor_as_bought():
     events = history(
         (5, "ann", "cup", "view"), (4, "ann", "pot", "view"), (3, "ann", "pan", "purchase"),
         (5, "bob", "cup", "view"), (4, "bob", "pan", "view"), (3, "bob", "pot", "purchase"),

@@ -38,13 +38,13 @@ def listed(
     eligible: np.ndarray | None = None,
     **settings: object,
 ) -> dict[str, dict[str, float]]:
-    rules = BoughtTogetherSettings.model_validate(
+    basket_settings = BoughtTogetherSettings.model_validate(
         {"min_support": 1, "half_life_days": None, **settings}
     )
     ids, scores = bought_together(
-        build_baskets(lines, items, DAY, rules),
+        build_baskets(lines, items, DAY, basket_settings),
         3,
-        rules,
+        basket_settings,
         eligible=np.ones(len(items), bool) if eligible is None else eligible,
     )
     return {
@@ -58,7 +58,7 @@ def listed(
     }
 
 
-def test_what_shares_most_baskets_comes_first_and_equals_by_item() -> None:
+def test_most_shared_baskets_come_first_and_equals_by_item() -> None:
     events = bought(*basket("a", "cup lid pan"), *basket("b", "cup lid"), *basket("c", "cup pot"))
     assert listed(events) == {
         "cup": {"lid": 2, "pan": 1, "pot": 1},
@@ -69,13 +69,13 @@ def test_what_shares_most_baskets_comes_first_and_equals_by_item() -> None:
     assert list(listed(events)["cup"]) == ["lid", "pan", "pot"]
 
 
-def test_a_pair_of_fewer_baskets_than_the_support_is_none() -> None:
+def test_a_pair_of_fewer_baskets_than_the_support_is_left_out() -> None:
     events = bought(*basket("a", "cup lid pan"), *basket("b", "cup lid"), *basket("c", "cup pot"))
     assert listed(events, min_support=2) == {"cup": {"lid": 2}, "lid": {"cup": 2}}
     assert listed(events, min_support=3) == {}
 
 
-def test_an_old_basket_weighs_half_after_the_half_life_but_supports_as_much() -> None:
+def test_an_old_basket_weighs_less_but_supports_as_much() -> None:
     events = bought(
         *basket("a", "cup lid"),
         *basket("b", "cup lid", 24 * 30 + 1),
@@ -83,13 +83,11 @@ def test_an_old_basket_weighs_half_after_the_half_life_but_supports_as_much() ->
     )
     assert listed(events, half_life_days=30)["cup"] == {"lid": 1.5, "pan": 0.25}
     assert listed(events, half_life_days=30, min_support=2)["cup"] == {"lid": 1.5}
-    assert listed(events, half_life_days=0.01)["cup"].keys() == {
-        "lid",
-        "pan",
-    }  # however old, more than none
+    # even the oldest basket weighs more than none
+    assert listed(events, half_life_days=0.01)["cup"].keys() == {"lid", "pan"}
 
 
-def test_lift_puts_the_unexpected_before_the_frequent() -> None:
+def test_lift_puts_unexpected_pairs_before_frequent_ones() -> None:
     lines = [
         *basket("a", "cup lid"),
         *basket("b", "cup lid"),
@@ -129,7 +127,7 @@ def test_only_the_events_that_count_make_baskets() -> None:
     assert listed(events, events=["purchase", "cart"]) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
 
 
-def test_large_baskets_and_those_of_one_item_teach_nothing(
+def test_large_baskets_and_those_of_one_item_are_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
@@ -139,11 +137,11 @@ def test_large_baskets_and_those_of_one_item_teach_nothing(
     )
     assert listed(events) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
     assert "baskets=1 of 8 events; 1 were left out for more than 2 items" in caplog.text
-    # the size is that of the order, whatever of it the model knows
+    # the size counts all items of the basket, also those that the model does not have
     assert listed(events, items=ITEMS[:2]) == {"cup": {"lid": 1}, "lid": {"cup": 1}}
 
 
-def test_what_is_not_eligible_is_in_no_list_but_has_one() -> None:
+def test_an_item_that_is_not_eligible_is_in_no_list_but_has_one() -> None:
     events = bought(*basket("a", "cup lid pan"))
     assert listed(events, eligible=np.array([True, False, True, True])) == {
         "cup": {"pan": 1},
@@ -170,12 +168,12 @@ def many(n: int, seed: int) -> pl.DataFrame:
 
 
 def test_the_order_of_the_rows_and_the_type_of_the_ids_change_no_bit() -> None:
-    events, items, rules = (
+    events, items, basket_settings = (
         many(3000, 1),
         pl.Series([f"i{n:02d}" for n in range(3, 60)]),
         BoughtTogetherSettings(),
     )
-    one = build_baskets(events, items, DAY, rules)
+    one = build_baskets(events, items, DAY, basket_settings)
     coded = events.with_columns(
         pl.col("user_id").cast(pl.Enum(events["user_id"].unique().sort())),
         pl.col("item_id").cast(pl.Enum(events["item_id"].unique().sort())),
@@ -183,7 +181,7 @@ def test_the_order_of_the_rows_and_the_type_of_the_ids_change_no_bit() -> None:
         pl.col("second").cast(pl.UInt32),
     )
     for rows in (events.sample(fraction=1, shuffle=True, seed=2), coded):
-        other = build_baskets(rows, items, DAY, rules)
+        other = build_baskets(rows, items, DAY, basket_settings)
         assert one.weights.tobytes() == other.weights.tobytes()
         for part in ("indptr", "indices", "data"):
             assert getattr(one.items, part).tobytes() == getattr(other.items, part).tobytes()
@@ -196,12 +194,12 @@ def test_blocks_of_items_give_what_counting_every_pair_gives(
 ) -> None:
     monkeypatch.setattr("recsys_ops.lists.bought_together._PAIRS_AT_ONCE", pairs)
     items, eligible = pl.Series([f"i{n:02d}" for n in range(60)]), np.arange(60) % 4 > 0
-    rules = BoughtTogetherSettings.model_validate(
+    basket_settings = BoughtTogetherSettings.model_validate(
         {"min_support": 2, "rank_by": rank_by, "half_life_days": 30}
     )
-    found = build_baskets(many(2000, 7), items, DAY, rules)
-    ids, scores = bought_together(found, 5, rules, eligible=eligible)
-    dense, weights = found.items.toarray().astype(float), found.weights
+    baskets = build_baskets(many(2000, 7), items, DAY, basket_settings)
+    ids, scores = bought_together(baskets, 5, basket_settings, eligible=eligible)
+    dense, weights = baskets.items.toarray().astype(float), baskets.weights
     support, weight = dense.T @ dense, dense.T @ (dense * weights[:, None])
     of_item = dense.T @ weights
     with np.errstate(invalid="ignore", divide="ignore"):

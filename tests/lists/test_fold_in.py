@@ -37,7 +37,7 @@ def shop(confidence: ConfidenceSettings, seed: int = 1) -> Interactions:
         item_id=pl.format("item-{}", pl.col("item_id").cast(pl.String).str.zfill(3)),
         event_type=pl.lit("cart"),
     )
-    # somebody must have come before the held-out day; the first row is theirs
+    # training needs an event before the held-out day; this user is the first row
     before = pl.DataFrame(
         {
             "day": [date(2026, 3, 1)],
@@ -147,16 +147,20 @@ def test_without_a_weight_for_carts_the_heaviest_event_counts() -> None:
     assert (of["heaviest"] == of["cart"]).all()
 
 
-def test_unknown_and_repeated_items_change_nothing_and_without_a_known_one_there_is_no_answer() -> (
-    None
-):
+def test_unknown_and_repeated_items_change_nothing() -> None:
     data, training = shop(CARTS), TrainingSettings(factors=4, solver="cpu")
     model = folded(data, fit(data.full, training, iterations=3), training, CARTS)
 
-    known = model.recommend(["item-002", "item-006"], 10)
-    assert known == model.recommend(
+    listed = model.recommend(["item-002", "item-006"], 10)
+    assert listed == model.recommend(
         ["item-006", "", "item-002", "item-006", "\x00", "\ud800", "item-999"], 10
     )
+
+
+def test_a_basket_without_a_known_item_gets_no_list() -> None:
+    data, training = shop(CARTS), TrainingSettings(factors=4, solver="cpu")
+    model = folded(data, fit(data.full, training, iterations=3), training, CARTS)
+
     assert model.recommend([], 10) is None
     assert model.recommend(["item-999"], 10) is None
 
@@ -187,37 +191,40 @@ def test_lists_are_the_best_eligible_items_outside_the_basket(rows: set[int], n:
     )
     model = FoldIn(factors, frame, CARTS, TrainingSettings(factors=6))
 
-    found = model.recommend([f"{row:03}" for row in rows], n)
+    listed = model.recommend([f"{row:03}" for row in rows], n)
 
     of_items = scores(model, np.array(sorted(rows), dtype=np.int32))
     candidates = sorted(
         set(np.flatnonzero(eligible).tolist()) - rows, key=lambda row: (-of_items[row], row)
     )
-    assert found == [f"{row:03}" for row in candidates[:n]]
+    assert listed == [f"{row:03}" for row in candidates[:n]]
 
 
-def test_pinned_items_come_first_and_no_category_has_more_than_its_room() -> None:
+def test_pinned_items_come_first_and_the_cap_holds() -> None:
     data, training = shop(CARTS), TrainingSettings(factors=4, solver="cpu")
     factors, ids = fit(data.full, training, iterations=3), data.items
     items = pl.DataFrame({"item_id": ids, "eligible": True, "popularity": popularity(data.full)})
     category = ids.str.slice(-1).replace({"7": None})
-    most = category_cap(category, pl.Series(["1", "new"]), 2)
+    cap = category_cap(category, pl.Series(["1", "new"]), 2)
     pinned = ["item-001", "item-new"]
-    ruled = FoldIn(factors, items, CARTS, training, pinned=pinned, cap=most)
+    capped = FoldIn(factors, items, CARTS, training, pinned=pinned, cap=cap)
     free = FoldIn(factors, items, CARTS, training)
 
-    found = ruled.recommend(["item-002"], 12) or []
+    listed = capped.recommend(["item-002"], 12) or []
 
-    room, expected = {"1": 1} | {str(digit): 2 for digit in (0, *range(2, 7), 8, 9)} | {"7": 99}, []
+    remaining, expected = (
+        {"1": 1} | {str(digit): 2 for digit in (0, *range(2, 7), 8, 9)} | {"7": 99},
+        [],
+    )
     for item in free.recommend(["item-002"], len(ids)) or []:
-        if item not in pinned and room[item[-1]] > 0:
-            room[item[-1]] -= 1
+        if item not in pinned and remaining[item[-1]] > 0:
+            remaining[item[-1]] -= 1
             expected.append(item)
-    assert found == [*pinned, *expected[:10]]
-    assert (ruled.recommend(["item-002", "item-001"], 12) or [])[0] == "item-new"
-    assert ruled.recommend(["item-002"], 1) == ["item-001"]
-    # all the room there is
-    assert len(ruled.recommend(["item-002"], 40) or []) == min(40, 2 + len(expected))
+    assert listed == [*pinned, *expected[:10]]
+    assert (capped.recommend(["item-002", "item-001"], 12) or [])[0] == "item-new"
+    assert capped.recommend(["item-002"], 1) == ["item-001"]
+    # no more than the cap allows
+    assert len(capped.recommend(["item-002"], 40) or []) == min(40, 2 + len(expected))
 
 
 def test_a_basket_of_more_items_than_factors_is_solved_too() -> None:

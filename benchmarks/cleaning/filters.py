@@ -111,9 +111,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
         lost = figures.filter(pl.col("trained on") == ALL)["lost"].mean()
         print(f"\nAll filters together rejected {lost:.2%} of the customers' rows.")
         for row in report.tables[f"filters-{number}"].rows:
-            trained_on, foreign, _, change, _, places, _, _, strangers = row
+            trained_on, foreign, _, change, coverage, places, _, _, strangers = row
             if trained_on in SUMMARY and (number == 1 or trained_on == "without filter_bots"):
-                summary.append([name, trained_on, foreign, change, places, strangers])
+                cells = [foreign, change, coverage, places, strangers]
+                summary.append([name, trained_on, *cells])
     table = report.table(
         "filters",
         {
@@ -121,6 +122,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             "trained on": "",
             "rows not customers'": ".1%",
             f"NDCG@{K}": "",
+            f"coverage@{K}": "",
             "places steered": "",
             "strangers": ".0%",
         },

@@ -65,7 +65,7 @@ def v2() -> VersionLists:
 
 @pytest.fixture
 def live(redis_client: redis.Redis, settings: ServingSettings, v1: VersionLists) -> redis.Redis:
-    """A Redis where v1 is live."""
+    """The server that publishing is tested on; v1 is live."""
     publish(redis_client, settings, "v1", v1)
     return redis_client
 
@@ -90,7 +90,7 @@ def api_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
 @pytest.fixture
 def live_redis(redis_port: int, api_settings: Settings) -> redis.Redis:
-    """A Redis in which version v1 is live."""
+    """The Redis behind the lookup service; version v1 is live."""
     client = redis.Redis(port=redis_port)
     client.flushall()
     publish(client, api_settings.serving, "v1", V1)

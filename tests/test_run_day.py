@@ -44,7 +44,7 @@ def test_a_day_that_is_not_over_is_refused() -> None:
     check_day_is_over(date(2026, 2, 28), run())
 
 
-def test_a_run_reads_the_lookback_a_backfill_only_its_own_day_and_the_form_wins() -> None:
+def test_a_run_reads_the_lookback_and_a_backfill_only_its_own_day() -> None:
     day = date(2026, 2, 28)
     assert first_day(run(), {}, 3) == day - timedelta(days=3)
     assert first_day(run(run_type="backfill"), {}, 3) == day

@@ -1,4 +1,4 @@
--- The catalogue as it stands: what may be recommended (status published, stock above 0) and what people see of it.
+-- The catalogue as it is now. An item with status 'published' and stock above 0 can be recommended.
 SELECT product_id AS item_id, title, category, price, stock, status
 FROM products
 ORDER BY product_id

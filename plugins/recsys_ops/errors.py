@@ -1,8 +1,8 @@
-"""The errors a user meets. Each message says what is wrong, where, and what to do next."""
+"""The errors that users see. Each message says what is wrong, where, and what to do."""
 
 
 class RecsysError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class SettingsError(RecsysError):
@@ -10,7 +10,7 @@ class SettingsError(RecsysError):
 
 
 class ContractError(RecsysError):
-    """The data contract is wrong, or a delivery cannot satisfy it."""
+    """The data contract is wrong, or a delivery does not fit it."""
 
 
 class SourceError(RecsysError):
@@ -18,28 +18,28 @@ class SourceError(RecsysError):
 
 
 class StorageError(RecsysError):
-    """An object in blob storage is missing or unreadable, or storage is away."""
+    """An object in blob storage is missing or unreadable, or storage does not answer."""
 
 
 class DataError(RecsysError):
-    """The data are there but must not be used (too many rejects, nothing to train on)."""
+    """The data exist but must not be used: too many rejections, or nothing to train on."""
 
 
 class ModelError(RecsysError):
-    """A job spec or a model version is missing, damaged or unfit for use."""
+    """A job spec or a model version is missing, damaged or unusable."""
 
 
 class WorkerError(RecsysError):
-    """The training machine cannot be had or reached, or the job was lost with it; another try may go on where it was."""
+    """The training machine is not available, or the job was lost; a retry may resume it."""
 
 
 class NotBlessedError(RecsysError):
-    """The gate refused the challenger; what is live stays live."""
+    """The gate did not bless the challenger; the champion stays live."""
 
 
 class TrackingError(RecsysError):
-    """MLflow cannot be reached, or refuses what it is sent; no model waits for it."""
+    """MLflow does not answer, or refuses a request; no model waits for it."""
 
 
 class ServingError(RecsysError):
-    """Redis could not be filled, verified or swapped; readers still get the previous version."""
+    """A version could not be staged, verified or swapped; readers get the previous version."""

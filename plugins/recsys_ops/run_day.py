@@ -1,7 +1,8 @@
-"""Which day a run is about. Nothing else looks at run dates or the clock.
+"""The day of a run. No other module looks at run dates or the clock.
 
-A run works on one day, 24 h UTC: the last complete day before its anchor. The anchor is the run's logical date, or
-``run_after`` where that is null (asset-triggered runs, REST triggers without a date). The trigger form's ``day`` wins.
+A run works on one day, 24 hours UTC: the last complete day before its anchor. The anchor is the
+run's logical date, or ``run_after`` if there is none (runs triggered by an asset, or by REST
+without a date). The ``day`` of the trigger form takes precedence.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ TASKS_TEST_PREFIX = "__airflow_temporary_run_"
 
 
 class DagRunLike(Protocol):
-    """What we read of an Airflow DAG run."""
+    """The attributes of an Airflow DAG run that we read."""
 
     run_id: str
     run_type: Any
@@ -32,20 +33,26 @@ def run_day(dag_run: DagRunLike, params: Mapping[str, Any]) -> date:
 
 
 def first_day(dag_run: DagRunLike, params: Mapping[str, Any], lookback_days: int) -> date:
-    """The first day a run reads: ``lookback_days`` before its own, the form's or the setting; a backfill reads only its own."""
-    asked = params.get("lookback_days")
+    """The first day that a run reads: ``lookback_days`` before its own day.
+
+    The number in the trigger form takes precedence over the setting; a backfill reads only its day.
+    """
+    requested = params.get("lookback_days")
     default = 0 if is_backfill(dag_run) else lookback_days
-    return run_day(dag_run, params) - timedelta(days=default if asked is None else asked)
+    return run_day(dag_run, params) - timedelta(days=default if requested is None else requested)
 
 
 def check_day_is_over(day: date, dag_run: DagRunLike) -> None:
-    """Raises SettingsError unless the day was over when the run was due, and is over now: `tasks test` takes any date."""
+    """Raises SettingsError unless the day is over and was over when the run was due.
+
+    ``airflow tasks test`` accepts any date.
+    """
     if day >= min(dag_run.run_after, datetime.now(UTC)).astimezone(UTC).date():
         raise SettingsError(f"day {day} is not over yet (UTC): trigger with an earlier day or wait")
 
 
 def day_start(day: date) -> datetime:
-    """The UTC instant at which a day begins."""
+    """The time at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
@@ -54,5 +61,5 @@ def is_backfill(dag_run: DagRunLike) -> bool:
 
 
 def is_tasks_test(dag_run: DagRunLike) -> bool:
-    """Whether the run is the throwaway one of ``airflow tasks test``."""
+    """Whether it is the temporary run of ``airflow tasks test``."""
     return dag_run.run_id.startswith(TASKS_TEST_PREFIX)

@@ -20,7 +20,10 @@ def contract() -> Contract:
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Callable[..., Contract]:
-    """The shipped contract with other keys for some columns: ``changed(event_time={"timezone": "Europe/Berlin"})``."""
+    """Makes the shipped contract with other keys for some columns.
+
+    ``changed(event_time={"timezone": "Europe/Berlin"})``
+    """
 
     def change(**columns: dict[str, Any]) -> Contract:
         document = yaml.safe_load(CONTRACT_FILE.read_text())

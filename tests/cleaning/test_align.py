@@ -40,7 +40,7 @@ def as_json(value: Any) -> str:
     return str(value) if isinstance(value, Decimal) else json.dumps(value)
 
 
-def test_older_names_become_the_canonical_ones_and_values_stay_as_delivered(
+def test_older_names_become_canonical_and_values_stay_as_delivered(
     contract: Contract,
 ) -> None:
     frame = aligned({"user_id": " u1 ", "value": "not checked here"})

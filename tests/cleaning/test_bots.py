@@ -162,7 +162,7 @@ def test_day_is_judged_alike_whatever_other_days_are_read_with_it(
 
 
 def shared_id(name: str, share: int) -> list[dict[str, Any]]:
-    """A day of 2,400 events by 60 customers, of which an id that buys has the given share in percent."""
+    """A day of 2,400 events by 60 users; one id with purchases has `share` percent of them."""
     lines = 2400 * share // 100
     times = list(np.sort(np.random.default_rng(7).uniform(8 * 3600, 20 * 3600, lines)))
     rest = (2400 - lines) // 60

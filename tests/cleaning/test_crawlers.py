@@ -1,4 +1,4 @@
-"""Robots that say who they are, measured on the corpora of tests/data/user_agents (its README says where they come from)."""
+"""Crawlers, measured on the corpora of tests/data/user_agents, whose README names their sources."""
 
 import time
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def rejected(events: pl.LazyFrame, settings: CrawlerSettings | None = None) -> p
     return filter_crawlers(events, settings or CrawlerSettings()).rejected.collect()
 
 
-def test_no_present_day_browser_phone_television_web_view_or_app_is_taken_for_a_crawler() -> None:
+def test_no_browser_phone_television_web_view_or_app_is_a_crawler() -> None:
     agents = people().filter(pl.col("kind") != "bare_app")["user_agent"]
     cleaned = filter_crawlers(views(agents, each=30), CrawlerSettings())
     assert len(agents) >= 300
@@ -55,7 +55,7 @@ def test_no_present_day_browser_phone_television_web_view_or_app_is_taken_for_a_
     assert cleaned.notes["suspect_user_agents"] == 0
 
 
-def test_less_than_a_thousandth_of_real_traffic_is_taken_for_crawlers_even_if_nobody_buys() -> None:
+def test_less_than_a_thousandth_of_real_traffic_is_rejected() -> None:
     traffic = corpus("traffic")
     refused = rejected(views(traffic["user_agent"], each=30))["value"].unique()
     weights = traffic.filter(pl.col("user_agent").is_in(refused.implode()))["weight"].sum()
@@ -88,7 +88,8 @@ def test_nine_robots_in_ten_that_no_list_has_as_an_example_are_found() -> None:
     [
         "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
         "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko); compatible; GPTBot/1.2; +https://openai.com/gptbot",
-        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.6099.109 Safari/537.36",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "HeadlessChrome/120.0.6099.109 Safari/537.36",
         "Sogou web spider/4.0(+http://www.sogou.com/docs/help/webmasters.htm#07)",
         "WhatsApp/2.23.20.0 A",
         "python-requests/2.32.3",
@@ -102,9 +103,7 @@ def test_declared_crawler_is_rejected_by_its_first_event(agent: str) -> None:
     assert marks == [("crawler", "user_agent", agent)]
 
 
-def test_every_example_of_the_list_is_found_but_for_ordinary_phones_and_the_library_of_android_apps() -> (
-    None
-):
+def test_every_example_of_the_list_is_found_except_phones_and_apps() -> None:
     kept = filter_crawlers(views(sorted(LISTED)), CrawlerSettings()).kept.collect()["user_agent"]
     assert [
         agent
@@ -119,9 +118,7 @@ def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
     assert listed.isdisjoint(DECLARED)
 
 
-def test_corpora_are_distinct_name_their_sources_and_hold_no_robot_that_a_list_has_as_an_example() -> (
-    None
-):
+def test_corpora_are_distinct_and_hold_no_example_of_a_list() -> None:
     robots = corpus("robots")
     agents = pl.concat(
         [people()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]]
@@ -189,7 +186,7 @@ def test_suspect_user_agent_needs_a_second_signal(looks: int, last: str, rows: i
     assert cleaned.notes["suspect_user_agents"] == 1
 
 
-def test_suspect_user_agent_is_judged_day_by_day_whatever_days_are_read_together() -> None:
+def test_suspect_user_agent_is_examined_day_by_day() -> None:
     busy, quiet = (
         views([SUSPECT], each=40),
         views([SUSPECT], each=20).with_columns(pl.col("recorded_at").dt.offset_by("1d")),

@@ -1,4 +1,4 @@
-"""The catalogue of dirt in tests/data/dirt: every delivered row ends where the catalogue says, and says why."""
+"""The catalogue of dirt in tests/data/dirt: each row ends in the step that it names."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def _typed(column: str, written: str) -> pl.Expr:
 
 
 def _clean(rows: list[dict[str, Any]], entry: dict[str, Any]) -> Steps:
-    """All rows of a delivery through the steps; asserts that each step keeps or rejects every row."""
+    """Clean the rows of a delivery; asserts that each step keeps or rejects every row."""
     contract, rest = _contract(entry.get("contract", {})), _frame(rows, entry.get("types", {}))
     ends: Steps = {}
     for step, function in STEPS.items():

@@ -1,4 +1,4 @@
-"""Strict values: what is accepted reads back as it was written, everything else is quarantined as it came."""
+"""Strict values: an accepted value is exact, every other row is rejected unchanged."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone

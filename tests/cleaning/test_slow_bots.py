@@ -41,7 +41,7 @@ PEOPLE = pl.concat([history(f"u{n}", [250] * 8) for n in range(60)])
     ],
     ids=["a little every day", "from the second day", "all over the shop", "every other day"],
 )
-def test_robot_that_stays_below_every_daily_limit_is_left_out_of_the_model(
+def test_robot_below_every_daily_limit_is_left_out_of_the_model(
     robot: pl.DataFrame, signs: str
 ) -> None:
     assert left_out(PEOPLE, robot) == [("r", "slow_bot", signs)]
@@ -63,7 +63,7 @@ def test_window_shopper_stays_in_the_model(counts: list[int]) -> None:
     assert left_out(PEOPLE, history("shopper", counts)) == []
 
 
-def test_id_with_too_large_a_share_of_the_window_is_left_out_though_it_buys() -> None:
+def test_id_with_too_large_a_share_of_the_window_is_left_out() -> None:
     shared = history("0", [500] * 14, event_type="purchase")
     assert left_out(PEOPLE, shared) == [("0", "pseudo_user", "5.5 % of the window's events")]
 

@@ -58,9 +58,11 @@ def read(storage: Storage, first: date = FIRST, version: int | None = None) -> p
 def same(
     storage: Storage, found: pl.DataFrame, first: date = FIRST, version: int | None = None
 ) -> None:
-    """`found` are the history's events, and their matrices those of the history's text, byte for byte."""
-    at = current_version(storage) if version is None else version
-    expected = read_events(storage, first, LAST, version=at, columns=[*COLUMNS[:-1], "event_time"])
+    """Checks that the encoded events and their matrices are those of the history."""
+    version = current_version(storage) if version is None else version
+    expected = read_events(
+        storage, first, LAST, version=version, columns=[*COLUMNS[:-1], "event_time"]
+    )
     expected = expected.with_columns(
         second=pl.col("event_time").dt.epoch("s").cast(pl.UInt32)
     ).drop("event_time")
@@ -100,7 +102,7 @@ def read_from_history(
     return found, sorted(days)
 
 
-def test_coded_days_give_the_events_of_the_history_with_and_without_the_cache(
+def test_encoded_days_give_the_events_of_the_history(
     filled: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, made = read_from_history(filled, monkeypatch)
@@ -193,7 +195,7 @@ def test_no_flipped_bit_changes_an_event(tmp_path: Path) -> None:
         assert read(storage).equals(before), f"byte {at}"
 
 
-def test_codes_of_rows_that_were_changed_without_their_digest_are_made_again(
+def test_an_encoded_day_with_a_wrong_digest_is_written_again(
     filled: Storage,
 ) -> None:
     before = read(filled)
@@ -238,7 +240,7 @@ def test_a_deleted_cache_is_made_again_to_the_byte(filled: Storage) -> None:
     assert {path: filled.get(path) for path in filled.list("encoded")} == objects
 
 
-def test_an_event_that_was_corrected_on_later_days_counts_once_as_the_last_day_has_it(
+def test_an_event_corrected_on_later_days_counts_once_as_on_the_last(
     filled: Storage,
 ) -> None:
     corrected = events(DAYS[0])[:20].with_columns(

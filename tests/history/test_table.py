@@ -57,7 +57,7 @@ def test_personal_data_do_not_reach_history(storage: Storage) -> None:
     assert read_events(storage, FIRST, FIRST, version=version).columns == list(SCHEMA)
 
 
-def test_a_row_corrected_on_a_later_day_is_read_once_when_the_days_were_ingested_apart(
+def test_a_row_corrected_on_a_later_day_is_read_once(
     storage: Storage,
 ) -> None:
     second = FIRST + timedelta(1)
@@ -95,7 +95,7 @@ def test_a_missing_history_says_what_to_run(storage: Storage) -> None:
         ("quantity", None),
     ],
 )
-def test_a_row_that_no_model_could_learn_from_is_refused_without_being_shown(
+def test_a_row_that_breaks_a_constraint_is_refused_and_not_shown(
     storage: Storage, column: str, value: Any
 ) -> None:
     replace_days(storage, events(FIRST, 2), FIRST, FIRST)
@@ -129,7 +129,7 @@ def test_status_passes_over_what_somebody_else_wrote_to_the_table(storage: Stora
     assert (last.version, last.metadata) == (version, {"run": "scheduled__1"})
 
 
-def test_status_names_missing_days_and_compares_with_the_median_without_reading_data(
+def test_status_shows_missing_days_and_medians_without_reading_data(
     storage: Storage,
 ) -> None:
     for number, count in [(0, 4), (1, 6), (2, 8), (4, 3)]:
@@ -158,7 +158,7 @@ def test_days_beyond_the_retention_are_dropped_and_the_others_stay(storage: Stor
     }
 
 
-def test_a_sunday_puts_small_files_together_and_keeps_pinned_versions_readable(
+def test_a_sunday_compacts_small_files_and_keeps_pinned_versions(
     storage: Storage,
 ) -> None:
     version = replace_days(storage, events(FIRST, 3), FIRST, FIRST)
@@ -233,7 +233,7 @@ def test_four_days_can_be_committed_at_once(storage: Storage) -> None:
     assert counts(storage) == dict(zip(days, range(1, 9), strict=True))
 
 
-def test_the_same_day_committed_by_several_at_once_holds_one_of_them_whole(
+def test_a_day_committed_by_several_runs_at_once_holds_one_of_them(
     storage: Storage,
 ) -> None:
     commit_at_once(storage, [FIRST] * 8, [500, 501] * 4)
@@ -243,7 +243,7 @@ def test_the_same_day_committed_by_several_at_once_holds_one_of_them_whole(
     assert sorted(rows["event_id"]) == sorted(events(FIRST, 700)["event_id"])
 
 
-def test_a_commit_killed_at_any_moment_leaves_the_old_day_or_the_new_one_and_can_run_again(
+def test_a_killed_commit_leaves_the_old_or_new_day_and_can_run_again(
     storage: Storage,
 ) -> None:
     second = FIRST + timedelta(1)

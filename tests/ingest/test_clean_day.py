@@ -42,7 +42,7 @@ def clean(
     return {name: run_step(storage, name, DAY, settings) for name in names or STEPS}
 
 
-def test_every_row_ends_in_the_history_or_in_the_quarantine_of_its_step_with_its_reason(
+def test_every_row_is_kept_or_quarantined_with_its_reason(
     storage: Storage,
 ) -> None:
     delivery = [({"event_id": "e0"}, "deduplicate", "duplicate"), *DELIVERY[1:]]
@@ -77,7 +77,7 @@ def test_a_day_cleaned_twice_leaves_the_same_bytes(storage: Storage) -> None:
     assert written[0] == written[1]
 
 
-def test_a_mended_staff_list_is_applied_to_a_past_day_from_what_is_there(storage: Storage) -> None:
+def test_a_corrected_staff_list_is_applied_to_a_past_day(storage: Storage) -> None:
     deliver(storage, [row for row, _, _ in DELIVERY])
     clean(storage)
     mended = CleaningSettings.model_validate(
@@ -87,19 +87,19 @@ def test_a_mended_staff_list_is_applied_to_a_past_day_from_what_is_there(storage
     assert kept_rows(storage, LAST_STEP, DAY)[0].collect().is_empty()
 
 
-def test_rows_written_anew_are_not_mixed_with_an_earlier_judgement(storage: Storage) -> None:
+def test_rows_written_again_are_not_mixed_with_earlier_rejections(storage: Storage) -> None:
     deliver(storage, [{}, {"user_agent": "Googlebot/2.1"}])
     clean(storage)
     deliver(storage, [{"user_agent": "Googlebot/2.1"}, {}])
     clean(storage, "align_schema", "fix_types")
     with pytest.raises(
         StorageError,
-        match=r"filter_staff of 2026-03-02 refers to rows that fix_types has replaced since: run the",
+        match="filter_staff of 2026-03-02 refers to rows that fix_types has replaced since",
     ):
         kept_rows(storage, LAST_STEP, DAY)
 
 
-def test_a_run_of_the_same_day_beside_this_one_cannot_lend_its_rows_to_this_ones_judgement(
+def test_two_runs_of_one_day_at_once_cannot_mix_their_rows(
     storage: Storage,
 ) -> None:
     deliver(storage, [{}, {}, {"user_agent": "Googlebot/2.1"}])
@@ -118,7 +118,7 @@ def test_a_run_of_the_same_day_beside_this_one_cannot_lend_its_rows_to_this_ones
         clean(storage, "filter_staff")
 
 
-def test_a_contract_mended_between_two_steps_is_not_half_applied_and_travels_with_the_rows(
+def test_a_contract_changed_between_two_steps_is_not_half_applied(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(storage, [{"named": "n1"}, {"product_id": None, "named": "n2"}])
@@ -139,7 +139,7 @@ def test_a_contract_mended_between_two_steps_is_not_half_applied_and_travels_wit
     assert metadata["contract_version"] == "2"
 
 
-def test_a_delivery_written_anew_is_not_read_with_the_verdicts_on_the_one_before(
+def test_a_new_delivery_is_not_read_with_rejections_of_the_old_one(
     storage: Storage,
 ) -> None:
     deliver(storage, [{}, {"customer_ref": "u2"}])
@@ -152,7 +152,7 @@ def test_a_delivery_written_anew_is_not_read_with_the_verdicts_on_the_one_before
         clean(storage, "fix_types")
 
 
-def test_after_a_failed_step_the_quarantine_holds_nothing_of_an_earlier_run(
+def test_a_failed_step_leaves_nothing_of_an_earlier_run_in_quarantine(
     storage: Storage,
 ) -> None:
     deliver(storage, [{}, {}, {"user_agent": "Googlebot/2.1"}])
@@ -164,7 +164,7 @@ def test_after_a_failed_step_the_quarantine_holds_nothing_of_an_earlier_run(
     assert quarantine_summary(storage, DAY)["reason"].to_list() == ["not_an_integer"]
 
 
-def test_a_delivery_that_uses_our_names_is_told_to_take_others(storage: Storage) -> None:
+def test_a_delivery_with_a_reserved_name_is_refused(storage: Storage) -> None:
     deliver(storage, [{"row": 7, "delivered_row": 8}])
     with pytest.raises(
         ContractError, match="delivered_row, a name of our own: give it another in include/sql"
@@ -175,14 +175,16 @@ def test_a_delivery_that_uses_our_names_is_told_to_take_others(storage: Storage)
 @pytest.mark.parametrize(
     "value", ["+49 171 234567", "203.0.113.7", "Anna Muster", "anna@private.example"]
 )
-def test_a_message_about_mixed_up_columns_shows_no_person(storage: Storage, value: str) -> None:
+def test_a_message_about_mixed_up_columns_shows_no_personal_data(
+    storage: Storage, value: str
+) -> None:
     deliver(storage, [{"quantity": value}])
     clean(storage, "align_schema")
     with pytest.raises(DataError, match=r"not_an_integer 1, such as row_id 0, quantity\. The rows"):
         clean(storage, "fix_types")
 
 
-def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(
+def test_too_many_rejections_stop_the_day_and_say_why_without_names(
     storage: Storage,
 ) -> None:
     deliver(
@@ -202,8 +204,8 @@ def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(
         "fix_types 2026-03-02: 3 of 4 rows rejected, more than cleaning.max_rejected_share = 0.5. "
     )
     assert (
-        "not_an_integer 2, such as row_id 1, quantity = '1_000'; bad_id 1, such as row_id 3, user_id. The rows: "
-        in said
+        "not_an_integer 2, such as row_id 1, quantity = '1_000'; "
+        "bad_id 1, such as row_id 3, user_id. The rows: " in said
     )
     assert "eve" not in said
     assert storage.read_parquet(paths.quarantine("fix_types", DAY)).height == 3
@@ -211,7 +213,7 @@ def test_too_many_rejects_stop_the_day_and_say_why_without_a_word_about_people(
         kept_rows(storage, "fix_types", DAY)
 
 
-def test_new_missing_and_retyped_columns_are_in_the_report_against_the_day_before(
+def test_new_missing_and_retyped_columns_are_reported(
     storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     deliver(storage, [{"colour": "red", "quantity": 1}])

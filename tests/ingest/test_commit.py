@@ -29,7 +29,10 @@ def ingested(
     lookback: int,
     settings: CleaningSettings = STRICT,
 ) -> None:
-    """The run of a day, which reads events (event id: the day on which it was recorded) through all steps into the history."""
+    """The run of a day: all steps, then the commit.
+
+    events : event id → the day on which it was recorded.
+    """
     good = GOOD | {"event_time": "2026-02-01T11:59:58Z"}
     rows = [
         {"row_id": event, "event_id": event}
@@ -53,7 +56,7 @@ def held(storage: Storage) -> dict[date, list[str]]:
     }
 
 
-def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the_other_days(
+def test_a_replayed_day_has_its_late_rows_and_other_days_stay(
     storage: Storage,
 ) -> None:
     ingested(storage, BEFORE, {"a": BEFORE}, lookback=0)
@@ -69,7 +72,7 @@ def test_a_day_replayed_after_a_list_was_mended_has_its_late_rows_and_leaves_the
     assert held(storage) == {BEFORE: ["a", "late"], DAY: ["b"]}
 
 
-def test_a_replay_takes_a_backfill_that_read_the_day_later_than_the_next_nights(
+def test_a_replay_uses_the_run_that_read_the_day_last(
     storage: Storage,
 ) -> None:
     ingested(storage, DAY, {"a": BEFORE, "erased": BEFORE, "b": DAY}, lookback=1, settings=SETTINGS)
@@ -93,7 +96,7 @@ def test_a_late_commit_leaves_the_days_that_a_later_run_has_read_since(storage: 
     assert held(storage) == {BEFORE - timedelta(days=1): ["x"], BEFORE: ["a", "late"], DAY: ["b"]}
 
 
-def test_deliveries_that_overlap_by_nine_days_neither_lose_nor_double_a_line(
+def test_deliveries_that_overlap_by_nine_days_lose_and_double_no_row(
     storage: Storage,
 ) -> None:
     days = [DAY - timedelta(days=ago) for ago in range(15)]
@@ -113,7 +116,7 @@ def test_a_day_whose_raw_rows_are_gone_is_named_and_nothing_is_changed(storage: 
     assert held(storage) == {}
 
 
-def test_the_summary_of_a_quarantine_counts_reasons_and_shows_a_row_of_each(
+def test_the_quarantine_summary_counts_reasons_and_shows_a_row_each(
     storage: Storage,
 ) -> None:
     ingested(storage, DAY, {"a": DAY, "b": DAY, "c": DAY}, lookback=0)

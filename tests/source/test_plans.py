@@ -15,8 +15,10 @@ SELECT e.*, u.role FROM events AS e LEFT JOIN users u ON u.user_id = e.user_id
 WHERE e.recorded_at >= :start AND e.recorded_at < :end ORDER BY e.recorded_at"""
 ROWS = 150_000
 FILL = {
-    "postgresql": "INSERT INTO events SELECT timestamp '2026-01-01' + n * interval '1s', n FROM generate_series(1, 150000) n",
-    "mariadb": "INSERT INTO events SELECT '2026-01-01' + INTERVAL seq SECOND, seq FROM seq_1_to_150000",
+    "postgresql": "INSERT INTO events SELECT timestamp '2026-01-01' + n * interval '1s', n "
+    "FROM generate_series(1, 150000) n",
+    "mariadb": "INSERT INTO events SELECT '2026-01-01' + INTERVAL seq SECOND, seq "
+    "FROM seq_1_to_150000",
     "sqlite": """WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 150000)
                  INSERT INTO events SELECT datetime('2026-01-01', n || ' seconds'), n FROM c""",
 }
@@ -55,7 +57,7 @@ def scans(url: sa.URL, sql: str = SQL) -> list[FullScan]:
     return full_scans(url, sql, WINDOW, timeout_s=10)
 
 
-def test_a_missing_index_is_noticed_and_the_statement_that_is_said_mends_it(shop: sa.URL) -> None:
+def test_a_missing_index_is_noticed_and_the_advice_cures_it(shop: sa.URL) -> None:
     (found,) = scans(shop)
     assert found.table == "events"
     assert found.rows == pytest.approx(ROWS, rel=0.1)

@@ -57,7 +57,8 @@ def full_day(database_url: str) -> sa.URL:
         database_url,
         "CREATE TABLE events (recorded_at timestamptz, n int, note text)",
         """INSERT INTO events SELECT at, extract(epoch FROM at - '2026-01-01Z') / 600, NULL
-           FROM generate_series('2025-12-31 22:00Z', '2026-01-02 02:00Z'::timestamptz, interval '10 minutes') AS at""",
+           FROM generate_series('2025-12-31 22:00Z', '2026-01-02 02:00Z'::timestamptz,
+                                interval '10 minutes') AS at""",
     )
 
 
@@ -69,11 +70,14 @@ def test_slices_together_are_the_window_with_no_row_lost_or_doubled(
 
 
 def test_a_row_on_the_bound_of_two_slices_comes_once(database_url: str, folder: Path) -> None:
-    at = "('2026-01-01 00:00Z'), ('2026-01-01 01:00Z'), ('2026-01-01 00:59:59.999999Z'), ('2026-01-02 00:00Z')"
+    times = (
+        "('2026-01-01 00:00Z'), ('2026-01-01 01:00Z'), ('2026-01-01 00:59:59.999999Z'), "
+        "('2026-01-02 00:00Z')"
+    )
     url = make(
         database_url,
         "CREATE TABLE events (recorded_at timestamptz)",
-        f"INSERT INTO events VALUES {at}",
+        f"INSERT INTO events VALUES {times}",
     )
     assert [f"{at:%H:%M}" for at in delivered(url, folder)["recorded_at"]] == [
         "00:00",
@@ -116,7 +120,8 @@ def test_mariadb_delivers_a_window_in_slices_too(mariadb_url: sa.URL, folder: Pa
         mariadb_url,
         "SET time_zone = '+00:00'",
         "CREATE TABLE events (recorded_at timestamp(6), n int unsigned)",
-        "INSERT INTO events SELECT '2025-12-31 22:00' + INTERVAL seq * 10 MINUTE, seq FROM seq_0_to_167",
+        "INSERT INTO events SELECT '2025-12-31 22:00' + INTERVAL seq * 10 MINUTE, seq "
+        "FROM seq_0_to_167",
     )
     assert delivered(url, folder, hours=7)["n"].to_list() == list(range(12, 156))
 
@@ -134,7 +139,8 @@ def test_a_disk_without_room_for_the_slices_is_named(full_day: sa.URL, tmp_path:
 def test_a_slice_that_takes_too_long_ends_the_extract(full_day: sa.URL, folder: Path) -> None:
     slow = SQL.replace(
         "FROM events",
-        "FROM events, (SELECT pg_sleep(CASE WHEN :start > '2026-01-01 03:30Z' THEN 9 ELSE 0 END)) AS s",
+        "FROM events, "
+        "(SELECT pg_sleep(CASE WHEN :start > '2026-01-01 03:30Z' THEN 9 ELSE 0 END)) AS s",
     )
     with pytest.raises(SourceError, match="statement timeout"):
         extract_slices(

@@ -1,4 +1,4 @@
-"""Objects in a folder and in Azure's blob storage: whole or not there, whatever the disk and the network do."""
+"""Objects in a folder and in Azure's blob storage: complete or missing, never a part of one."""
 
 import multiprocessing
 import resource
@@ -49,7 +49,7 @@ def test_rows_and_their_metadata_come_back(storage: Storage) -> None:
         assert storage.read_parquet(path).equals(FRAME)
 
 
-def test_the_metadata_and_columns_of_an_object_cost_its_footer_and_no_more(
+def test_metadata_and_columns_of_an_object_need_only_its_footer(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
@@ -169,7 +169,7 @@ def test_bad_weather_costs_time_and_nothing_else(
 
 
 @pytest.mark.azurite
-def test_the_documented_rights_on_the_container_are_enough_and_fewer_are_named(
+def test_the_documented_rights_on_the_container_are_enough(
     azurite_server: Azurite,
 ) -> None:
     container = azurite_server.container()

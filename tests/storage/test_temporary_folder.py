@@ -20,7 +20,7 @@ def write_and_die(temporary: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_killed_process_left_goes_at_the_next_use_and_what_others_use_or_own_stays(
+def test_folders_of_killed_processes_are_deleted_and_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = PROCESSES.Process(target=write_and_die, args=(tmp_path,))

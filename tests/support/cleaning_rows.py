@@ -13,7 +13,7 @@ from recsys_ops.cleaning.contract import SCHEMA
 
 
 def _with_payloads() -> Path:
-    """The shipped contract with what its comment shows for clients that send JSON."""
+    """The shipped contract, with the lines of its comment about clients that send JSON."""
     text = (Path(__file__).parents[2] / "include" / "contract.yaml").read_text()
     shown = '{type: id, aliases: [product_id, sku, info.product_id, info.content_ids], split: ","}'
     plain = "item_id: {type: id, aliases: [product_id, sku]}"
@@ -47,7 +47,7 @@ ROW: dict[str, Any] = {
 
 
 def aligned(*rows: dict[str, Any]) -> pl.DataFrame:
-    """Rows as `align_schema` leaves them: `ROW` with the given values instead, each with an event id and row id of its own."""
+    """Rows as `align_schema` returns them: `ROW` with other values, ids of events and rows."""
     numbered = [ROW | {"row_id": str(i), "event_id": f"e{i}"} | row for i, row in enumerate(rows)]
     return pl.DataFrame(
         numbered, schema={name: None if name == "recorded_at" else pl.String for name in ROW}
@@ -64,7 +64,7 @@ def events(*rows: dict[str, Any]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Collected:
-    """What a step returned, read into memory as the operator does it."""
+    """The result of a step, read into memory."""
 
     kept: pl.DataFrame
     rejected: pl.DataFrame
@@ -80,7 +80,7 @@ def collected(cleaned: Cleaned) -> Collected:
 
 
 def align(delivered: pl.DataFrame, contract: Contract) -> Collected:
-    """`align_schema`; every delivered row is kept, as one row or several, or rejected; the kept are numbered in order."""
+    """Run `align_schema`; checks that every delivered row is kept or rejected."""
     cleaned = collected(align_schema(delivered.lazy(), contract))
     assert sorted([*cleaned.kept["row_id"].unique(), *cleaned.rejected["row_id"]]) == sorted(
         delivered["row_id"]
@@ -91,7 +91,7 @@ def align(delivered: pl.DataFrame, contract: Contract) -> Collected:
 
 
 def fix(frame: pl.DataFrame, contract: Contract) -> Collected:
-    """`fix_types`; every row is kept or rejected, in the order in which it came."""
+    """Run `fix_types`; checks that every row is kept or rejected, in the original order."""
     numbered = frame if "row" in frame.columns else frame.with_row_index("row")
     cleaned = collected(fix_types(numbered.lazy(), contract))
     assert cleaned.kept["row"].is_sorted()
@@ -101,7 +101,7 @@ def fix(frame: pl.DataFrame, contract: Contract) -> Collected:
 
 
 def fixed(column: str, values: list[Any] | pl.Series, contract: Contract) -> Collected:
-    """`fix_types` over rows that differ in one column."""
+    """Run `fix_types` on rows that differ in one column."""
     series = values if isinstance(values, pl.Series) else pl.Series(values, dtype=pl.String)
     return fix(
         aligned(*({} for _ in range(len(series)))).with_columns(series.alias(column)), contract

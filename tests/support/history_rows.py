@@ -14,12 +14,18 @@ SUNDAY = date(2026, 1, 4)
 
 
 def events(day: date, count: int) -> pl.DataFrame:
-    at = datetime(day.year, day.month, day.day, 10, tzinfo=UTC)
+    time = datetime(day.year, day.month, day.day, 10, tzinfo=UTC)
     frame = pl.DataFrame({"event_id": [f"{day}-{n}" for n in range(count)]})
     return frame.with_columns(
-        recorded_at=pl.lit(at), event_time=pl.lit(at), user_id=pl.lit("u"), item_id=pl.lit("i"), event_type=pl.lit("view"),
-        quantity=pl.lit(1), value=pl.lit(None), ip=pl.lit("192.0.2.1"),
-    )  # fmt: skip
+        recorded_at=pl.lit(time),
+        event_time=pl.lit(time),
+        user_id=pl.lit("u"),
+        item_id=pl.lit("i"),
+        event_type=pl.lit("view"),
+        quantity=pl.lit(1),
+        value=pl.lit(None),
+        ip=pl.lit("192.0.2.1"),
+    )
 
 
 def counts(storage: Storage, first: date = FIRST) -> dict[date, int]:

@@ -1,1 +1,1 @@
-"""The history: a Delta table of clean events, and its encoded copy."""
+"""The history: a Delta table of clean events, and its encoded days."""

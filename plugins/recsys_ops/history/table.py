@@ -1,6 +1,6 @@
-"""The history: a Delta table of clean events, one partition per day, that every training reads.
+"""The history: a Delta table of clean events with one partition per day.
 
-Replacing days is one atomic commit: a reader and a killed writer never leave or see half a day.
+Days are replaced in one atomic commit: no reader sees, and no killed writer leaves, half a day.
 """
 
 import json
@@ -28,14 +28,14 @@ SCHEMA: Mapping[str, pl.DataType] = {
     "quantity": pl.Int64(),
     "value": pl.Float64(),
 }
-# The table itself refuses other rows, whoever writes them. NaN is above every number.
+# The table itself refuses other rows. NaN compares as greater than every number.
 CONSTRAINTS: Mapping[str, str] = {
     "event_type_is_known": f"event_type IN {get_args(EventType)}",
     "quantity_is_positive": "quantity >= 1",
     "value_is_a_price": "value IS NULL OR (value >= 0 AND value < 1e300)",
 }
 _CONFIGURATION = {
-    # an open reads the last checkpoint and at most this many commits after it
+    # opening the table reads the last checkpoint and at most so many commits after it
     "delta.checkpointInterval": "10",
     "delta.logRetentionDuration": "interval 30 days",
     "delta.deletedFileRetentionDuration": "interval 7 days",
@@ -56,10 +56,12 @@ class HistoryCommit:
 
 @dataclass(frozen=True)
 class HistoryStatus:
-    """What the history holds, from the table's log alone.
+    """The state of the history, from the table's log alone.
 
-    `days` : one row a calendar day from the first in history: ``day, rows`` (null: missing), ``of_median`` (rows over the
-    median of the days present among the 28 before it; null: none are) and ``written`` (UTC).
+    days : one row for each calendar day from the first in the history: ``day``, ``rows`` (null if
+        the day is missing), ``of_median`` (rows over the median of those of the 28 days before that
+        exist; null if none do) and ``written`` (UTC).
+    last : the last commit of a run, if it is among the latest 20.
     """
 
     url: str
@@ -80,14 +82,17 @@ def replace_days(
     *,
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
-    """Make the days first … last hold exactly `events` (canonical frame); days outside are untouched.
+    """Replace the rows of the days first … last by `events`; other days do not change.
 
-    `facts` (JSON) stay with the commit as its ``userMetadata``: which run, which contract, which lists. Runs of any days may
-    commit at the same time, the same day included: a lost race is tried again on the newer table. Returns a version of the
-    table that holds the rows. Raises DataError if an event lies outside the days or breaks a constraint.
+    events : the canonical event frame.
+    metadata : stored as JSON in the commit's ``userMetadata``: which run, contract and lists.
+
+    Several runs may commit at the same time, even for the same day: a write conflict is retried on
+    the newer table. Returns a version of the table that contains the rows. Raises DataError if an
+    event lies outside the days or breaks a constraint.
     """
     rows = events.with_columns(day=pl.col("recorded_at").dt.date()).select(
-        pl.col(name).cast(kind) for name, kind in SCHEMA.items()
+        pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
     )
     outside = rows.filter(~pl.col("day").is_between(first, last)).height
     if outside:
@@ -112,10 +117,11 @@ def replace_days(
 
 
 def apply_retention(storage: Storage, day: date, settings: HistorySettings) -> dict[str, int]:
-    """Drop the days that are more than `retention_days` older than `day`; on a Sunday, compact and vacuum as well.
+    """Drop the days more than `retention_days` before `day`; on Sundays compact and vacuum.
 
-    Files that no version of the last 7 days needs are removed, and commits older than 30 days that a checkpoint covers.
-    Returns the numbers of days dropped, files compacted and files removed.
+    The vacuum deletes files that no version of the last 7 days needs, and commits older than 30
+    days that a checkpoint covers. Returns the numbers of days dropped, files compacted and files
+    removed.
     """
     oldest = day - timedelta(days=settings.retention_days)
 
@@ -125,26 +131,26 @@ def apply_retention(storage: Storage, day: date, settings: HistorySettings) -> d
             table.delete(f"day < '{oldest}'")
         return expired
 
-    done = {"days_dropped": _commit(storage, f"before {oldest}", drop)}
+    figures = {"days_dropped": _commit(storage, f"before {oldest}", drop)}
     if day.weekday() == _SUNDAY:
-        done["files_compacted"] = int(
+        figures["files_compacted"] = int(
             _commit(storage, "compaction", lambda table: table.optimize.compact())[
                 "numFilesRemoved"
             ]
         )
-        done["files_removed"] = _commit(storage, "vacuum", _clear)
-    return done
+        figures["files_removed"] = _commit(storage, "vacuum", _vacuum)
+    return figures
 
 
-def _clear(table: DeltaTable) -> int:
-    removed = table.vacuum(dry_run=False, full=True)  # full: what killed writers left, too
+def _vacuum(table: DeltaTable) -> int:
+    removed = table.vacuum(dry_run=False, full=True)  # full: also the files of killed writers
     table.create_checkpoint()
     table.cleanup_metadata()
     return len(removed)
 
 
 def current_version(storage: Storage) -> int:
-    """The table's current version. Raises StorageError when there is no history yet."""
+    """The table's current version. Raises StorageError if there is no history yet."""
     return _open(storage).version()
 
 
@@ -156,16 +162,16 @@ def read_events(
     version: int,
     columns: Sequence[str] = tuple(SCHEMA),
 ) -> pl.DataFrame:
-    """The events of the days first … last as of a table version. Memory grows with the events of the window.
+    """The events of the days first … last in a table version. Memory grows with the events.
 
-    A row that the shop corrected on a later day may stand in the history twice, where the two days were not ingested by one
-    run: the later day's is read.
+    A row that the shop corrected on a later day can be in the history twice, if no run ingested
+    both days. The later day's row is read.
     """
     key = ["event_id", "item_id"]
-    # Delta and Polars have clients of their own; Polars' gives up after 2 retries
-    patience = None if storage.root.startswith("file:") else {"max_retries": 10}
+    # Delta and Polars have their own storage clients; that of Polars stops after 2 retries
+    options = None if storage.root.startswith("file:") else {"max_retries": 10}
     try:
-        table = pl.scan_delta(_open(storage, version), storage_options=patience).filter(
+        table = pl.scan_delta(_open(storage, version), storage_options=options).filter(
             pl.col("day").is_between(first, last)
         )
         rows = retry(table.select(dict.fromkeys(["day", *key, *columns]).keys()).collect)
@@ -181,18 +187,21 @@ def read_events(
 
 
 def data_files(storage: Storage, version: int) -> dict[date, list[str]]:
-    """The data files of each day as of a table version, by their sorted names, from the log: what is never the same again."""
+    """The sorted names of each day's data files in a table version, from the log.
+
+    No file name is ever used again.
+    """
     try:
-        named = _files(_open(storage, version)).group_by("day").agg(pl.col("file").sort())
+        files = _files(_open(storage, version)).group_by("day").agg(pl.col("file").sort())
     except (DeltaError, OSError) as error:
         raise StorageError(
             f"cannot read {storage.url(paths.HISTORY)} version {version}: {error_reason(error)}"
         ) from error
-    return dict(named.iter_rows())
+    return dict(files.iter_rows())
 
 
 def history_status(storage: Storage, through: date) -> HistoryStatus:
-    """What is there and what is missing from the first day in history to `through`; no data file is read."""
+    """The days of the history up to `through`, present and missing; no data file is read."""
     table = _open(storage)
     try:
         present = (
@@ -211,8 +220,8 @@ def history_status(storage: Storage, through: date) -> HistoryStatus:
         raise StorageError(
             f"cannot read {storage.url(paths.HISTORY)}: {error_reason(error)}"
         ) from error
-    known: list[date] = [*present["day"], through]
-    calendar = pl.DataFrame({"day": pl.date_range(min(known), max(known), eager=True)})
+    dates: list[date] = [*present["day"], through]
+    calendar = pl.DataFrame({"day": pl.date_range(min(dates), max(dates), eager=True)})
     days = calendar.join(present, on="day", how="left", maintain_order="left")
     return HistoryStatus(
         storage.url(paths.HISTORY),
@@ -255,22 +264,25 @@ def _open(storage: Storage, version: int | None = None) -> DeltaTable:
         raise StorageError(f"cannot read {url}: {error_reason(error)}") from error
 
 
-def _commit(storage: Storage, what: str, change: Callable[[DeltaTable], T]) -> T:
-    """Apply a change, which may be done twice, to the newest table, made when there is none."""
+def _commit(storage: Storage, subject: str, change: Callable[[DeltaTable], T]) -> T:
+    """Apply an idempotent change to the newest table; the table is created if it is missing."""
     url = storage.url(paths.HISTORY)
     try:
-        return retry(lambda: change(_make(storage)), CommitFailedError)
+        return retry(lambda: change(_open_or_create(storage)), CommitFailedError)
     except (DeltaError, OSError) as error:
-        if "failed validation check" in str(error):  # it shows rows, which no log may hold
+        if "failed validation check" in str(
+            error
+        ):  # the error shows rows, which must not be logged
             rules = "; ".join(["only value may be empty", *CONSTRAINTS.values()])
             raise DataError(
-                f"{url} refuses rows of {what}, its rules are: {rules}. Mend include/contract.yaml"
+                f"{url} refuses rows of {subject}; its rules are: {rules}. "
+                "Correct include/contract.yaml"
             ) from None
         raise StorageError(f"cannot write {url}: {error_reason(error)}") from error
 
 
-def _make(storage: Storage) -> DeltaTable:
-    """The newest table, made when there is none, with its constraints."""
+def _open_or_create(storage: Storage) -> DeltaTable:
+    """The newest table with its constraints; it is created if it is missing."""
     url = storage.url(paths.HISTORY)
     try:
         table = DeltaTable(url, storage_options=storage.options)
@@ -287,9 +299,11 @@ def _make(storage: Storage) -> DeltaTable:
             configuration=_CONFIGURATION,
             storage_options=storage.options,
         )
-    there = table.metadata().configuration
+    configuration = table.metadata().configuration
     missing = {
-        name: rule for name, rule in CONSTRAINTS.items() if f"delta.constraints.{name}" not in there
+        name: rule
+        for name, rule in CONSTRAINTS.items()
+        if f"delta.constraints.{name}" not in configuration
     }
     if missing:
         table.alter.add_constraint(missing)

@@ -1,8 +1,9 @@
-"""Reading the production database: short read-only transactions in UTC, a time limit, Arrow tables without a changed value.
+"""Reading the production database: read-only, in UTC, with a time limit, no value changed.
 
-PostgreSQL is read through Arrow's own driver (ADBC, the server's binary COPY), MySQL, MariaDB and SQLite row by row. What
-Polars has no exact type for is delivered as text, as the database writes it: numeric, uuid, inet, json, arrays, intervals and
-bytes; times of MySQL and SQLite as well, since theirs need not be on any calendar. A MySQL TIMESTAMP gets the offset ``+00:00``.
+PostgreSQL is read through Arrow's driver (ADBC, the server's binary COPY), MySQL, MariaDB and
+SQLite row by row. A type for which Polars has no exact equivalent is delivered as text, as the
+database writes it: numeric, uuid, inet, json, arrays, intervals, bytes. So are the times of MySQL
+and SQLite, because they can be invalid dates. A MySQL TIMESTAMP gets the offset ``+00:00``.
 """
 
 import re
@@ -39,7 +40,7 @@ _DRIVERS = {
 }
 _ROWS_AT_ONCE = 20_000
 _NOTHING: Mapping[str, None] = defaultdict(lambda: None)
-# a server that vanishes without a word is given up after two minutes, not after the kernel's two hours
+# a server that disappears silently is given up after two minutes, not the kernel's two hours
 _LIBPQ = {
     "connect_timeout": 10,
     "keepalives_idle": 60,
@@ -48,9 +49,9 @@ _LIBPQ = {
 }
 # bool, int8, int2, int4, text, float8, char(n), varchar, date, timestamp, timestamptz
 _EXACT = {16, 20, 21, 23, 25, 701, 1042, 1043, 1082, 1114, 1184}
-# how the others become text; a cast alone would add /32 to an address and digits to a float4
+# how some others become text: a cast alone would add /32 to an address and digits to a float4
 _AS_TEXT = {700: "CAST(CAST({} AS text) AS float8)", 869: "textin(inet_out({}))"}
-# PyMySQL leaves as text what has no reader here: decimals, dates and times, of which '0000-00-00' is one
+# PyMySQL leaves a type without a reader as text: decimals, dates and times such as '0000-00-00'
 _KEPT = {
     FIELD_TYPE.TINY,
     FIELD_TYPE.SHORT,
@@ -60,16 +61,17 @@ _KEPT = {
     FIELD_TYPE.YEAR,
 }
 _MYSQL = {
-    kind: reader
-    for kind, reader in conversions.items()
-    if not isinstance(kind, int) or kind in _KEPT
+    field_type: reader
+    for field_type, reader in conversions.items()
+    if not isinstance(field_type, int) or field_type in _KEPT
 } | {
     FIELD_TYPE.FLOAT: float,
     FIELD_TYPE.DOUBLE: float,
     FIELD_TYPE.TIMESTAMP: "{}+00:00".format,
 }
-# what a try later can mend: server, disk or memory full, login, shut down, network, locks, a replica's lag, killed, out of time
-_POSTGRESQL_PASSING = {
+# errors that a retry can cure: server, disk or memory full, login, shutdown, network, locks,
+# a lagging replica, a killed query, a time limit
+_POSTGRESQL_TRANSIENT = {
     "08",
     "28",
     "3D",
@@ -81,17 +83,19 @@ _POSTGRESQL_PASSING = {
     "HV",
     "XX",
 }  # classes of SQLSTATE
-_MYSQL_PASSING = {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1053, 1135, *range(1152, 1162)}
-_MYSQL_PASSING |= {1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024}
+_MYSQL_TRANSIENT = {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1053, 1135, *range(1152, 1162)}
+_MYSQL_TRANSIENT |= {1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024}
 
 
 def sqlalchemy_url(
     conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any
 ) -> sa.URL:
-    """The SQLAlchemy URL of an Airflow connection's parts: username, password, host, port, database.
+    """The SQLAlchemy URL for the parts of an Airflow connection.
 
-    extra : options of the driver, e.g. ``{"sslmode": "verify-full"}`` of PostgreSQL, ``{"ssl_ca": "…"}`` of MySQL.
-    Of SQLite, the host or the database is the file.
+    extra : options of the driver, e.g. ``{"sslmode": "verify-full"}`` for PostgreSQL,
+        ``{"ssl_ca": "…"}`` for MySQL.
+    parts : username, password, host, port, database. For SQLite the host or the database is the
+        file.
     """
     options = {name: str(value) for name, value in (extra or {}).items()}
     if conn_type == "sqlite":
@@ -102,7 +106,10 @@ def sqlalchemy_url(
 def query_frame(
     database: sa.URL, sql: str, parameters: Mapping[str, datetime], *, timeout_s: int
 ) -> pl.DataFrame:
-    """Run one query and return its rows as delivered, in its order; memory grows with the frame. Raises as `opened` does."""
+    """Run one query and return its rows as delivered, in its order.
+
+    Memory grows with the frame. Raises the errors of `open_query`.
+    """
     with open_query(database, sql, timeout_s=timeout_s) as query:
         frames = [pl.DataFrame(table) for table in query(parameters)]
     common = common_schema(frame.schema for frame in frames)
@@ -111,14 +118,15 @@ def query_frame(
 
 @contextmanager
 def open_query(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]:
-    """Connect, and yield what runs the query: a function of its parameters that yields the rows in tables of some thousands.
+    """Connect, and yield a function that runs the query and yields tables of some thousand rows.
 
-    The parameters are the instants that the query names, as ``:start``, with a time zone. The first table may be empty, but has
-    the columns. Each call is a read-only transaction of its own, in UTC, and no statement runs longer than `timeout_s` seconds.
-    A column of MySQL or SQLite has in each table the type of its values there, text where they mix; see `common_schema`.
+    The function takes the times that the query names, e.g. as ``:start``, with a time zone. The
+    first table may be empty, but has the columns. Each call is a read-only transaction of its own,
+    in UTC, and no statement runs longer than `timeout_s` seconds. In MySQL and SQLite the type of a
+    column is that of its values in the table, text if they mix; see `common_schema`.
 
-    Raises SourceError naming the host and what to check when the database is away or takes too long, and DataError when it
-    refuses the query or delivers what no frame can hold.
+    Raises SourceError, with the host and what to check, when the database does not answer or takes
+    too long, and DataError when it refuses the query or delivers values that no frame can hold.
     """
     with ExitStack() as stack:
         with _translated(database):
@@ -135,16 +143,16 @@ def open_query(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]
 
 @contextmanager
 def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection]:
-    """A connection that can only read, in UTC, once `begin` has been called for the transaction."""
-    kind = database.get_backend_name()
+    """A connection in UTC; after `begin_read_only` its transaction can only read."""
+    backend = database.get_backend_name()
     arguments: dict[str, Any] = {}
-    match kind:
+    match backend:
         case "postgresql":
             arguments = {
                 name: value for name, value in _LIBPQ.items() if name not in database.query
             }
         case "mysql" | "mariadb":
-            secret = (database.password or "").encode()  # PyMySQL would take text for latin1
+            secret = (database.password or "").encode()  # PyMySQL would encode text as latin1
             arguments = {
                 "charset": "utf8mb4",
                 "conv": _MYSQL,
@@ -161,7 +169,7 @@ def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection
         database, hide_parameters=True, poolclass=sa.NullPool, connect_args=arguments
     )
     with engine.connect() as connection:
-        if kind in ("mysql", "mariadb"):
+        if backend in ("mysql", "mariadb"):
             limit = (
                 f"max_statement_time = {timeout_s}"
                 if _is_mariadb(engine)
@@ -174,7 +182,7 @@ def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection
 
 
 def begin_read_only(connection: sa.Connection, timeout_s: int) -> None:
-    """What must be said anew in each transaction."""
+    """The limits that each transaction needs."""
     match connection.dialect.name:
         case "postgresql":
             for statement in _limits(timeout_s):
@@ -186,7 +194,7 @@ def begin_read_only(connection: sa.Connection, timeout_s: int) -> None:
 
 
 def bind_times(database: sa.URL, parameters: Mapping[str, datetime]) -> dict[str, Any]:
-    """The instants as the database compares them: MySQL and SQLite know no offset and get UTC's wall clock."""
+    """The times as the database compares them: for MySQL and SQLite in UTC, without an offset."""
     if database.get_backend_name() == "postgresql":
         return dict(parameters)
     return {
@@ -195,24 +203,25 @@ def bind_times(database: sa.URL, parameters: Mapping[str, datetime]) -> dict[str
 
 
 def common_schema(schemas: Iterable[Mapping[str, pl.DataType]]) -> dict[str, pl.DataType]:
-    """Every column with its type; text where the schemas differ, since text alone holds all their values, or all are Null."""
-    kinds: dict[str, set[pl.DataType]] = {}
+    """Every column with its type: text if the schemas differ or all are Null."""
+    dtypes: dict[str, set[pl.DataType]] = {}
     for schema in schemas:
-        for name, kind in schema.items():
-            kinds.setdefault(name, set()).add(kind)
-    found = {name: of_column - {pl.Null()} for name, of_column in kinds.items()}
+        for name, dtype in schema.items():
+            dtypes.setdefault(name, set()).add(dtype)
+    not_null = {name: of_column - {pl.Null()} for name, of_column in dtypes.items()}
     return {
-        name: next(iter(kind)) if len(kind) == 1 else pl.String() for name, kind in found.items()
+        name: next(iter(of_column)) if len(of_column) == 1 else pl.String()
+        for name, of_column in not_null.items()
     }
 
 
 def as_common(
     schema: Mapping[str, pl.DataType], common: Mapping[str, pl.DataType]
 ) -> list[pl.Expr]:
-    """The expressions that give a frame of one schema the common one."""
+    """The expressions that convert a frame from its schema to the common one."""
     return [
-        (pl.col(name) if name in schema else pl.lit(None)).cast(kind).alias(name)
-        for name, kind in common.items()
+        (pl.col(name) if name in schema else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in common.items()
     ]
 
 
@@ -235,7 +244,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
             cursor.execute(
                 f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"
             )
-            reader = cursor._results.reader  # the public one's errors lack the SQLSTATE
+            reader = cursor._results.reader  # the errors of the public reader lack the SQLSTATE
             yield reader.schema.empty_table()
             for batch in reader:
                 table = pa.Table.from_batches([batch])
@@ -247,30 +256,32 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
 
 
 def render_sql(sql: str, parameters: Mapping[str, datetime | None]) -> str:
-    """The query for PostgreSQL with its parameters in it: neither COPY nor a description takes any."""
-    compiled = sa.text(_bare(sql)).compile(dialect=postgresql.dialect(paramstyle="pyformat"))  # type: ignore[no-untyped-call]
+    """The query for PostgreSQL with its parameters inserted: COPY takes no parameters."""
+    dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+    compiled = sa.text(_bare(sql)).compile(dialect=dialect)
     try:
-        instants = {
+        literals = {
             name: f"CAST({psycopg.sql.Literal(parameters[name]).as_string()} AS timestamptz)"
             for name in compiled.params
         }
     except KeyError as error:
         raise DataError(
-            f"the query names :{error.args[0]}, which is not bound; write \\: for a colon in include/sql"
+            f"the query names :{error.args[0]}, which has no value; "
+            "write \\: for a colon in include/sql"
         ) from None
-    return str(compiled) % instants
+    return str(compiled) % literals
 
 
 def _columns(described: Iterable[psycopg.Column]) -> str:
-    """The columns to select, as text where Polars has no exact type."""
+    """The columns to select, cast to text where Polars has no exact type."""
     columns = {column.name: column.type_code for column in described}
     _check_names([column.name for column in described])
     quoted = {name: '"' + name.replace('"', '""') + '"' for name in columns}
     return ", ".join(
         quoted[name]
-        if kind in _EXACT
-        else f"{_AS_TEXT.get(kind, 'CAST({} AS text)').format(quoted[name])} AS {quoted[name]}"
-        for name, kind in columns.items()
+        if type_code in _EXACT
+        else f"{_AS_TEXT.get(type_code, 'CAST({} AS text)').format(quoted[name])} AS {quoted[name]}"
+        for name, type_code in columns.items()
     )
 
 
@@ -279,23 +290,25 @@ def _limits(timeout_s: int) -> list[str]:
         "SET TRANSACTION READ ONLY",
         f"SET LOCAL statement_timeout = {timeout_s * 1000}",
         "SET LOCAL TimeZone = 'UTC'",
-        # with the server's default of 4 MB a slice of 20,000 rows is sorted on its disk
-        "SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')), 32 << 20) / 1024 || 'kB', true)",
+        # with the default of 4 MB the server sorts a slice of 20,000 rows on its disk
+        "SELECT set_config('work_mem', "
+        "greatest(pg_size_bytes(current_setting('work_mem')), 32 << 20) / 1024 || 'kB', true)",
     ]
 
 
 def _check_calendar(table: pa.Table) -> None:
-    """Raises DataError for PostgreSQL's infinity and for years that no calendar of Polars has."""
+    """Raises DataError for PostgreSQL's infinity and for years that Polars cannot hold."""
     times = [field.name for field in table.schema if pa.types.is_temporal(field.type)]
     bounds = pl.all().cast(pl.Date).is_between(date(1, 1, 1), date(9999, 12, 31))
-    for name, good in (
+    for name, is_valid in (
         pl.DataFrame(table.select(times)).select(bounds.all()).to_dicts()[0].items()
         if times
         else ()
     ):
-        if not good:
+        if not is_valid:
             raise DataError(
-                f"column {name} holds an infinite time or a year outside 1 … 9999: cast it to text in include/sql"
+                f"column {name} holds an infinite time or a year outside 1 … 9999: "
+                "cast it to text in include/sql"
             )
 
 
@@ -306,7 +319,7 @@ def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query
         begin_read_only(connection, timeout_s)
         statement = sa.text(_bare(sql)).execution_options(stream_results=True)
         result = connection.execute(statement, bind_times(database, parameters))
-        unread = result.cursor
+        cursor = result.cursor
         try:
             names = list(result.keys())
             _check_names(names)
@@ -315,7 +328,7 @@ def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query
                 columns = zip(names, zip(*rows, strict=True), strict=True)
                 yield pl.DataFrame([_column(name, values) for name, values in columns]).to_arrow()
         except BaseException:
-            _abandon(unread)
+            _abandon(cursor)
             connection.invalidate()
             raise
         connection.rollback()
@@ -324,19 +337,23 @@ def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query
 
 
 def _abandon(cursor: Any) -> None:
-    """PyMySQL would read the rest of the rows when it forgets a cursor, even over a connection that is gone."""
+    """Keep PyMySQL from reading the remaining rows when the cursor is deleted."""
     if isinstance(cursor, SSCursor) and cursor._result is not None:
         cursor._result.unbuffered_active = False
 
 
 def _column(name: str, values: tuple[Any, ...]) -> pl.Series:
-    """The values in the type that they share; as text where they mix or are integers beyond 64 bits; bytes in hexadecimal."""
-    kinds = set(map(type, values)) - {type(None)}
-    if len(kinds) > 1 and bytes in kinds:
+    """The values in their common type.
+
+    They become text if their types mix or if they are integers beyond 64 bits. Bytes become
+    hexadecimal digits.
+    """
+    types = set(map(type, values)) - {type(None)}
+    if len(types) > 1 and bytes in types:
         raise DataError(
             f"column {name} mixes bytes with other values: cast it to text in include/sql"
         )
-    if len(kinds) > 1:
+    if len(types) > 1:
         return pl.Series(name, values, dtype=pl.String, strict=False)
     series = pl.Series(name, values)
     if series.dtype == pl.Binary:
@@ -349,10 +366,11 @@ def _bare(sql: str) -> str:
 
 
 def _check_names(names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise DataError(
-            f"the query delivers two columns named {', '.join(twice)}: give one another name in include/sql"
+            f"the query delivers two columns named {', '.join(duplicates)}: "
+            "give one another name in include/sql"
         )
 
 
@@ -362,12 +380,12 @@ def _is_mariadb(engine: sa.Engine) -> bool:
 
 @contextmanager
 def _translated(database: sa.URL) -> Iterator[None]:
-    """What the drivers raise, as ours: SourceError for what a try later can mend, DataError for what it cannot.
+    """Raise the drivers' errors as SourceError if a retry can cure them, else as DataError.
 
-    Theirs are cut off, not chained: a traceback must not show the values that their words may quote.
+    The drivers' errors are not chained, because they may quote values.
     """
     name = database.database or database.host
-    where = f"{database.get_backend_name()} database {name!r} on {database.host or 'this machine'}"
+    source = f"{database.get_backend_name()} database {name!r} on {database.host or 'this machine'}"
     try:
         yield
     except (
@@ -378,21 +396,23 @@ def _translated(database: sa.URL) -> Iterator[None]:
         OSError,
     ) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
-        if _refused(cause):
+        if _is_final(cause):
             raise DataError(
-                f"{where} refused the query: {_said(cause)}; check include/sql and the account's rights"
+                f"{source} refused the query: {_first_line(cause)}; "
+                "check include/sql and the account's rights"
             ) from None
         raise SourceError(
-            f"{where} is away or gave up: {_said(cause)}; check connection, load and time limit"
+            f"{source} does not answer or stopped: {_first_line(cause)}; "
+            "check connection, load and time limit"
         ) from None
     except (sa.exc.ArgumentError, ImportError) as error:
         raise DataError(
-            f"{where} needs a driver that is not installed: {error}; check the connection's type"
+            f"{source} needs a driver that is not installed: {error}; check the connection's type"
         ) from error
 
 
-def _refused(error: Any) -> bool:
-    """Whether the database, or the driver before it, answered and will answer the same again."""
+def _is_final(error: Any) -> bool:
+    """Whether the database or the driver will give the same answer to a retry."""
     if isinstance(error, psycopg.ProgrammingError | sa.exc.InvalidRequestError | pa.ArrowInvalid):
         return True
     if isinstance(error, sqlite3.Error):
@@ -402,17 +422,17 @@ def _refused(error: Any) -> bool:
             sqlite3.SQLITE_READONLY,
         )
     if isinstance(error, psycopg.Error | adbc_driver_manager.Error):
-        return error.sqlstate is not None and error.sqlstate[:2] not in _POSTGRESQL_PASSING
+        return error.sqlstate is not None and error.sqlstate[:2] not in _POSTGRESQL_TRANSIENT
     code = error.args[0] if error.args else None
     return (
         isinstance(code, int)
         and not isinstance(error, OSError)
-        and not (2000 <= code < 3000 or code in _MYSQL_PASSING)
+        and not (2000 <= code < 3000 or code in _MYSQL_TRANSIENT)
     )
 
 
-def _said(error: Any) -> str:
-    """The first line of the driver's words, without the value of a row that some databases quote."""
+def _first_line(error: Any) -> str:
+    """The first line of a driver's message, without the row's value that some databases quote."""
     line = str(error).strip().partition("\n")[0]
     line = (
         re.sub(r"^.*?(ERROR|FATAL): +", "", line)

@@ -1,4 +1,4 @@
-"""Noticing a query that reads a whole large table: the production database's own plan, asked before the first slice."""
+"""Full scans: whether a query reads a whole large table, by the database's own plan."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,11 @@ LARGE = 100_000
 
 @dataclass(frozen=True)
 class FullScan:
-    """A table that the query reads from end to end, about how many rows it has, and the statement that would help."""
+    """A table that the query reads as a whole.
+
+    rows : about how many it has.
+    advice : the statement that would make the scan unnecessary.
+    """
 
     table: str
     rows: int
@@ -27,10 +31,10 @@ class FullScan:
 def full_scans(
     url: sa.URL, sql: str, parameters: Mapping[str, datetime], *, timeout_s: int
 ) -> list[FullScan]:
-    """The tables of more than 100,000 rows that the query would read whole to find the rows between its parameters.
+    """The tables of more than 100,000 rows that the query would read as a whole.
 
-    Of PostgreSQL, scans filtered by a parameter; of the others any. Empty when the database explains nothing: an extract must
-    not fail for want of advice.
+    In PostgreSQL only scans that are filtered by a parameter count, in other databases all. Returns
+    an empty list when the database cannot explain the query: an extract must not fail for this.
     """
     try:
         with database_session(url, timeout_s) as connection:
@@ -53,7 +57,7 @@ def _postgresql(
     plan = driver.execute(
         f"EXPLAIN (FORMAT JSON, VERBOSE) {render_sql(sql, parameters)}"
     ).fetchone()[0][0]["Plan"]
-    found = []
+    scans = []
     for node in _nodes(plan):
         condition = node.get("Filter", "")
         if node["Node Type"] != "Seq Scan" or not any(
@@ -66,8 +70,8 @@ def _postgresql(
         ).fetchone()[0]
         if rows > LARGE:
             column = re.search(r'(?:\w+\.)?("[^"]+"|\w+) >=? ', condition)
-            found.append(_scan(node["Relation Name"], rows, column[1] if column else "recorded_at"))
-    return found
+            scans.append(_scan(node["Relation Name"], rows, column[1] if column else "recorded_at"))
+    return scans
 
 
 def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,10 +80,10 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _mysql(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> list[FullScan]:
     plan = connection.execute(sa.text(f"EXPLAIN {sql}"), bound).mappings()
-    whole = [
+    full = [
         row for row in plan if row["type"] in ("ALL", "index") and int(row["rows"] or 0) > LARGE
     ]
-    return [_scan(_table(sql, row["table"]), int(row["rows"])) for row in whole]
+    return [_scan(_table(sql, row["table"]), int(row["rows"])) for row in full]
 
 
 def _sqlite(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> list[FullScan]:
@@ -93,13 +97,13 @@ def _sqlite(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> li
 
 
 def _table(sql: str, alias: str) -> str:
-    """The table that a query calls so, as far as its text tells."""
-    found = re.search(
+    """The table of an alias, as far as the query's text shows it."""
+    match = re.search(
         rf'\b(?:FROM|JOIN)\s+[`"]?([\w.]+)[`"]?\s+(?:AS\s+)?[`"]?{re.escape(alias)}\b',
         sql,
         re.IGNORECASE,
     )
-    return found[1] if found else alias
+    return match[1] if match else alias
 
 
 def _scan(table: str, rows: float, column: str = "recorded_at") -> FullScan:

@@ -1,4 +1,4 @@
-"""A window of events in slices of some hours: short queries, small memory, one frame."""
+"""Slices: reads a window of events some hours at a time, in short queries and little memory."""
 
 import logging
 from collections.abc import Iterator
@@ -30,18 +30,22 @@ def extract_slices(
     timeout_s: int,
     folder: Path,
 ) -> tuple[pl.LazyFrame, int]:
-    """Run the query for each slice of `hours` from `start` up to, not including, `end`, `connections` slices at a time.
+    """Run the query for each slice of `hours` from `start` up to, not including, `end`.
 
-    sql : selects between ``:start`` and ``:end`` and delivers the column `recorded_at`.
-    folder : empty, on the local disk; what arrives is kept there as Arrow files while it is needed.
-    Returns the rows of all slices in order, lazily, and their number; a column has one type, text where the slices' types differ,
-    and is null in slices that lack it. Memory holds one batch of the driver for each connection, whatever the window.
+    sql : selects between ``:start`` and ``:end``, and delivers the column `recorded_at`.
+    connections : how many slices are read at a time.
+    folder : empty, on the local disk; the returned frame reads the Arrow files in it.
 
-    Each slice is a transaction of its own, so that none is long; together they are no snapshot, and need not be: rows are only
-    ever added at the end of `recorded_at`, past a window that is over, and what is corrected meanwhile the next run reads again.
+    Returns the rows of all slices in order, lazily, and their number. A column has one type, text
+    if the types of the slices differ, and is null in slices that lack it. Memory holds one batch of
+    the driver for each connection, however long the window is.
 
-    Raises SourceError and DataError as `database.opened` does, DataError when `recorded_at` is missing, and StorageError when
-    `folder` is full.
+    Each slice is a short transaction of its own. Together they are no snapshot. None is needed: new
+    rows get a later `recorded_at` than a window that is over, and the next run reads corrected rows
+    again.
+
+    Raises SourceError and DataError as `database.open_query` does, DataError when `recorded_at` is
+    missing, and StorageError when `folder` is full.
     """
     files: list[tuple[Path, pl.Schema]] = []
     schemas: list[pl.Schema] = []
@@ -52,18 +56,18 @@ def extract_slices(
             free.put(stack.enter_context(open_query(url, sql, timeout_s=timeout_s)))
         pool = stack.enter_context(ThreadPoolExecutor(connections))
         windows = list(cut(start, end, hours))
-        for (_, last), kept in zip(
-            windows, pool.map(partial(_keep, free, folder), windows), strict=True
+        for (_, last), batches in zip(
+            windows, pool.map(partial(_read_slice, free, folder), windows), strict=True
         ):
-            files += [(file, schema) for file, schema, height in kept if height]
-            schemas += [schema for _, schema, _ in kept if schema not in schemas]
-            rows += sum(height for _, _, height in kept)
+            files += [(file, schema) for file, schema, height in batches if height]
+            schemas += [schema for _, schema, _ in batches if schema not in schemas]
+            rows += sum(height for _, _, height in batches)
             if last == end or last.hour < hours:
                 log.info("read to %s, rows=%s", f"{last:%Y-%m-%d %H:%M}", f"{rows:,}")
     common = pl.Schema(common_schema(schemas))
     for file, schema in files:
         if schema != common:
-            with _room(folder):
+            with _write_errors(folder):
                 _write(
                     file,
                     pl.read_ipc(file.read_bytes()).select(as_common(schema, common)).to_arrow(),
@@ -71,26 +75,30 @@ def extract_slices(
     return pl.scan_ipc([file for file, _ in files]) if files else pl.LazyFrame(schema=common), rows
 
 
-def _keep(
+def _read_slice(
     free: "SimpleQueue[Query]", folder: Path, window: tuple[datetime, datetime]
 ) -> list[tuple[Path, pl.Schema, int]]:
-    """Read a slice over a free connection; returns the file, the schema and the rows of each batch."""
-    kept = []
+    """Read a slice over a free connection.
+
+    Returns the file, the schema and the number of rows of each batch.
+    """
+    batches = []
     query = free.get()
     try:
         for number, table in enumerate(query(dict(zip(("start", "end"), window, strict=True)))):
             if "recorded_at" not in table.column_names:
                 raise DataError(
-                    "the events query delivers no column recorded_at, by which days are cut; name one in its SQL"
+                    "the events query delivers no column recorded_at, by which days are cut; "
+                    "add it in include/sql"
                 )
             file = folder / f"{window[0]:%Y%m%dT%H}-{number}.arrow"
-            kept.append((file, pl.Schema(table.schema), table.num_rows))
+            batches.append((file, pl.Schema(table.schema), table.num_rows))
             if table.num_rows:
-                with _room(folder):
+                with _write_errors(folder):
                     _write(file, table)
     finally:
         free.put(query)
-    return kept
+    return batches
 
 
 def _write(file: Path, table: pa.Table) -> None:
@@ -101,17 +109,17 @@ def _write(file: Path, table: pa.Table) -> None:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
+def _write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
-            f"cannot write a slice to {folder}: {error}; make room there or set TMPDIR"
+            f"cannot write a slice to {folder}: {error}; free disk space there or set TMPDIR"
         ) from error
 
 
 def cut(start: datetime, end: datetime, hours: int) -> Iterator[tuple[datetime, datetime]]:
-    """The slices' bounds, each the next one's beginning; the last may be shorter."""
+    """The start and end of each slice; the last slice may be shorter."""
     while start < end:
         first, start = start, min(start + timedelta(hours=hours), end)
         yield first, start

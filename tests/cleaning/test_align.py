@@ -184,9 +184,9 @@ def test_whatever_json_encodes_is_read_back_exactly(pairs: list[tuple[Any, Any]]
         }
     )
     cleaned = align(delivered, contract)
-    told = [b for _, b in pairs if not _looks_nested(b)]
+    values = [b for _, b in pairs if not _looks_nested(b)]
     assert cleaned.kept["user_id"].to_list() == [
-        None if value is None else str(value) for value in told
+        None if value is None else str(value) for value in values
     ]
     assert {reason for reason, *_ in verdicts(cleaned)} <= {"not_a_value"}
 
@@ -258,8 +258,8 @@ def test_items_of_many_events_keep_their_order_and_their_numbers(contract: Contr
 def test_without_a_declared_split_a_comma_is_part_of_the_id(
     changed: Callable[..., Contract],
 ) -> None:
-    whole = changed(item_id={"split": None})
-    assert align(aligned({"item_id": "a,b"}), whole).kept["item_id"].to_list() == ["a,b"]
+    unsplit = changed(item_id={"split": None})
+    assert align(aligned({"item_id": "a,b"}), unsplit).kept["item_id"].to_list() == ["a,b"]
 
 
 def test_row_does_not_become_thousands(contract: Contract) -> None:

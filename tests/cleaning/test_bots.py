@@ -1,4 +1,4 @@
-"""Robots that say nothing but shop like no person, and ids that many people share."""
+"""Bots, and ids that many people share."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -89,7 +89,7 @@ def test_robot_is_rejected_whole_with_its_signs(rows: list[dict[str, Any]], sign
 
 
 def test_wholesaler_who_buys_hundreds_of_lines_at_once_is_kept() -> None:
-    """As in the UCI data: up to 450 lines a day, one invoice a minute, most lines another item."""
+    """As in the UCI data: up to 450 rows a day, one invoice a minute, most rows another item."""
     rows = visits(
         "wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type="purchase"
     )
@@ -98,7 +98,7 @@ def test_wholesaler_who_buys_hundreds_of_lines_at_once_is_kept() -> None:
 
 @pytest.mark.parametrize("event_type", ["cart", "checkout"])
 def test_wholesaler_who_has_not_paid_yet_is_kept(event_type: str) -> None:
-    """A basket's lines at one moment are one act."""
+    """The rows of a basket at one moment are one event."""
     rows = visits(
         "wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type=event_type
     )
@@ -163,9 +163,9 @@ def test_day_is_judged_alike_whatever_other_days_are_read_with_it(
 
 def shared_id(name: str, share: int) -> list[dict[str, Any]]:
     """A day of 2,400 events by 60 users; one id with purchases has `share` percent of them."""
-    lines = 2400 * share // 100
-    times = list(np.sort(np.random.default_rng(7).uniform(8 * 3600, 20 * 3600, lines)))
-    rest = (2400 - lines) // 60
+    count = 2400 * share // 100
+    times = list(np.sort(np.random.default_rng(7).uniform(8 * 3600, 20 * 3600, count)))
+    rest = (2400 - count) // 60
     return [
         *visits(name, times, items=200, event_type="purchase"),
         *(row for n in range(60) for row in visits(f"u{n}", irregular(rest, 60.0))),
@@ -175,11 +175,11 @@ def shared_id(name: str, share: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["0", "unknown", "guest@shop.example"])
 def test_id_with_a_quarter_of_all_events_is_a_pseudo_user_though_it_buys(name: str) -> None:
     cleaned = filter_bots(frame(*shared_id(name, 25)).lazy(), BotSettings())
-    found = cleaned.rejected.collect()
-    assert found.select("user_id", "reason", "column", "value").unique().rows() == [
+    rejections = cleaned.rejected.collect()
+    assert rejections.select("user_id", "reason", "column", "value").unique().rows() == [
         (name, "pseudo_user", None, "25.0 % of the day's events")
     ]
-    assert found.height == 600
+    assert rejections.height == 600
     assert cleaned.notes["pseudo_user_days"] == 1
 
 
@@ -201,8 +201,8 @@ def test_a_robot_with_a_large_share_is_a_pseudo_user() -> None:
         *visits("r", [i * 20.0 for i in range(600)]), *shared_id("u60", 2), *shared_id("u61", 2)
     )
     for share, reason in ((0.1, "pseudo_user"), (1.0, "bot")):
-        found = rejected(rows, BotSettings(pseudo_user_share=share))
-        assert found["reason"].to_list() == [reason] * 600
+        rejections = rejected(rows, BotSettings(pseudo_user_share=share))
+        assert rejections["reason"].to_list() == [reason] * 600
 
 
 def test_order_of_rows_changes_nothing_but_their_order() -> None:

@@ -25,7 +25,7 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
 
 
 @pytest.mark.parametrize(
-    ("column", "keys", "said"),
+    ("column", "keys", "message"),
     [
         ("user_id", {"patern": "u.*"}, "columns.user_id.patern"),
         ("user_id", {"pattern": "("}, "columns.user_id.pattern: is not a regular expression"),
@@ -64,14 +64,16 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ("user_id", {"aliases": ["info.product_id"]}, "info.product_id named more than once"),
     ],
 )
-def test_wrong_key_is_named(tmp_path: Path, column: str, keys: dict[str, Any], said: str) -> None:
+def test_wrong_key_is_named(
+    tmp_path: Path, column: str, keys: dict[str, Any], message: str
+) -> None:
     document = yaml.safe_load(CONTRACT_FILE.read_text())
     document["columns"][column] = document["columns"].get(column, {}) | keys
     path = tmp_path / "contract.yaml"
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(ContractError) as error:
         load_contract(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert str(path) in str(error.value)
 
 

@@ -31,7 +31,7 @@ def corpus(name: str) -> pl.DataFrame:
     return pl.read_csv(CORPORA / f"{name}.tsv", separator="\t", quote_char=None)
 
 
-def people() -> pl.DataFrame:
+def browsers_and_apps() -> pl.DataFrame:
     return pl.concat([corpus(name) for name in PEOPLE])
 
 
@@ -48,7 +48,7 @@ def rejected(events: pl.LazyFrame, settings: CrawlerSettings | None = None) -> p
 
 
 def test_no_browser_phone_television_web_view_or_app_is_a_crawler() -> None:
-    agents = people().filter(pl.col("kind") != "bare_app")["user_agent"]
+    agents = browsers_and_apps().filter(pl.col("kind") != "bare_app")["user_agent"]
     cleaned = filter_crawlers(views(agents, each=30), CrawlerSettings())
     assert len(agents) >= 300
     assert cleaned.rejected.collect()["value"].unique().to_list() == []
@@ -77,10 +77,10 @@ def test_app_that_says_only_its_name_is_cleared_by_its_first_cart() -> None:
 def test_nine_robots_in_ten_that_no_list_has_as_an_example_are_found() -> None:
     robots = corpus("robots")["user_agent"]
     reasons = rejected(views(robots, each=30)).unique("value")["reason"].value_counts()
-    found = dict(reasons.iter_rows())
+    counts = dict(reasons.iter_rows())
     assert len(robots) >= 300
-    assert found["crawler"] / len(robots) >= 0.7
-    assert (found["crawler"] + found["crawler_suspect"]) / len(robots) >= 0.9
+    assert counts["crawler"] / len(robots) >= 0.7
+    assert (counts["crawler"] + counts["crawler_suspect"]) / len(robots) >= 0.9
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
 def test_corpora_are_distinct_and_hold_no_example_of_a_list() -> None:
     robots = corpus("robots")
     agents = pl.concat(
-        [people()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]]
+        [browsers_and_apps()["user_agent"], corpus("traffic")["user_agent"], robots["user_agent"]]
     )
     readme = (CORPORA / "README.md").read_text()
     sources = pl.concat(
-        [people()["source"], corpus("traffic")["source"], robots["source"]]
+        [browsers_and_apps()["source"], corpus("traffic")["source"], robots["source"]]
     ).unique()
     assert agents.is_unique().all()
     assert [source for source in sources if f"`{source}`" not in readme] == []

@@ -93,16 +93,16 @@ def _frame(rows: list[dict[str, Any]], types: dict[str, str]) -> pl.DataFrame:
 
 def _typed(column: str, written: str) -> pl.Expr:
     name, _, parameters = written.rstrip(")").partition("(")
-    given = parameters.split(",") if parameters else []
+    arguments = parameters.split(",") if parameters else []
     if name == "Datetime":
         return pl.col(column).str.to_datetime(
-            time_unit=given[0], time_zone=dict(enumerate(given)).get(1)
+            time_unit=arguments[0], time_zone=dict(enumerate(arguments)).get(1)
         )  # type: ignore[arg-type]
     if name == "Boolean":
         return pl.col(column) == "true"
     if name == "Date":
         return pl.col(column).str.to_date()
-    return pl.col(column).cast(getattr(pl, name)(*map(int, given)))
+    return pl.col(column).cast(getattr(pl, name)(*map(int, arguments)))
 
 
 def _clean(rows: list[dict[str, Any]], entry: dict[str, Any]) -> Steps:
@@ -128,15 +128,15 @@ def cleaned() -> dict[str, Steps]:
         for name in ("rejected", "kept")
         for i, entry in enumerate(catalogue(name))
     ]
-    found: dict[str, Steps] = {}
+    deliveries: dict[str, Steps] = {}
     for delivery, group in groupby(
         sorted(entries, key=lambda named: _delivery(named[1])),
         key=lambda named: _delivery(named[1]),
     ):
         named = list(group)
         rows = [row for row_id, entry in named for row in _rows(row_id, entry)]
-        found[delivery] = _clean(rows, named[0][1])
-    return found
+        deliveries[delivery] = _clean(rows, named[0][1])
+    return deliveries
 
 
 def _rows(row_id: str, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:

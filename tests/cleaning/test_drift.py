@@ -1,4 +1,4 @@
-"""What a person is told when a delivery's columns are not yesterday's."""
+"""The report on columns that differ from the day before."""
 
 import polars as pl
 

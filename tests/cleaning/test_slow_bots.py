@@ -93,6 +93,6 @@ def test_ids_may_be_codes() -> None:
     codes = events.with_columns(
         pl.col(name).cast(pl.Enum(events[name].unique().sort())) for name in ("user_id", "item_id")
     )
-    found = find_slow_bots(codes, SETTINGS)
-    assert found["user_id"].to_list() == ["0", "r"]
-    assert found.equals(find_slow_bots(events, SETTINGS))
+    rejected = find_slow_bots(codes, SETTINGS)
+    assert rejected["user_id"].to_list() == ["0", "r"]
+    assert rejected.equals(find_slow_bots(events, SETTINGS))

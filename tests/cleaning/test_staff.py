@@ -79,9 +79,9 @@ def test_customers_are_not_taken_for_staff(row: dict[str, str | None]) -> None:
 
 def test_mended_list_applied_to_the_same_rows_again_gives_the_new_result() -> None:
     day = frame({"user_id": "boss"}, {"email": "jo@agency.example"}, {"ip": "198.51.100.7"})
-    mended = StaffSettings(email_domains=("agency.example",), networks=["198.51.100.0/24"])  # type: ignore[arg-type]
+    corrected = StaffSettings(email_domains=("agency.example",), networks=["198.51.100.0/24"])  # type: ignore[arg-type]
     before, after, before_again = (
-        filter_staff(day, rules).kept.collect() for rules in (RULES, mended, RULES)
+        filter_staff(day, rules).kept.collect() for rules in (RULES, corrected, RULES)
     )
     assert before["event_id"].to_list() == ["e1", "e2"]
     assert after["event_id"].to_list() == ["e0"]

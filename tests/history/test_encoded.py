@@ -1,4 +1,4 @@
-"""The coded days are a cache: whatever happens to them, the events are those of the history."""
+"""The encoded days are a cache: whatever happens to them, the events are the history's."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -56,7 +56,7 @@ def read(storage: Storage, first: date = FIRST, version: int | None = None) -> p
 
 
 def same(
-    storage: Storage, found: pl.DataFrame, first: date = FIRST, version: int | None = None
+    storage: Storage, rows: pl.DataFrame, first: date = FIRST, version: int | None = None
 ) -> None:
     """Checks that the encoded events and their matrices are those of the history."""
     version = current_version(storage) if version is None else version
@@ -66,14 +66,14 @@ def same(
     expected = expected.with_columns(
         second=pl.col("event_time").dt.epoch("s").cast(pl.UInt32)
     ).drop("event_time")
-    assert found.columns == COLUMNS
+    assert rows.columns == COLUMNS
     assert (
-        found.cast({"user_id": pl.String, "item_id": pl.String, "event_type": pl.String})
+        rows.cast({"user_id": pl.String, "item_id": pl.String, "event_type": pl.String})
         .sort(COLUMNS)
         .equals(expected.sort(COLUMNS))
     )
     settings = ConfidenceSettings(window_days=10), EvaluationSettings()
-    one, other = (build_interactions(rows, LAST, *settings) for rows in (found, expected))
+    one, other = (build_interactions(events, LAST, *settings) for events in (rows, expected))
     assert one.users.equals(other.users)
     assert one.items.equals(other.items)
     for name in ("train", "full", "holdout"):
@@ -87,19 +87,19 @@ def same(
 def read_from_history(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[pl.DataFrame, list[date]]:
-    """The coded events, and the days for which the history had to be read."""
+    """The encoded events, and the days for which the history had to be read."""
     days = []
-    whole = read_events
+    read_history = read_events
 
     def watched(storage: Storage, first: date, last: date, **options: object) -> pl.DataFrame:
         days.append(first)
         assert first == last
-        return whole(storage, first, last, **options)  # type: ignore[arg-type]
+        return read_history(storage, first, last, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(encoded, "read_events", watched)
-        found = read(storage)
-    return found, sorted(days)
+        rows = read(storage)
+    return rows, sorted(days)
 
 
 def test_encoded_days_give_the_events_of_the_history(
@@ -117,18 +117,18 @@ def test_only_a_replaced_day_is_read_from_the_history_again(
 ) -> None:
     read(filled)
     replace_days(filled, events(DAYS[2], 200, seed=2), DAYS[2], DAYS[2])
-    found, made = read_from_history(filled, monkeypatch)
+    rows, made = read_from_history(filled, monkeypatch)
     assert made == [DAYS[2]]
-    same(filled, found)
+    same(filled, rows)
 
 
 def test_a_day_that_was_emptied_has_no_events_though_its_codes_are_there(filled: Storage) -> None:
     read(filled)
     replace_days(filled, events(DAYS[2]).clear(), DAYS[2], DAYS[2])
-    found = read(filled)
+    rows = read(filled)
     assert filled.exists(paths.encoded(DAYS[2]))
-    assert DAYS[2] not in found["day"]
-    same(filled, found)
+    assert DAYS[2] not in rows["day"]
+    same(filled, rows)
 
 
 def test_an_old_version_has_the_events_it_had(filled: Storage) -> None:
@@ -151,10 +151,10 @@ def test_a_compacted_table_gives_the_same_events(
     )
     before = read(filled)
     assert apply_retention(filled, FIRST, HistorySettings())["files_compacted"] == 2
-    found, made = read_from_history(filled, monkeypatch)
+    rows, made = read_from_history(filled, monkeypatch)
     assert made == [DAYS[0]]
-    assert found.equals(before)
-    same(filled, found)
+    assert rows.equals(before)
+    same(filled, rows)
 
 
 DAMAGES: dict[str, Callable[[bytes, Storage], bytes]] = {
@@ -175,9 +175,9 @@ def test_a_damaged_or_foreign_object_is_made_again(
     before = read(filled)
     good = filled.get(paths.encoded(DAYS[1]))
     filled.put(paths.encoded(DAYS[1]), damage(good, filled))
-    found, made = read_from_history(filled, monkeypatch)
+    rows, made = read_from_history(filled, monkeypatch)
     assert made == [DAYS[1]]
-    assert found.equals(before)
+    assert rows.equals(before)
     assert filled.get(paths.encoded(DAYS[1])) == good
 
 
@@ -211,9 +211,9 @@ def test_codes_of_another_polars_whose_hashes_may_differ_are_made_again(
 ) -> None:
     before = read(filled)
     monkeypatch.setattr(pl, "__version__", "99.0")
-    found, made = read_from_history(filled, monkeypatch)
+    rows, made = read_from_history(filled, monkeypatch)
     assert made == DAYS
-    assert found.equals(before)
+    assert rows.equals(before)
 
 
 def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
@@ -225,9 +225,9 @@ def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
         old = rows.drop("second").collect()
         digest = f"{old.height} {old.hash_rows().sum()}"
         filled.write_parquet(paths.encoded(day), old, {**metadata, "digest": digest})
-    found, made = read_from_history(filled, monkeypatch)
+    rows, made = read_from_history(filled, monkeypatch)
     assert made == DAYS
-    assert found.equals(before)
+    assert rows.equals(before)
 
 
 def test_a_deleted_cache_is_made_again_to_the_byte(filled: Storage) -> None:
@@ -256,17 +256,17 @@ def test_an_event_corrected_on_later_days_counts_once_as_on_the_last(
             day,
             day,
         )
-    found = read(filled)
-    assert found.height == 5 * 300
-    assert found.filter(day=DAYS[0]).height == 280
-    assert found.filter(day=DAYS[3]).height == 315
-    same(filled, found)
+    rows = read(filled)
+    assert rows.height == 5 * 300
+    assert rows.filter(day=DAYS[0]).height == 280
+    assert rows.filter(day=DAYS[3]).height == 315
+    same(filled, rows)
     same(filled, read(filled, first=DAYS[3]), first=DAYS[3])
 
 
 def test_a_window_without_events_is_empty(storage: Storage) -> None:
     day = FIRST - timedelta(days=300)
     version = replace_days(storage, events(day), day, day)
-    found = read(storage, version=version)
-    assert found.is_empty()
-    assert found.columns == COLUMNS
+    rows = read(storage, version=version)
+    assert rows.is_empty()
+    assert rows.columns == COLUMNS

@@ -80,10 +80,10 @@ def test_a_day_cleaned_twice_leaves_the_same_bytes(storage: Storage) -> None:
 def test_a_corrected_staff_list_is_applied_to_a_past_day(storage: Storage) -> None:
     deliver(storage, [row for row, _, _ in DELIVERY])
     clean(storage)
-    mended = CleaningSettings.model_validate(
+    corrected = CleaningSettings.model_validate(
         {"staff": {"user_ids": ["u1"]}, "max_rejected_share": 1}
     )
-    assert clean(storage, "filter_staff", settings=mended)["filter_staff"]["kept"] == 0
+    assert clean(storage, "filter_staff", settings=corrected)["filter_staff"]["kept"] == 0
     assert kept_rows(storage, LAST_STEP, DAY)[0].collect().is_empty()
 
 
@@ -199,15 +199,15 @@ def test_too_many_rejections_stop_the_day_and_say_why_without_names(
     clean(storage, "align_schema")
     with pytest.raises(DataError) as caught:
         clean(storage, "fix_types")
-    said = str(caught.value)
-    assert said.startswith(
+    message = str(caught.value)
+    assert message.startswith(
         "fix_types 2026-03-02: 3 of 4 rows rejected, more than cleaning.max_rejected_share = 0.5. "
     )
     assert (
         "not_an_integer 2, such as row_id 1, quantity = '1_000'; "
-        "bad_id 1, such as row_id 3, user_id. The rows: " in said
+        "bad_id 1, such as row_id 3, user_id. The rows: " in message
     )
-    assert "eve" not in said
+    assert "eve" not in message
     assert storage.read_parquet(paths.quarantine("fix_types", DAY)).height == 3
     with pytest.raises(StorageError, match="is not there"):
         kept_rows(storage, "fix_types", DAY)
@@ -233,7 +233,7 @@ def test_an_empty_day_passes_all_steps(storage: Storage) -> None:
     storage.write_parquet(
         paths.raw(DAY), storage.read_parquet(paths.raw(DAY)).clear(), {"first_day": str(DAY)}
     )
-    assert {name: found["kept"] for name, found in clean(storage).items()} == dict.fromkeys(
+    assert {name: figures["kept"] for name, figures in clean(storage).items()} == dict.fromkeys(
         STEPS, 0
     )
     assert kept_rows(storage, LAST_STEP, DAY)[0].collect().is_empty()

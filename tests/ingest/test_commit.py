@@ -1,4 +1,4 @@
-"""Days into the history, and cleaned anew from raw after the contract or a list was mended."""
+"""Days written into the history, and days cleaned again from raw after a correction."""
 
 import time
 from datetime import date, datetime, timedelta
@@ -51,8 +51,8 @@ def ingested(
 def held(storage: Storage) -> dict[date, list[str]]:
     rows = read_events(storage, date.min, date.max, version=current_version(storage))
     return {
-        day[0]: sorted(found["event_id"])
-        for day, found in rows.partition_by("day", as_dict=True).items()
+        day[0]: sorted(events["event_id"])
+        for day, events in rows.partition_by("day", as_dict=True).items()
     }
 
 
@@ -100,9 +100,9 @@ def test_deliveries_that_overlap_by_nine_days_lose_and_double_no_row(
     storage: Storage,
 ) -> None:
     days = [DAY - timedelta(days=ago) for ago in range(15)]
-    lines = {f"{day}-{n}": day for day in days for n in range(3)}
+    events = {f"{day}-{n}": day for day in days for n in range(3)}
     for run, first in ((days[3], days[14]), (days[0], days[11])):
-        delivered = {line: day for line, day in lines.items() if first <= day <= run}
+        delivered = {event: day for event, day in events.items() if first <= day <= run}
         ingested(storage, run, delivered, lookback=(run - first).days, settings=SETTINGS)
     assert held(storage) == {day: [f"{day}-{n}" for n in range(3)] for day in days}
 

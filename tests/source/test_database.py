@@ -235,9 +235,9 @@ def test_the_database_cannot_be_written_to(
 
 
 def test_a_slice_is_sorted_in_memory_and_no_larger_allowance_is_lowered(database_url: str) -> None:
-    url, said = sa.make_url(database_url), "SELECT current_setting('work_mem') AS memory"
+    url, sql = sa.make_url(database_url), "SELECT current_setting('work_mem') AS memory"
     generous = url.update_query_dict({"options": "-c work_mem=64MB"})
-    assert [read(each, said)["memory"].item() for each in (url, generous)] == ["32MB", "64MB"]
+    assert [read(each, sql)["memory"].item() for each in (url, generous)] == ["32MB", "64MB"]
 
 
 def test_a_query_that_takes_too_long_is_cancelled(
@@ -254,8 +254,8 @@ def test_a_query_that_takes_too_long_is_cancelled(
         ),
         sqlite_url: (endless, "interrupted"),
     }
-    for url, (sql, said) in slow.items():
-        with pytest.raises(SourceError, match=said):
+    for url, (sql, message) in slow.items():
+        with pytest.raises(SourceError, match=message):
             read(url, sql, timeout_s=1)
 
 
@@ -308,9 +308,14 @@ def test_a_parameter_that_nothing_binds_is_named(database_url: str, mariadb_url:
 
 
 def test_an_unreachable_database_is_named_without_its_password() -> None:
-    for kind in ("postgres", "mysql", "mariadb"):
+    for conn_type in ("postgres", "mysql", "mariadb"):
         url = sqlalchemy_url(
-            kind, username="shop", password="hunt/er@2", host="127.0.0.1", port=1, database="shop"
+            conn_type,
+            username="shop",
+            password="hunt/er@2",
+            host="127.0.0.1",
+            port=1,
+            database="shop",
         )
         with pytest.raises(SourceError, match=r"'shop' on 127\.0\.0\.1 does not answer") as error:
             read(url, "SELECT 1")

@@ -1,4 +1,4 @@
-"""A query that reads a whole large table is noticed, and the index that would help is named."""
+"""A query that reads a whole large table is noticed, and the missing index is named."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,10 +58,10 @@ def scans(url: sa.URL, sql: str = SQL) -> list[FullScan]:
 
 
 def test_a_missing_index_is_noticed_and_the_advice_cures_it(shop: sa.URL) -> None:
-    (found,) = scans(shop)
-    assert found.table == "events"
-    assert found.rows == pytest.approx(ROWS, rel=0.1)
-    execute(shop, found.advice)
+    (scan,) = scans(shop)
+    assert scan.table == "events"
+    assert scan.rows == pytest.approx(ROWS, rel=0.1)
+    execute(shop, scan.advice)
     assert scans(shop) == []
 
 

@@ -1,4 +1,4 @@
-"""A window in slices: what a whole read would deliver, in one frame, whatever the slices held."""
+"""A window read in slices has the rows and types of one read."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,9 +90,9 @@ def test_a_window_without_rows_has_the_columns_with_their_types(
     full_day: sa.URL, folder: Path
 ) -> None:
     make(full_day, "DELETE FROM events")
-    found = delivered(full_day, folder)
-    assert found.is_empty()
-    assert found.schema == {
+    rows = delivered(full_day, folder)
+    assert rows.is_empty()
+    assert rows.schema == {
         "recorded_at": pl.Datetime("us", "UTC"),
         "n": pl.Int32(),
         "note": pl.String(),
@@ -109,10 +109,10 @@ def test_a_column_that_only_one_slice_fills_keeps_its_values(
         "INSERT INTO events VALUES ('2026-01-01 01:30:00', 'u7', 2.5, 0.5)",
         "INSERT INTO events VALUES ('2026-01-01 02:30:00', 7, NULL, NULL)",
     )
-    found = delivered(url, folder)
-    assert found["user_id"].to_list() == [None, "u7", "7"]
-    assert found["price"].to_list() == ["1", "2.5", None]
-    assert found["big"].to_list() == ["9007199254740993", "0.5", None]
+    rows = delivered(url, folder)
+    assert rows["user_id"].to_list() == [None, "u7", "7"]
+    assert rows["price"].to_list() == ["1", "2.5", None]
+    assert rows["big"].to_list() == ["9007199254740993", "0.5", None]
 
 
 def test_mariadb_delivers_a_window_in_slices_too(mariadb_url: sa.URL, folder: Path) -> None:

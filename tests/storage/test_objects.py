@@ -147,12 +147,12 @@ def test_a_full_disk_is_named_and_leaves_the_old_object_whole(tmp_path: Path, wr
 
 
 @pytest.mark.azurite
-@pytest.mark.parametrize("kind", get_args(Weather))
+@pytest.mark.parametrize("disturbance", get_args(Weather))
 def test_bad_weather_costs_time_and_nothing_else(
-    azurite_server: Azurite, kind: Weather, monkeypatch: pytest.MonkeyPatch
+    azurite_server: Azurite, disturbance: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = f"{azurite_server.container()}/shop"
-    with weather(azurite_server.url, kind, every=2) as url:
+    with weather(azurite_server.url, disturbance, every=2) as url:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
         storage = Storage(root, azurite_server.options)
         storage.sink_parquet("raw/0", FRAME.lazy())
@@ -161,7 +161,9 @@ def test_bad_weather_costs_time_and_nothing_else(
         storage.delete("raw/0")
         assert not storage.exists("raw/0")
     # an answer that breaks off makes Delta begin the whole commit again, some 20 requests
-    with weather(azurite_server.url, kind, every=25 if kind == "cut within" else 5) as url:
+    with weather(
+        azurite_server.url, disturbance, every=25 if disturbance == "cut within" else 5
+    ) as url:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
         for count in (3, 5):
             replace_days(storage, events(FIRST, count), FIRST, FIRST)

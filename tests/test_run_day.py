@@ -1,4 +1,4 @@
-"""The one rule by which every run knows its day."""
+"""The rule that gives every run its day."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -30,11 +30,11 @@ def run(
     ],
     ids=["scheduled", "backfill", "UI", "without a date", "another zone"],
 )
-def test_every_kind_of_run_is_about_the_last_complete_utc_day(dag_run: SimpleNamespace) -> None:
+def test_every_run_works_on_the_last_complete_utc_day(dag_run: SimpleNamespace) -> None:
     assert run_day(dag_run, {}) == date(2026, 2, 28)
 
 
-def test_the_form_asks_for_another_day() -> None:
+def test_the_trigger_form_can_set_another_day() -> None:
     assert run_day(run(), {"day": "2025-12-31"}) == date(2025, 12, 31)
 
 

@@ -1,4 +1,4 @@
-"""Columns under whatever names older clients give them."""
+"""Columns under the names that older clients give them."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ VALUES = st.one_of(
 
 
 def payload(*texts: str | None) -> pl.DataFrame:
-    """Rows whose product stands in the column ``info`` alone."""
+    """Rows that name their item only in the column ``info``."""
     return (
         aligned(*({} for _ in texts))
         .drop("item_id")

@@ -79,7 +79,9 @@ ROBOTS = {
 
 
 @pytest.mark.parametrize("rows, signs", ROBOTS.values(), ids=ROBOTS)
-def test_robot_is_rejected_whole_with_its_signs(rows: list[dict[str, Any]], signs: str) -> None:
+def test_all_events_of_a_bot_are_rejected_with_its_signs(
+    rows: list[dict[str, Any]], signs: str
+) -> None:
     person = visits("person", irregular(120, 200.0))
     cleaned = filter_bots(frame(*person, *rows).lazy(), BotSettings())
     robots = cleaned.rejected.collect()
@@ -88,7 +90,7 @@ def test_robot_is_rejected_whole_with_its_signs(rows: list[dict[str, Any]], sign
     assert cleaned.kept.collect()["user_id"].unique().to_list() == ["person"]
 
 
-def test_wholesaler_who_buys_hundreds_of_lines_at_once_is_kept() -> None:
+def test_wholesaler_who_buys_hundreds_of_items_at_once_is_kept() -> None:
     """As in the UCI data: up to 450 rows a day, one invoice a minute, most rows another item."""
     rows = visits(
         "wholesaler", [60.0 * (i // 30) for i in range(450)], items=400, event_type="purchase"
@@ -110,7 +112,7 @@ def test_purchaser_is_no_bot_on_the_day_of_the_purchase() -> None:
     assert rejected(frame(*rows), BotSettings()).is_empty()
 
 
-def test_user_with_few_events_is_never_judged() -> None:
+def test_user_with_few_events_is_never_a_bot() -> None:
     cleaned = filter_bots(frame(*visits("r", REGULAR[:99])).lazy(), BotSettings())
     assert cleaned.kept.collect().height == 99
     assert cleaned.notes["user_days_examined"] == 0
@@ -132,7 +134,7 @@ def test_one_sign_alone_makes_no_robot_but_is_counted() -> None:
     assert cleaned.notes["signs"] == counts
 
 
-def test_day_is_judged_alike_whatever_other_days_are_read_with_it(
+def test_result_of_a_day_does_not_depend_on_other_days_read_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("recsys_ops.cleaning.bots.PSEUDO_USER_EVENTS", 100)

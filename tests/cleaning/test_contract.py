@@ -1,4 +1,4 @@
-"""The contract file: what is accepted, and what a person reads who got it wrong."""
+"""The contract file: what is accepted, and the messages about mistakes."""
 
 import hashlib
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_version_is_a_number_that_the_team_raises(tmp_path: Path, version: Any) 
         load_contract(tmp_path / "contract.yaml")
 
 
-def test_facts_name_the_version_and_the_file_byte_for_byte(tmp_path: Path) -> None:
+def test_metadata_name_the_version_and_the_hash_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "contract.yaml"
     path.write_bytes(CONTRACT_FILE.read_bytes().replace(b"version: 1", b"version: 12"))
     assert load_contract(path).metadata == {

@@ -36,7 +36,7 @@ def browsers_and_apps() -> pl.DataFrame:
 
 
 def views(agents: Sequence[str | None] | pl.Series, each: int = 1) -> pl.LazyFrame:
-    """So many views of a product by every user agent."""
+    """`each` views of an item by every user agent."""
     frame = pl.LazyFrame({"user_agent": agents}, schema={"user_agent": pl.String}).with_columns(
         event_type=pl.lit("view"), recorded_at=pl.lit(RECORDED)
     )

@@ -38,7 +38,7 @@ GOOD: dict[str, Any] = {
     "role": "customer",
     "info": None,
 }
-# which columns a delivery may have left out
+# the columns that a delivery may lack
 OPTIONAL = ("customer_ref", "sku", "info")
 ALIASES = {"user_id": ["customer_ref", "info.user.id"], "value": ["price", "info.value"]}
 STAFF = StaffSettings(
@@ -64,7 +64,7 @@ def catalogue(name: str) -> list[dict[str, Any]]:
 
 
 def _written_out(value: dict[str, Any]) -> Any:
-    """A text too long for the file is written as what it repeats."""
+    """A text that is too long for the file is stored as its repeated part."""
     return (
         value["before"] + value["repeat"] * value["times"] + value["after"]
         if "repeat" in value
@@ -122,7 +122,7 @@ def _clean(rows: list[dict[str, Any]], entry: dict[str, Any]) -> Steps:
 
 @pytest.fixture(scope="module")
 def cleaned() -> dict[str, Steps]:
-    """Every delivery of the catalogue, one for each set of types and each contract, cleaned."""
+    """Every delivery of the catalogue, cleaned: one for each set of types and contract."""
     entries = [
         (f"{name} {i}", entry)
         for name in ("rejected", "kept")

@@ -7,7 +7,7 @@ from recsys_ops.cleaning.drift import drift
 BEFORE = pl.Schema({"user_id": pl.String, "price": pl.Int64, "note": pl.Null, "sku": pl.String})
 
 
-def test_columns_that_came_went_and_changed_their_type_are_named() -> None:
+def test_new_missing_and_retyped_columns_are_named() -> None:
     today = pl.Schema(
         {"price": pl.String, "user_id": pl.String, "colour": pl.String, "note": pl.String}
     )

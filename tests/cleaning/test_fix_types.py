@@ -67,7 +67,7 @@ def test_good_row_becomes_a_canonical_event(contract: Contract) -> None:
         ("event_type", "teleport", "unknown_event"),
     ],
 )
-def test_trap_is_quarantined_with_column_reason_and_original_text(
+def test_dirty_value_is_rejected_with_column_reason_and_text(
     contract: Contract, column: str, text: str, reason: str
 ) -> None:
     cleaned = fixed(column, [text], contract)
@@ -158,7 +158,7 @@ def test_numbers_since_1970_become_exact_times(micros: list[int], unit: str) -> 
 
 @few
 @given(st.lists(st.datetimes(datetime(2000, 1, 2), datetime(2026, 3, 2)), min_size=1, max_size=12))  # noqa: DTZ001
-def test_times_of_a_declared_zone_are_what_its_clocks_showed(times: list[datetime]) -> None:
+def test_naive_times_are_read_in_the_declared_zone(times: list[datetime]) -> None:
     rule = CONTRACT.columns["event_time"].model_copy(update={"timezone": "Europe/Berlin"})
     declared = CONTRACT.model_copy(update={"columns": CONTRACT.columns | {"event_time": rule}})
     cleaned = fixed("event_time", [time.isoformat() for time in times], declared)
@@ -171,7 +171,7 @@ def test_times_of_a_declared_zone_are_what_its_clocks_showed(times: list[datetim
 
 @few
 @given(st.lists(HAND_WRITTEN, min_size=1, max_size=12))
-def test_no_scribble_becomes_a_time(texts: list[str]) -> None:
+def test_no_other_text_becomes_a_time(texts: list[str]) -> None:
     cleaned = fixed("event_time", texts, CONTRACT)
     kept = set(cleaned.kept["event_id"])
     # nine digits and more may be seconds since 1970
@@ -314,7 +314,7 @@ def test_first_broken_column_of_the_contract_gives_the_reason(contract: Contract
     assert cleaned.rejected["delivered_value"].to_list() == ["y"]
 
 
-def test_empty_day_and_day_of_rejects_only_keep_the_schema(contract: Contract) -> None:
+def test_empty_day_and_day_of_rejections_only_keep_the_schema(contract: Contract) -> None:
     for frame in (aligned({}).clear(), aligned({"user_id": ""}, {"user_id": "nan"})):
         cleaned = fix(frame, contract)
         assert cleaned.kept.is_empty()

@@ -1,4 +1,4 @@
-"""Robots and shared ids that only weeks of history give away."""
+"""Slow bots and shared ids, which show only over weeks."""
 
 from datetime import date, timedelta
 
@@ -16,7 +16,7 @@ SETTINGS = SlowBotSettings()
 def history(
     user: str, counts: list[int], *, items: int = 400, event_type: str = "view"
 ) -> pl.DataFrame:
-    """A user with so many events on each day, through the items one after another."""
+    """A user with so many events on each day, item after item."""
     days = [FIRST + timedelta(days=n) for n, count in enumerate(counts) for _ in range(count)]
     item = [f"p{n % items}" for n in range(len(days))]
     return pl.DataFrame({"day": days, "user_id": user, "item_id": item, "event_type": event_type})
@@ -48,7 +48,7 @@ def test_robot_below_every_daily_limit_is_left_out_of_the_model(
 
 
 @pytest.mark.parametrize("event_type", ["cart", "checkout", "purchase"])
-def test_who_ever_put_something_into_the_cart_or_bought_is_no_robot(event_type: str) -> None:
+def test_user_with_a_conversion_is_no_slow_bot(event_type: str) -> None:
     robot = history("r", STEADY)
     once = history("r", [1], event_type=event_type)
     assert left_out(PEOPLE, robot, once) == []
@@ -84,11 +84,11 @@ def test_order_of_the_rows_does_not_matter() -> None:
     assert find_slow_bots(shuffled, SETTINGS).equals(find_slow_bots(events, SETTINGS))
 
 
-def test_no_events_leave_nobody_out() -> None:
+def test_without_events_nobody_is_left_out() -> None:
     assert find_slow_bots(PEOPLE.clear(), SETTINGS).is_empty()
 
 
-def test_ids_may_be_codes() -> None:
+def test_ids_may_be_encoded() -> None:
     events = pl.concat([PEOPLE, history("r", STEADY), history("0", [700] * 14)])
     codes = events.with_columns(
         pl.col(name).cast(pl.Enum(events[name].unique().sort())) for name in ("user_id", "item_id")

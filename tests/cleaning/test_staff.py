@@ -1,4 +1,4 @@
-"""People who work at the shop are no customers."""
+"""Staff and test accounts."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ RULES = StaffSettings(
         ({"user_id": "boss", "role": "admin"}, ("staff_account", "user_id", "boss")),
     ],
 )
-def test_staff_are_rejected_with_the_rule_that_found_them(
+def test_staff_are_rejected_with_the_rule_that_matched(
     row: dict[str, str], verdict: tuple[str, str, str]
 ) -> None:
     cleaned = filter_staff(frame({}, row, {}), RULES)
@@ -73,11 +73,11 @@ def test_staff_are_rejected_with_the_rule_that_found_them(
         {"role": "administrator"},
     ],
 )
-def test_customers_are_not_taken_for_staff(row: dict[str, str | None]) -> None:
+def test_customers_are_not_rejected_as_staff(row: dict[str, str | None]) -> None:
     assert filter_staff(frame(row), RULES).kept.collect().height == 1
 
 
-def test_mended_list_applied_to_the_same_rows_again_gives_the_new_result() -> None:
+def test_corrected_list_applied_to_the_same_rows_gives_a_new_result() -> None:
     day = frame({"user_id": "boss"}, {"email": "jo@agency.example"}, {"ip": "198.51.100.7"})
     corrected = StaffSettings(email_domains=("agency.example",), networks=["198.51.100.0/24"])  # type: ignore[arg-type]
     before, after, before_again = (

@@ -122,7 +122,7 @@ def test_only_a_replaced_day_is_read_from_the_history_again(
     same(filled, rows)
 
 
-def test_a_day_that_was_emptied_has_no_events_though_its_codes_are_there(filled: Storage) -> None:
+def test_an_emptied_day_has_no_events_although_its_object_exists(filled: Storage) -> None:
     read(filled)
     replace_days(filled, events(DAYS[2]).clear(), DAYS[2], DAYS[2])
     rows = read(filled)
@@ -169,7 +169,7 @@ DAMAGES: dict[str, Callable[[bytes, Storage], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_or_foreign_object_is_made_again(
+def test_a_damaged_or_foreign_object_is_written_again(
     filled: Storage, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes, Storage], bytes]
 ) -> None:
     before = read(filled)
@@ -206,7 +206,7 @@ def test_an_encoded_day_with_a_wrong_digest_is_written_again(
     assert read(filled).equals(before)
 
 
-def test_codes_of_another_polars_whose_hashes_may_differ_are_made_again(
+def test_an_object_of_another_polars_is_written_again(
     filled: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = read(filled)
@@ -216,7 +216,7 @@ def test_codes_of_another_polars_whose_hashes_may_differ_are_made_again(
     assert rows.equals(before)
 
 
-def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
+def test_an_object_of_an_earlier_release_is_written_again(
     filled: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = read(filled)
@@ -230,7 +230,7 @@ def test_codes_of_an_earlier_release_that_knew_no_times_are_made_again(
     assert rows.equals(before)
 
 
-def test_a_deleted_cache_is_made_again_to_the_byte(filled: Storage) -> None:
+def test_a_deleted_cache_is_written_again_with_the_same_bytes(filled: Storage) -> None:
     before = read(filled)
     objects = {path: filled.get(path) for path in filled.list("encoded")}
     assert len(objects) == len(DAYS)

@@ -1,4 +1,4 @@
-"""The history table: days are replaced whole, at once or not at all."""
+"""The history table: days are replaced atomically."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ from recsys_ops.settings import HistorySettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-# children are forked from a process that has imported everything and started no thread
+# children are forked from a process that has imported all modules and started no thread
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["pytest", "recsys_ops.history.table"])
 
@@ -79,7 +79,7 @@ def test_events_outside_the_days_are_refused(storage: Storage) -> None:
         replace_days(storage, events(FIRST, 1), FIRST + timedelta(1), FIRST + timedelta(1))
 
 
-def test_a_missing_history_says_what_to_run(storage: Storage) -> None:
+def test_without_a_history_the_error_says_what_to_run(storage: Storage) -> None:
     with pytest.raises(StorageError, match="run recsys_ingest"):
         current_version(storage)
 
@@ -115,7 +115,7 @@ def test_the_table_says_which_run_and_which_contract_wrote_last(storage: Storage
     assert (last.version, last.metadata) == (version, metadata)
 
 
-def test_status_passes_over_what_somebody_else_wrote_to_the_table(storage: Storage) -> None:
+def test_status_ignores_commits_of_other_programs(storage: Storage) -> None:
     version = replace_days(
         storage, events(FIRST, 3), FIRST, FIRST, metadata={"run": "scheduled__1"}
     )
@@ -181,7 +181,7 @@ def test_a_sunday_compacts_small_files_and_keeps_pinned_versions(
     assert read_events(storage, FIRST, FIRST, version=version).equals(rows)
 
 
-def test_what_a_killed_writer_left_is_removed_after_a_week_and_not_before(tmp_path: Path) -> None:
+def test_files_of_a_killed_writer_are_removed_after_a_week(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     replace_days(storage, events(FIRST, 3), FIRST, FIRST)
     folder = tmp_path / paths.HISTORY / f"day={FIRST}"
@@ -211,7 +211,7 @@ def commit(root: str, account: dict[str, str], day: date, count: int, start: flo
 
 
 def commit_at_once(storage: Storage, days: list[date], row_counts: list[int]) -> None:
-    """Four processes, each beginning its first commit at the same moment."""
+    """Four processes that begin their first commits at the same time."""
     many = len(days)
     start = time.time() + 1.5
     with ProcessPoolExecutor(4, mp_context=PROCESSES) as pool:

@@ -1,4 +1,4 @@
-"""A day through all cleaning steps, from the raw object to the rows for the history."""
+"""The cleaning of a day, from the raw object to the rows for the history."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from recsys_ops.settings import CleaningSettings, include_dir
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
-# what is delivered, and the step and reason of its end
+# delivered rows, with the step and the reason of their rejection
 DELIVERY: list[tuple[dict[str, Any], str, str]] = [
     ({}, "kept", ""),
     ({"customer_ref": "u2"}, "align_schema", "alias_conflict"),

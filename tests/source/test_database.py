@@ -32,7 +32,7 @@ def read(url: str | sa.URL, sql: str, timeout_s: int = 30, **parameters: datetim
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> sa.URL:
-    """A SQLite file with a name that a careless URL breaks at."""
+    """A SQLite file with a name that must be quoted in a URL."""
     file = tmp_path / "the shop #1?.db"
     file.touch()
     return sqlalchemy_url("sqlite", host=str(file))
@@ -137,7 +137,7 @@ def test_no_value_of_mariadb_is_changed(mariadb_url: sa.URL) -> None:
     assert two == (2, *[None] * 11, "")
 
 
-def test_mariadbs_zero_dates_are_not_taken_for_nothing(mariadb_url: sa.URL) -> None:
+def test_mariadbs_zero_dates_do_not_become_nulls(mariadb_url: sa.URL) -> None:
     url = make(
         mariadb_url, "SET sql_mode = ''", MARIADB_TABLE, "INSERT INTO odd (at, day) VALUES (0, 0)"
     )
@@ -259,7 +259,7 @@ def test_a_query_that_takes_too_long_is_cancelled(
             read(url, sql, timeout_s=1)
 
 
-def test_a_missing_table_or_column_is_named_and_no_outage(
+def test_a_missing_table_or_column_is_named_and_not_retried(
     database_url: str, mariadb_url: sa.URL, sqlite_url: sa.URL
 ) -> None:
     for url in (database_url, mariadb_url, sqlite_url):
@@ -301,7 +301,7 @@ def test_a_query_that_fails_on_a_late_row_is_retried_if_that_can_help(
             read(mariadb_url, "SELECT pick(seq) AS a FROM seq_1_to_100000")
 
 
-def test_a_parameter_that_nothing_binds_is_named(database_url: str, mariadb_url: sa.URL) -> None:
+def test_a_parameter_without_a_value_is_named(database_url: str, mariadb_url: sa.URL) -> None:
     for url in (database_url, mariadb_url):
         with pytest.raises(DataError, match="since"):
             read(url, "SELECT :since AS a")
@@ -322,13 +322,13 @@ def test_an_unreachable_database_is_named_without_its_password() -> None:
         assert "hunt" not in str(error.value)
 
 
-def test_a_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_sqlite_file_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="unable to open database file"):
         read(sqlalchemy_url("sqlite", host=f"{tmp_path}/shop.db"), "SELECT 1")
     assert not (tmp_path / "shop.db").exists()
 
 
-def test_a_connection_of_an_unknown_type_says_so() -> None:
+def test_a_connection_of_an_unknown_type_is_refused() -> None:
     with pytest.raises(DataError, match="driver that is not installed"):
         read(sqlalchemy_url("oracle", host="db"), "SELECT 1")
 
@@ -359,7 +359,7 @@ def test_a_password_of_any_characters_opens_both_servers(
     ).rows() == [(1,)]
 
 
-def test_tls_is_asked_for_by_the_connections_extra(database_url: str, mariadb_url: sa.URL) -> None:
+def test_tls_is_requested_by_the_connections_extra(database_url: str, mariadb_url: sa.URL) -> None:
     for url, extra in (
         (sa.make_url(database_url), {"sslmode": "require"}),
         (mariadb_url, {"ssl_ca": "/nowhere.pem"}),

@@ -63,7 +63,7 @@ def full_day(database_url: str) -> sa.URL:
 
 
 @pytest.mark.parametrize("hours", [1, 5, 24])
-def test_slices_together_are_the_window_with_no_row_lost_or_doubled(
+def test_slices_together_lose_and_double_no_row_of_the_window(
     full_day: sa.URL, folder: Path, hours: int
 ) -> None:
     assert delivered(full_day, folder, hours=hours)["n"].to_list() == list(range(144))

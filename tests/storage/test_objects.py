@@ -26,7 +26,7 @@ FRAME = pl.DataFrame({"number": range(200_000)})
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def test_what_was_put_is_got_listed_replaced_and_deleted(storage: Storage) -> None:
+def test_objects_are_written_read_listed_replaced_and_deleted(storage: Storage) -> None:
     storage.put("raw/day=1/a", b"old")
     storage.put("raw/day=1/a", b"new")
     storage.put("raw/day=2/b", b"")
@@ -93,7 +93,7 @@ def test_the_day_before_is_compared_by_its_footer(
     assert got == [paths.raw(day)]
 
 
-def test_half_written_files_are_swept_out_of_a_folder_once_they_are_old(tmp_path: Path) -> None:
+def test_half_written_files_are_deleted_when_they_are_old(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}/the%20shop")
     storage.put("raw/day=1/a.parquet", b"1")
     storage.put("raw/day=1/a#b.parquet", b"1")
@@ -108,7 +108,7 @@ def test_half_written_files_are_swept_out_of_a_folder_once_they_are_old(tmp_path
     assert storage.list("") == ["raw/day=1/a#b.parquet", "raw/day=1/a.parquet"]
 
 
-def test_half_an_object_is_named_and_the_next_step_said(storage: Storage) -> None:
+def test_a_damaged_object_is_named_with_what_to_do(storage: Storage) -> None:
     storage.write_parquet("a.parquet", FRAME)
     storage.put("a.parquet", storage.get("a.parquet")[:1000])
     for read in (storage.read_parquet, storage.scan_parquet):
@@ -148,7 +148,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_object_whole(tmp_path: Path, wr
 
 @pytest.mark.azurite
 @pytest.mark.parametrize("disturbance", get_args(Weather))
-def test_bad_weather_costs_time_and_nothing_else(
+def test_faults_of_the_network_cost_only_time(
     azurite_server: Azurite, disturbance: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = f"{azurite_server.container()}/shop"
@@ -160,7 +160,7 @@ def test_bad_weather_costs_time_and_nothing_else(
         assert storage.list("raw") == ["raw/0"]
         storage.delete("raw/0")
         assert not storage.exists("raw/0")
-    # an answer that breaks off makes Delta begin the whole commit again, some 20 requests
+    # after a broken response Delta repeats the whole commit, some 20 requests
     with weather(
         azurite_server.url, disturbance, every=25 if disturbance == "cut within" else 5
     ) as url:

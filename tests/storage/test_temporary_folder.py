@@ -1,4 +1,4 @@
-"""Rows on the local disk do not outlive their process for longer than until the next one."""
+"""Temporary folders: the next use deletes those of killed processes."""
 
 import multiprocessing
 import os

@@ -49,7 +49,7 @@ def lane_group(path: Path) -> str:
     return name.parts[0] if shared else name.as_posix()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {group: number for number, group in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(lane_group(item.path), len(rank)))

@@ -1,15 +1,20 @@
-"""### Yesterday's events, cleaned, into the history
+"""### Clean yesterday's events and store them in the history
 
-Each run is about one **day**, 24 h UTC, the last complete one before its date. It reads that day and the few before it
-from the production database, passes them through the cleaning steps and replaces those days in the history, in one commit.
-Every rejected row lies in `quarantine/day=…` with its reason; each task's figures lie in `reports/day=…`.
-What has had its time (`raw_retention_days`, `retention_days`, `models`) is deleted at the end.
+A run is about one **day**: 24 hours from midnight UTC, the last complete ones before the run's
+date. It reads that day and the few days before it from the production database, cleans their rows
+step by step, and replaces those days in the history in one commit. Every rejected row is stored in
+`quarantine/day=…` with its reason. The figures of every task are in `reports/day=…`. At the end the
+run deletes what is older than its retention time (`raw_retention_days`, `retention_days`,
+`models`).
 
-Days can be run in any order, again, and four at once: backfill with `make backfill FROM=… TO=…`.
-A backfilled day reads only itself and starts no retraining.
+Days may run in any order, repeatedly, and four at a time. To run days of the past again:
+`make backfill FROM=… TO=…`. A backfill reads each day alone and starts no retraining.
 
-**Trigger form** `day`: another day than yesterday. `lookback_days`: how many days before it to read as well;
-for a first load, trigger once with the number of days that the shop has.
+**Trigger form**
+
+- `day`: another day than yesterday.
+- `lookback_days`: how many days before it to read as well. For a first load, trigger one run with
+  the number of days that the shop has.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -44,14 +49,14 @@ with DAG(
             None,
             type=["null", "string"],
             format="date",
-            description="Day to ingest, YYYY-MM-DD; empty: yesterday",
+            description="The day to ingest, YYYY-MM-DD; empty: yesterday",
         ),
         "lookback_days": Param(
             None,
             type=["null", "integer"],
             minimum=0,
             maximum=366,
-            description="Days before it to read too",
+            description="How many days before it to read as well",
         ),
     },
     template_searchpath=str(include_dir() / "sql"),

@@ -1,20 +1,30 @@
-"""### A new model, and into Redis if it is no worse
+"""### Train a new model version, and publish it if it passes the gate
 
-Starts when `recsys_ingest` announces a day. Learns from the history before that **day**, is measured on what people did on it,
-beside the live model, that of a month ago and a popularity list, and is then taken through the day itself. The **gate** blesses
-it or not: in a line in the task's note, with every rule and its numbers in `models/<version>/verdict.json`. Not blessed fails the
-run, or skips its rest (`gate.when_not_blessed`): Redis is untouched and what is live stays live. `refresh_redis` stages, verifies
-and swaps all users' lists in one go. With `gate.approval` it waits for a person's word before that.
+A run starts when `recsys_ingest` announces a day. The new version learns from the history before
+that **day** and is evaluated on what users did on the day, beside the champion, the version that
+was live 30 days ago, and a list of popular items. A refit then adds the day itself. The **gate**
+decides whether the version is blessed; its sentence is the task's note, and all rules with their
+numbers are in `models/<version>/verdict.json`. A version that is not blessed fails the run, or
+skips the rest of it (`gate.when_not_blessed`); Redis is not touched and the champion stays live.
+`refresh_redis` stages and verifies all lists, then swaps them at once. With `gate.approval` a
+person must approve first.
 
-With `mlflow.conn_id` the version, blessed or not, is mirrored to an MLflow server. Where that fails the task does, not the run.
+With `mlflow.conn_id` every version is mirrored to an MLflow server, blessed or not. If that fails,
+the task fails but not the run.
 
-With `worker.gce` the training machine is started when the matrix is built and stopped when `train` has ended, however it ended.
+With `worker.gce` the machine is started after the matrix is built, and stopped after `train`, also
+if `train` failed.
 
-A run that nobody dates is about yesterday, also when the announced day was an earlier one. A day before the live model's, a
-backfill and `airflow tasks test` leave Redis alone.
+A run without a `day` is about yesterday, even if an earlier day was announced. Redis is not touched
+by a run for an earlier day than the live version's, by a backfill, or by `airflow tasks test`.
 
-**Trigger form** `day`: another day than yesterday. `publish_reason`: why an older day's or a backfill's model goes live.
-`force_deploy`: why a model goes live that the gate refuses. Both are recorded, with the user.
+**Trigger form**
+
+- `day`: another day than yesterday.
+- `publish_reason`: why the version of an earlier day or of a backfill should go live.
+- `force_deploy`: why a version that is not blessed should go live.
+
+Both reasons are recorded with the user's name.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -55,19 +65,19 @@ with DAG(
             None,
             type=["null", "string"],
             format="date",
-            description="Day to train through, YYYY-MM-DD; empty: yesterday",
+            description="The last day to learn from, YYYY-MM-DD; empty: yesterday",
         ),
         "publish_reason": Param(
             None,
             type=["null", "string"],
             minLength=5,
-            description="Why an older day or a backfill goes live",
+            description="Why the version of an earlier day or a backfill should go live",
         ),
         "force_deploy": Param(
             None,
             type=["null", "string"],
             minLength=5,
-            description="Why a model goes live that the gate refuses",
+            description="Why a version that is not blessed should go live",
         ),
     },
     template_searchpath=str(include_dir() / "sql"),
@@ -97,13 +107,14 @@ with DAG(
 
             approve = ApprovalOperator(
                 task_id="approve",
-                subject="Put the new model live?",
+                subject="Put the new version live?",
                 body="{{ ti.xcom_pull(task_ids='gate', key='summary') }}",
                 execution_timeout=timedelta(hours=10),
             )
             gate >> approve >> refresh_redis
         if load_settings().mlflow.conn_id:
-            # a teardown: refused models are mirrored too, and the run is as failed or as successful as without it
+            # As a teardown it also mirrors versions that are not blessed, and its own failure does
+            # not fail the run.
             refresh_redis >> MirrorOperator(task_id="mirror").as_teardown()
 
     extract_catalogue >> build_matrix >> train >> evaluate >> gate >> refresh_redis

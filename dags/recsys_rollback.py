@@ -1,15 +1,20 @@
-"""### An earlier model live again, within seconds
+"""### Put an earlier model version live again, within seconds
 
-Something is wrong with what the shop shows: trigger this with an earlier **version** and the **reason**. Every file of it is
-checked against its SHA-256 sum, its lists are staged, verified and swapped into Redis in one go (those of the version before are
-there still, and only swapped), and who wanted it and why is noted with the deployments. Only versions that the gate blessed, or
-that somebody forced through it, can be put live.
+If the shop shows something wrong, trigger this with an earlier **version** and a **reason**. All
+files of the version are compared with their SHA-256 sums. Its lists are staged, verified, and
+swapped at once; those of the version before the live one are still in Redis and are only swapped.
+The user and the reason are recorded with the deployment. Only versions that were blessed, or forced
+through the gate, can go live.
 
-The newer versions are **blocked**: no run puts them live again, cleared or not, until `recsys_ops models release VERSION`, or
-until they are chosen here. Tomorrow's training goes on as ever, from the version that is live then, and meets the same gate.
-Where the cause is still there (bad events, a wrong setting), pause `recsys_retrain` as well.
+The newer versions are **blocked**: no run puts them live again, even if its tasks are cleared,
+until `recsys_ops models release VERSION` or until one of them is chosen here. The next training
+starts from the version that is then live, and must pass the same gate. If the cause still exists
+(wrong events, a wrong setting), pause `recsys_retrain` as well.
 
-**Trigger form** `version`: a blessed version, the newest first; `recsys_ops models list` says more of each. `reason`: recorded.
+**Trigger form**
+
+- `version`: a blessed version, the newest first. `recsys_ops models list` says more about each.
+- `reason`: it is recorded.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -37,14 +42,16 @@ with DAG(
         "on_failure_callback": alert,
     },
     params={
-        # null only where no form is filled in: `airflow tasks test` refuses a DAG whose params have no value
+        # Null is allowed because `airflow tasks test` refuses params without a value.
         "version": Param(
             None,
             type=["null", "string"],
             examples=Variable.get(OFFERED, default=[], deserialize_json=True),
             description="The version to put live, the newest first",
         ),
-        "reason": Param(None, type=["null", "string"], minLength=5, description="Why; is recorded"),
+        "reason": Param(
+            None, type=["null", "string"], minLength=5, description="Why; it is recorded"
+        ),
     },
     tags=["recsys", "serve"],
     doc_md=__doc__,

@@ -1,16 +1,21 @@
-"""### Better settings, once a week
+"""### Look for better settings, once a week
 
-Every Sunday, after the night's retraining, and by hand. Batch by batch, `ask` chooses settings by what the trials before have
-shown, each `trial` is fitted on the history before a held-out day and scored on it, for several days, on the same worker as the
-nightly training, and `tell` notes the results. The first trial is the settings as they are. `propose` writes what the best one
-gains over it, with a 95 % interval, to `tuning/day=…/proposal.json`, and its lines for `recsys.yaml` into its log.
+A run starts every Sunday after the nightly retraining, or by hand. It tries settings in batches:
+`ask` chooses them from the results of earlier trials, each `trial` trains with them on the history
+before a held-out day and evaluates the result on that day, for several days, on the same worker as
+the nightly training, and `tell` records the results. The first trial uses the settings as they are.
+`propose` writes how much the best trial gains over the first, with a 95 % interval, to
+`tuning/day=…/proposal.json`, and the lines for `recsys.yaml` to its log.
 
-Nothing goes live here: a proposal is taken up by `recsys_retrain`, through the gate, and only where `tuning.adopt` is true.
+Nothing goes live here. If `tuning.adopt` is true, `recsys_retrain` trains with the proposal, and
+the gate decides.
 
-A trial that falls behind the others is ended early; one that fails is left out. Cleared tasks go on with what there is: a day
-that a trial has been scored on is not trained again.
+A trial that falls behind the others ends early; a trial that fails is left out. Cleared tasks keep
+what exists: a day that a trial was already evaluated on is not trained again.
 
-**Trigger form** `day`: the last held-out day, another than yesterday.
+**Trigger form**
+
+- `day`: the last held-out day, if not yesterday.
 """
 
 from datetime import UTC, datetime, timedelta

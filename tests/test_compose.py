@@ -1,4 +1,4 @@
-"""No Docker engine is at hand: the Compose file is held against the specification's schema and our own rules."""
+"""The Compose file satisfies the specification's schema and our own rules. No Docker is needed."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_secrets_come_from_the_environment_only() -> None:
     assert not re.findall(r':\w+@|"password": "[^"]|--requirepass "?\w', without_variables)
 
 
-def test_every_variable_is_required_and_in_the_example_and_none_is_left_over() -> None:
+def test_variables_are_required_and_the_example_has_exactly_these() -> None:
     used = set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT))
     required = set(re.findall(r"(?<!\$)\$\{(\w+):\?see \.env\.example\}", TEXT))
     assert used == required == EXAMPLE.keys()

@@ -1,4 +1,4 @@
-"""What holds for every DAG, read from the files without a scheduler, and how Airflow loads our plugin."""
+"""What holds for every DAG, read from its file without scheduler; how Airflow loads our plugin."""
 
 import json
 import os
@@ -14,35 +14,33 @@ from recsys_ops.ingest.steps import STEPS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = [
-    *(
-        "adlfs",
-        "airflow.providers.google",
-        "airflow.providers.microsoft",
-        "cupy",
-        "deltalake",
-        "implicit",
-        "mlflow",
-        "numpy",
-    ),
-    *("obstore", "optuna", "pandas", "polars", "psycopg", "re2", "redis", "scipy"),
-]
+    "adlfs", "airflow.providers.google", "airflow.providers.microsoft", "cupy", "deltalake",
+    "implicit", "mlflow", "numpy", "obstore", "optuna", "pandas", "polars", "psycopg", "re2",
+    "redis", "scipy",
+]  # fmt: skip
 
 DESCRIBE = """
-import json, sys
+import json, sys, time
 from airflow.dag_processing.dagbag import DagBag
 from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
-before = set(sys.modules)
+before, start = set(sys.modules), time.process_time()
 bag = DagBag("dags")
+cpu_seconds = time.process_time() - start
 print(json.dumps({
     "errors": bag.import_errors,
     "heavy": sorted(set(HEAVY) & (set(sys.modules) - before)),
-    "seconds": {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats},
-    "unstable": [path for path in {dag.fileloc for dag in bag.dags.values()} if check_dag_file_stability(path).warnings],
+    "cpu_seconds": cpu_seconds,
+    "unstable": [
+        path for path in {dag.fileloc for dag in bag.dags.values()}
+        if check_dag_file_stability(path).warnings
+    ],
     "dags": {dag.dag_id: {
-        "tags": sorted(dag.tags), "doc": dag.doc_md, "catchup": dag.catchup, "timeout": dag.dagrun_timeout is not None,
+        "tags": sorted(dag.tags), "doc": dag.doc_md, "catchup": dag.catchup,
+        "timeout": dag.dagrun_timeout is not None,
         "order": [task.task_id for task in dag.topological_sort()],
         "tasks": {task.task_id: {
-            "owner": task.owner, "retries": task.retries, "timeout": task.execution_timeout is not None,
+            "owner": task.owner, "retries": task.retries,
+            "timeout": task.execution_timeout is not None,
             "alert": bool(task.on_failure_callback), "templated": sorted(task.template_fields),
         } for task in dag.tasks},
     } for dag in bag.dags.values()},
@@ -58,14 +56,21 @@ from airflow.sdk import plugins_manager as sdk
 from airflow.sdk.execution_time import macros
 sdk.integrate_macros_plugins()
 print(json.dumps({
-    "files": sorted(path for path in find_path_from_directory("plugins", ".airflowignore") if path.endswith(".py")),
+    "files": sorted(
+        path for path in find_path_from_directory("plugins", ".airflowignore")
+        if path.endswith(".py")
+    ),
     "macros": sorted(name for name in vars(macros.recsys_ops) if name in ("run_day", "first_day")),
-    "outside": [m.__name__ for m in (fastapi, pandas, redis, sqlalchemy) if "site-packages" not in m.__file__],
+    "shadowed": [
+        module.__name__ for module in (fastapi, pandas, redis, sqlalchemy)
+        if "site-packages" not in module.__file__
+    ],
 }))
 """
 
 
 def described(code: str, home: Path, **settings: str) -> Any:
+    """What `code` prints in a fresh Python with Airflow's home in `home`, read from JSON."""
     env = os.environ | {
         **settings,
         "AIRFLOW_HOME": str(home),
@@ -101,12 +106,8 @@ def test_the_dags_import_and_read_like_the_diagram(bag: Any) -> None:
             *("commit_history", "expire", "announce_day"),
         ],
         "recsys_retrain": [
-            "extract_catalogue",
-            "build_matrix",
-            "train",
-            "evaluate",
-            "gate",
-            "refresh_redis",
+            *("extract_catalogue", "build_matrix", "train", "evaluate"),
+            *("gate", "refresh_redis"),
         ],
         "recsys_rollback": ["rollback"],
         "recsys_tune": [
@@ -146,9 +147,11 @@ def test_every_dag_has_owner_tags_page_retries_timeouts_and_alert(bag: Any) -> N
     assert "sql" in bag["dags"]["recsys_ingest"]["tasks"]["extract_delta"]["templated"]
 
 
-def test_parsing_a_dag_file_is_cheap_and_loads_nothing_heavy(bag: Any) -> None:
+def test_parsing_the_dag_files_is_cheap_and_loads_nothing_heavy(bag: Any) -> None:
     assert bag["heavy"] == []
-    assert all(seconds < 0.5 for seconds in bag["seconds"].values()), bag["seconds"]
+    assert (
+        bag["cpu_seconds"] < 1
+    )  # of all four files; it does not depend on how busy the machine is
 
 
 def test_parsing_again_makes_no_new_dag_version(bag: Any) -> None:
@@ -161,13 +164,13 @@ def test_airflow_loads_one_plugin_file_that_shadows_no_package(tmp_path: Path) -
         Path(path).relative_to(ROOT / "plugins").as_posix()
         for path in map(os.path.abspath, loaded["files"])
     ] == ["recsys_ops/airflow_plugin.py"]
-    assert loaded["outside"] == []
+    assert loaded["shadowed"] == []
     assert loaded["macros"] == ["first_day", "run_day"]
 
 
-def test_no_module_of_ours_has_the_name_of_an_installed_or_standard_package() -> None:
-    ours = {path.stem for path in (ROOT / "plugins" / "recsys_ops").rglob("*.py")} - {
+def test_no_module_of_ours_has_the_name_of_another_package() -> None:
+    own = {path.stem for path in (ROOT / "plugins" / "recsys_ops").rglob("*.py")} - {
         "__init__",
         "__main__",
     }
-    assert ours & ({*packages_distributions()} | sys.stdlib_module_names) == set()
+    assert own & ({*packages_distributions()} | sys.stdlib_module_names) == set()

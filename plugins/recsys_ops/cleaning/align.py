@@ -8,7 +8,7 @@ import polars as pl
 from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
 from recsys_ops.cleaning.json_columns import is_nested, listed, open_payloads
 from recsys_ops.cleaning.parsing import INTEGER, as_text
-from recsys_ops.cleaning.result import MARKS, Cleaned, is_member, original_columns
+from recsys_ops.cleaning.result import REASON_COLUMNS, Cleaned, is_member, original_columns
 from recsys_ops.errors import ContractError
 
 # more than any basket or list page; limits the rows that one row can become
@@ -153,7 +153,7 @@ def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
 
 
 def _check_names(dtypes: pl.Schema) -> None:
-    reserved = {_ROW, *(f"delivered_{name}" for name in ("row", *MARKS))}
+    reserved = {_ROW, *(f"delivered_{name}" for name in ("row", *REASON_COLUMNS))}
     if clash := [name for name in dtypes if name in reserved]:
         raise ContractError(
             f"the delivery has the column {', '.join(clash)}, a name of our own: "
@@ -308,7 +308,7 @@ def _with_reasons(rows: pl.LazyFrame, columns: Sequence[str], faults: list[_Faul
         return pl.coalesce(*chosen, pl.lit(None, pl.String))
 
     return rows.select(
-        *original_columns(columns, ("row", *MARKS)),
+        *original_columns(columns, ("row", *REASON_COLUMNS)),
         row=_ROW,
         reason=first([pl.lit(fault.reason) for fault in faults]),
         column=first([pl.lit(fault.column) for fault in faults]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-MARKS = ("reason", "column", "value")
+REASON_COLUMNS = ("reason", "column", "value")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Cleaned:
     notes: dict[str, object] = field(default_factory=dict)
 
 
-def original_columns(columns: Iterable[str], reserved: Sequence[str] = MARKS) -> list[pl.Expr]:
+def original_columns(
+    columns: Iterable[str], reserved: Sequence[str] = REASON_COLUMNS
+) -> list[pl.Expr]:
     """The columns, renamed where they have a reserved name."""
     return [
         pl.col(name).alias(f"delivered_{name}" if name in reserved else name) for name in columns

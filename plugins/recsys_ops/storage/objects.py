@@ -86,15 +86,6 @@ class Storage:
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot read {self.url(path)}: {error_reason(error)}") from error
 
-    def _missing(self, path: str) -> StorageError:
-        return StorageError(f"{self.url(path)} is not there: run the task that writes it first")
-
-    def _unreadable(self, path: str, error: Exception) -> StorageError:
-        return StorageError(
-            f"{self.url(path)} is no Parquet ({error_reason(error)}): "
-            "run the task that writes it again"
-        )
-
     def delete(self, path: str) -> None:
         """Delete an object; a missing object is no error."""
         try:
@@ -233,6 +224,15 @@ class Storage:
             return pl.read_parquet(data)
         except pl.exceptions.PolarsError as error:
             raise self._unreadable(path, error) from error
+
+    def _missing(self, path: str) -> StorageError:
+        return StorageError(f"{self.url(path)} is not there: run the task that writes it first")
+
+    def _unreadable(self, path: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self.url(path)} is no Parquet ({error_reason(error)}): "
+            "run the task that writes it again"
+        )
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """Blob storage or Redis is away, full or refuses: an error, no change, then a try that succeeds."""
 
+from itertools import pairwise
+
 import pytest
 import redis
 from support.nights import SECOND_NIGHT, Nights, redis_connection
 from support.pipeline import Pipeline, differing
 
 from recsys_ops.demo import services
+from recsys_ops.ingest.steps import STEPS
 from recsys_ops.storage import paths
 
 
@@ -89,12 +92,10 @@ def test_a_redis_that_lost_everything_is_filled_again(pipeline: Pipeline, nights
 
 CUT = [
     ("raw/day={day}/events.parquet", "align_schema", "extract_delta"),
-    ("cleaning/day={day}/align_schema.parquet", "fix_types", "align_schema"),
-    ("cleaning/day={day}/fix_types.parquet", "deduplicate", "fix_types"),
-    ("cleaning/day={day}/deduplicate.parquet", "filter_crawlers", "deduplicate"),
-    ("cleaning/day={day}/filter_crawlers.parquet", "filter_bots", "filter_crawlers"),
-    ("cleaning/day={day}/filter_bots.parquet", "filter_staff", "filter_bots"),
-    ("cleaning/day={day}/filter_staff.parquet", "commit_history", "filter_staff"),
+    *(
+        (f"cleaning/day={{day}}/{step}.parquet", reader, step)
+        for step, reader in pairwise([*STEPS, "commit_history"])
+    ),
     ("catalogue/day={day}/products.parquet", "build_matrix", "extract_catalogue"),
     ("jobs/day={day}/train.npz", "train", "build_matrix"),
     ("jobs/day={day}/spec.json", "train", "build_matrix"),

@@ -186,9 +186,13 @@ def test_a_preempted_machine_on_compute_engine_is_started_again(
 def test_two_tasks_at_once_share_one_job(remote: Machine, make_job, start_task) -> None:
     make_job(**LONG)
     tasks = [start_task(), start_task()]
+    until(remote.workers)
+    (worker,) = remote.workers()
+    os.kill(worker, signal.SIGSTOP)  # the job must not end before both tasks follow it
     for task in tasks:
-        until(lambda task=task: len(logged_sweeps(task.log)) > 10)
-    assert len(remote.workers()) == 1
+        until(lambda task=task: re.search("starting job|runs already on", task.log))
+    assert remote.workers() == [worker]
+    os.kill(worker, signal.SIGCONT)
     assert tasks[0].figures() == tasks[1].figures()
 
 

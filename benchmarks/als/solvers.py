@@ -248,15 +248,15 @@ def summarise(report: Report) -> None:
     )
     for title in titles:
         _, *rows, _ = report.tables[f"solvers-{title}"].rows
-        ours, rival = rows[-1], report.tables[f"solvers-{title}"].rows[0]
+        own, rival = rows[-1], report.tables[f"solvers-{title}"].rows[0]
         sweeps.add(
             title.replace("-", ", "),
-            ours[1],
+            own[1],
             rival[1],
-            ours[2],
-            ours[5],
+            own[2],
+            own[5],
             rival[5],
-            ours[6],
+            own[6],
             rival[6],
         )
     top = report.table(

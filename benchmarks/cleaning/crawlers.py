@@ -64,7 +64,7 @@ def speed(report: Report) -> None:
     events = pl.LazyFrame(
         {"user_agent": rows, "event_type": "view", "recorded_at": DAY}
     ).with_row_index("row")
-    _, ours = timed(lambda: filter_crawlers(events, CrawlerSettings()).rejected.collect())
+    _, cost = timed(lambda: filter_crawlers(events, CrawlerSettings()).rejected.collect())
     bots = is_bot.Bots()
     _, rival = timed(lambda: [bots.is_bot(agent) for agent in rows.head(SAMPLE)])
     seconds = rival.seconds * EVENTS / SAMPLE
@@ -72,8 +72,8 @@ def speed(report: Report) -> None:
         "crawlers, speed",
         {f"{EVENTS:,} events, {len(agents):,} user agents": "", "seconds": ".2f", "×": ".0f"},
     )
-    table.add("`filter_crawlers`, lists compiled before", ours.seconds, 1)
-    table.add(f"`is_bot` row by row, from {SAMPLE:,} rows", seconds, seconds / ours.seconds)
+    table.add("`filter_crawlers`, lists compiled before", cost.seconds, 1)
+    table.add(f"`is_bot` row by row, from {SAMPLE:,} rows", seconds, seconds / cost.seconds)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

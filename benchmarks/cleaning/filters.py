@@ -222,8 +222,8 @@ def watching(demo: shop.Shop, recorded: pl.DataFrame) -> pl.DataFrame:
 
 
 def least_popular(demo: shop.Shop) -> pl.Series:
-    known = shop.items(demo, OPENS)
-    return known.ids.gather(np.argsort(known.popularity, kind="stable")[:UNPOPULAR])
+    items = shop.items(demo, OPENS)
+    return items.ids.gather(np.argsort(items.popularity, kind="stable")[:UNPOPULAR])
 
 
 def filtered(rows: pl.DataFrame, filters: tuple[str, ...]) -> pl.DataFrame:

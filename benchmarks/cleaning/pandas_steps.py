@@ -133,7 +133,7 @@ def clean(
 
 def align_schema(delivered: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
     faults = Faults(np.zeros(len(delivered), np.int16), [])
-    aligned, said = {}, {}
+    aligned, columns = {}, {}
     for name, rule in contract.columns.items():
         sources = [source for source in (name, *rule.aliases) if source in delivered]
         if not sources:
@@ -149,13 +149,13 @@ def align_schema(delivered: pd.DataFrame, contract: Contract) -> tuple[pd.DataFr
                 values = values.fillna(text)
         if isinstance(rule, TextRule) and rule.split:
             values = items(values, rule.split, faults)
-        aligned[name], said[name] = values, sources
+        aligned[name], columns[name] = values, sources
     kept, rejected = faults.divide(
         pd.DataFrame(aligned),
         delivered.assign(row=np.arange(len(delivered))),
-        lambda name, at: (
-            delivered[said[name]]
-            .iloc[at]
+        lambda name, rows: (
+            delivered[columns[name]]
+            .iloc[rows]
             .apply(lambda row: " ".join(f"{k}={v}" for k, v in row.items() if v), axis=1)
             .array
         ),
@@ -170,11 +170,11 @@ def items(values: pd.Series, separator: str, faults: Faults) -> pd.Series:
     several = values.str.contains(rf"^\s*[\[{{]|{separator}", na=False)
     if not several.any():
         return values
-    lists = values[several].map(lambda text: named(text, separator))
+    lists = values[several].map(lambda text: item_ids(text, separator))
     faults.add(
         "not_a_value",
         "item_id",
-        lists.map(lambda found: None in found).reindex(values.index, fill_value=False),
+        lists.map(lambda ids: None in ids).reindex(values.index, fill_value=False),
     )
     faults.add(
         "too_many_items",
@@ -184,18 +184,18 @@ def items(values: pd.Series, separator: str, faults: Faults) -> pd.Series:
     return values.astype(object).where(~several, lists)
 
 
-def named(text: str, separator: str) -> list[str | None]:
+def item_ids(text: str, separator: str) -> list[str | None]:
     if not text.lstrip().startswith(("[", "{")):
         return [part.strip() for part in text.split(separator) if part.strip()]
     try:
-        found = json.loads(text, parse_int=str, parse_float=str)
+        values = json.loads(text, parse_int=str, parse_float=str)
     except ValueError:
         return [None]
-    if not isinstance(found, list) or not all(
-        value is None or isinstance(value, str) for value in found
+    if not isinstance(values, list) or not all(
+        value is None or isinstance(value, str) for value in values
     ):
         return [None]
-    return [value.strip() for value in found if value and value.strip()]
+    return [value.strip() for value in values if value and value.strip()]
 
 
 def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -251,7 +251,7 @@ def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, 
                 faults.add("not_a_decimal", name, present & ~written)
                 faults.add("out_of_bounds", name, present & ~read[name].between(rule.min, rule.max))
     return faults.divide(
-        pd.DataFrame(read), aligned, lambda name, at: aligned[name].iloc[at].astype("str").array
+        pd.DataFrame(read), aligned, lambda name, rows: aligned[name].iloc[rows].astype("str").array
     )
 
 
@@ -336,14 +336,14 @@ def filter_bots(events: pd.DataFrame, settings: BotSettings) -> tuple[pd.DataFra
     lines = events.loc[ids.isin(suspects), ["event_time", "item_id", "event_type"]].assign(id=ids)
     signs = _signs(lines, settings)
     bots = signs[signs.sum(axis=1) >= settings.min_signals]
-    said = bots.apply(lambda row: " ".join(row.index[row]), axis=1).astype(object)
-    reason = pd.concat([pd.Series("bot", said.index), pd.Series("pseudo_user", pseudo)])
-    said = pd.concat(
-        [said, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")]
+    signals = bots.apply(lambda row: " ".join(row.index[row]), axis=1).astype(object)
+    reason = pd.concat([pd.Series("bot", signals.index), pd.Series("pseudo_user", pseudo)])
+    signals = pd.concat(
+        [signals, share[pseudo].map(lambda part: f"{100 * part:.1f} % of the day's events")]
     )
     robots = ids.isin(reason.index)
     return events[~robots], events[robots].assign(
-        reason=ids.map(reason), column=None, value=ids.map(said)
+        reason=ids.map(reason), column=None, value=ids.map(signals)
     )
 
 
@@ -351,22 +351,26 @@ SIGNALS = ("rate", "breadth", "hours", "visit", "regular_gaps", "no_conversions"
 
 
 def _signs(lines: pd.DataFrame, settings: BotSettings) -> pd.DataFrame:
-    acts = lines[["id", "event_time"]].drop_duplicates().sort_values(["id", "event_time"])
-    gap = acts.groupby("id")["event_time"].diff()
+    moments = lines[["id", "event_time"]].drop_duplicates().sort_values(["id", "event_time"])
+    gap = moments.groupby("id")["event_time"].diff()
     gap = gap.where(gap <= VISIT_GAP)
-    visit = acts["event_time"].groupby([acts["id"], gap.isna().cumsum()]).agg(["first", "last"])
+    visit = (
+        moments["event_time"].groupby([moments["id"], gap.isna().cumsum()]).agg(["first", "last"])
+    )
     longest = (visit["last"] - visit["first"]).groupby("id").max()
-    busiest = acts.groupby(["id", acts["event_time"].dt.floor("min")]).size().groupby("id").max()
-    per = acts.groupby("id")
-    gaps = gap.dt.total_seconds().groupby(acts["id"])
+    busiest = (
+        moments.groupby(["id", moments["event_time"].dt.floor("min")]).size().groupby("id").max()
+    )
+    per = moments.groupby("id")
+    gaps = gap.dt.total_seconds().groupby(moments["id"])
     low, high = (gaps.quantile(share, interpolation="nearest") for share in (0.25, 0.75))
-    whole = lines.groupby("id")
+    by_user = lines.groupby("id")
     return pd.DataFrame(
         {
             "rate": (busiest > settings.max_events_per_minute)
             | (per.size() > settings.max_events_per_day),
-            "breadth": whole["item_id"].nunique() > settings.max_items,
-            "hours": acts["event_time"].dt.hour.groupby(acts["id"]).nunique()
+            "breadth": by_user["item_id"].nunique() > settings.max_items,
+            "hours": moments["event_time"].dt.hour.groupby(moments["id"]).nunique()
             > settings.max_hours_active,
             "visit": longest > timedelta(hours=settings.max_visit_hours),
             "regular_gaps": (gaps.count() >= settings.min_events // 2)
@@ -400,7 +404,7 @@ def filter_staff(
             "email",
             email.str.contains(f"(?i){settings.test_account_pattern}", na=False),
         )
-    return faults.divide(events, events, lambda name, at: events[name].iloc[at].array)
+    return faults.divide(events, events, lambda name, rows: events[name].iloc[rows].array)
 
 
 def _inside(text: str, settings: StaffSettings) -> bool:

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             "× memory": ".1f",
         },
     )
-    ours = costs["recsys_ops"]
+    own = costs["recsys_ops"]
     for name, cost in costs.items():
         table.add(
             name,
@@ -85,9 +85,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
             cost.cpu_seconds,
             rows / cost.seconds,
             cost.peak_mib,
-            cost.seconds / ours.seconds,
-            cost.cpu_seconds / ours.cpu_seconds,
-            cost.peak_mib / ours.peak_mib,
+            cost.seconds / own.seconds,
+            cost.cpu_seconds / own.cpu_seconds,
+            cost.peak_mib / own.peak_mib,
         )
 
 
@@ -169,16 +169,16 @@ def plain(folder: str, text: str, step: str) -> tuple[dict[str, Any], Cost]:
 def compared(folder: str) -> int:
     """The number of rows that both kept. Raises AssertionError when rows or values differ."""
     key = ["event_id", "item_id"]
-    ours = (
+    kept = (
         kept_rows(Storage(f"file://{folder}"), LAST_STEP, DAY)[0]
         .select(*SCHEMA)
         .collect()
         .sort(key)
     )
-    theirs = (
+    rival = (
         pl.read_parquet(Path(folder, f"{LAST_STEP}.parquet"))
         .select(pl.col(name).cast(SCHEMA[name]) for name in SCHEMA)
         .sort(key)
     )
-    assert_frame_equal(ours, theirs, check_exact=True)
-    return ours.height
+    assert_frame_equal(kept, rival, check_exact=True)
+    return kept.height

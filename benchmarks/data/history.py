@@ -29,18 +29,18 @@ TIMES = 11
 
 def events(day: date, rows: int) -> pl.DataFrame:
     rng = np.random.default_rng(day.toordinal())
-    at = pl.lit(datetime(day.year, day.month, day.day, tzinfo=UTC)) + pl.duration(
+    moment = pl.lit(datetime(day.year, day.month, day.day, tzinfo=UTC)) + pl.duration(
         seconds=pl.Series(rng.integers(0, 86_400, rows))
     )
     return pl.DataFrame(
         {"user_id": rng.integers(0, 50_000, rows), "item_id": rng.integers(0, 5_000, rows)}
     ).select(
-        recorded_at=at,
+        recorded_at=moment,
         event_id=pl.format("{}-{}", pl.lit(str(day)), pl.int_range(rows)),
         user_id=pl.format("u{}", "user_id"),
         item_id=pl.format("i{}", "item_id"),
         event_type=pl.lit("view"),
-        event_time=at,
+        event_time=moment,
         quantity=pl.lit(1),
         value=pl.lit(None),
     )

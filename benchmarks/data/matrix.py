@@ -79,18 +79,22 @@ def fill(root: str, shape: Shape) -> None:
     kind = rng.choice(len(SHARES), shape.events, p=list(SHARES.values()))
     storage = Storage(root)
     for youngest in range(0, DAYS, MONTH):
-        at = np.flatnonzero((age >= youngest) & (age < youngest + MONTH))
+        chosen = np.flatnonzero((age >= youngest) & (age < youngest + MONTH))
         moment = pl.lit(datetime(LAST.year, LAST.month, LAST.day, 12, tzinfo=UTC)) - pl.duration(
-            days=pl.Series(age[at])
+            days=pl.Series(age[chosen])
         )
         rows = pl.DataFrame(
-            {"event": at, "user": pair[at] // shape.items, "item": pair[at] % shape.items}
+            {
+                "event": chosen,
+                "user": pair[chosen] // shape.items,
+                "item": pair[chosen] % shape.items,
+            }
         ).select(
             recorded_at=moment,
             event_id=pl.format("event-{}", "event"),
             user_id=pl.format("user-{}", "user"),
             item_id=pl.format("item-{}", "item"),
-            event_type=pl.Series(np.array(list(SHARES))[kind[at]]),
+            event_type=pl.Series(np.array(list(SHARES))[kind[chosen]]),
             event_time=moment,
             quantity=pl.lit(1),
             value=pl.lit(None),
@@ -99,13 +103,13 @@ def fill(root: str, shape: Shape) -> None:
         replace_days(storage, rows, first, LAST - timedelta(days=youngest))
 
 
-def code_all(root: str, first: date = LAST - timedelta(days=DAYS - 1)) -> int:
+def encode_days(root: str, first: date = LAST - timedelta(days=DAYS - 1)) -> int:
     storage = Storage(root)
     return read_encoded_events(storage, first, LAST, version=current_version(storage)).height
 
 
-def ours(root: str, folder: str) -> dict[str, float]:
-    """As the task `build_matrix` does it."""
+def from_encoded_days(root: str, folder: str) -> dict[str, float]:
+    """The way of the task `build_matrix`."""
     storage, began = Storage(root), time.perf_counter()
     events = read_encoded_events(
         storage, first_window_day(LAST, CONFIDENCE), LAST, version=current_version(storage)
@@ -119,8 +123,8 @@ def ours(root: str, folder: str) -> dict[str, float]:
     }
 
 
-def whole(root: str) -> int:
-    """The same with the robots of the window left out."""
+def without_slow_bots(root: str) -> int:
+    """The same, after the slow bots of the window are left out."""
     storage = Storage(root)
     events = read_encoded_events(
         storage, first_window_day(LAST, CONFIDENCE), LAST, version=current_version(storage)
@@ -149,14 +153,14 @@ def in_pandas(root: str, folder: str) -> dict[str, float]:
     users, items = (
         pd.Index(np.sort(events[name].unique().astype(object))) for name in ("user_id", "item_id")
     )
-    made = []
+    matrices = []
     for rows in (events[age > 0], events):
         sums = rows.groupby(["user_id", "item_id"], sort=False)["weight"].sum().reset_index()
         values = (1 + CONFIDENCE.alpha * np.log1p(sums["weight"])).astype(np.float32)
-        at = (users.get_indexer(sums["user_id"]), items.get_indexer(sums["item_id"]))
-        made.append(sparse.csr_matrix((values, at), shape=(len(users), len(items))))
+        place = (users.get_indexer(sums["user_id"]), items.get_indexer(sums["item_id"]))
+        matrices.append(sparse.csr_matrix((values, place), shape=(len(users), len(items))))
     done = time.perf_counter()
-    return _keep(Path(folder), pl.Series(users), pl.Series(items), *made) | {
+    return _keep(Path(folder), pl.Series(users), pl.Series(items), *matrices) | {
         "read": read - began,
         "build": done - read,
     }
@@ -204,17 +208,17 @@ def run(options: argparse.Namespace, report: Report) -> None:
         storage = Storage(root)
         for path in storage.list("encoded"):
             storage.delete(path)
-        _, one = apart(code_all, root, LAST)
-        events, year = apart(code_all, root)
+        _, one = apart(encode_days, root, LAST)
+        events, year = apart(encode_days, root)
         files = (folder / name / "encoded").rglob("*.parquet")
         size = sum(file.stat().st_size for file in files) / 2**20
         results: dict[str, tuple[dict[str, Any], Cost]] = {}
-        for way in (ours, in_pandas):
+        for way in (from_encoded_days, in_pandas):
             (Path(temporary) / way.__name__).mkdir()
             results[way.__name__] = apart(way, root, str(Path(temporary) / way.__name__))
-        same(Path(temporary) / "ours", Path(temporary) / "in_pandas")
-        _, task = apart(whole, root)
-    figures, cost = results["ours"]
+        same(Path(temporary) / "from_encoded_days", Path(temporary) / "in_pandas")
+        _, task = apart(without_slow_bots, root)
+    figures, cost = results["from_encoded_days"]
     table = report.table(
         "matrix",
         {
@@ -230,20 +234,20 @@ def run(options: argparse.Namespace, report: Report) -> None:
         f"{figures['items']:,} items, {figures['cells']:,} cells; the same matrices",
     )
     total = figures["read"] + figures["build"]
-    for label, (found, spent) in zip(
+    for label, (figures_of_way, spent) in zip(
         ("from the encoded days", "pandas groupby"), results.values(), strict=True
     ):
-        seconds = found["read"] + found["build"]
+        seconds = figures_of_way["read"] + figures_of_way["build"]
         table.add(
             label,
-            found["read"],
-            found["build"],
+            figures_of_way["read"],
+            figures_of_way["build"],
             seconds,
             seconds / total,
             spent.peak_mib,
             spent.peak_mib / cost.peak_mib,
         )
-    table.add("with the slow bots", None, None, task.seconds, None, task.peak_mib, None)
+    table.add("without the slow bots", None, None, task.seconds, None, task.peak_mib, None)
     table = report.table(
         "encoding",
         {

@@ -107,7 +107,7 @@ def compare(users: int, reads: int, program: str | None, report: Report) -> list
             (f"{encoding}, compact", small, COMPACT),
         ):
             with server(program, more) as (client, port):
-                rows.append(ours(client, layout, name, lists, users))
+                rows.append(publish_twice(client, layout, name, lists, users))
         with server(program) as (client, port):
             piped = pipe(encode_version(settings, "piped", lists), settings, port)
             pipes.add(encoding, piped, piped / (rows[-2].staged or 1))
@@ -158,7 +158,7 @@ def set_json(client: redis.Redis, lists: pl.DataFrame) -> None:
         pipeline.execute()
 
 
-def ours(
+def publish_twice(
     client: redis.Redis, settings: ServingSettings, name: str, lists: VersionLists, users: int
 ) -> Row:
     """Two versions: the first for the memory; the second, while the first is live, is timed."""

@@ -224,19 +224,19 @@ def fill(name: str, events: str) -> int:
     All its days but the last are encoded.
     """
     drawn = shapes.events(shapes.SHAPES[name])
-    taught = ~drawn.held
+    trained = ~drawn.held
     ids = {
         key: pl.Series([f"{key}{number:06}" for number in range(count)])
         for key, count in (("u", shapes.SHAPES[name].users), ("i", shapes.SHAPES[name].items))
     }
-    at = pl.lit(DAY) - pl.duration(days=pl.Series(drawn.age[taught]))
+    moment = pl.lit(DAY) - pl.duration(days=pl.Series(drawn.age[trained]))
     rows = pl.select(
-        recorded_at=at,
-        event_id=pl.int_range(np.count_nonzero(taught), eager=True).cast(pl.String),
-        user_id=ids["u"].gather(drawn.user[taught]),
-        item_id=ids["i"].gather(drawn.item[taught]),
-        event_type=pl.Series(shapes.TYPES).gather(drawn.type[taught]),
-        event_time=at,
+        recorded_at=moment,
+        event_id=pl.int_range(np.count_nonzero(trained), eager=True).cast(pl.String),
+        user_id=ids["u"].gather(drawn.user[trained]),
+        item_id=ids["i"].gather(drawn.item[trained]),
+        event_type=pl.Series(shapes.TYPES).gather(drawn.type[trained]),
+        event_time=moment,
         quantity=pl.lit(1),
         value=pl.lit(None),
     )

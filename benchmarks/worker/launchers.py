@@ -184,8 +184,8 @@ def copies(name: str, folder: Path, report: Report) -> None:
         f"Staging the job of {name}, {size:.0f} MB in {len(inputs)} objects, the best of three",
     )
 
-    def compare(label: str, ours: Callable[[], None], plain: Callable[[], None]) -> None:
-        rates = [size / fastest(call, 3) for call in (ours, plain)]
+    def compare(label: str, own: Callable[[], None], plain: Callable[[], None]) -> None:
+        rates = [size / fastest(call, 3) for call in (own, plain)]
         table.add(label, *rates, rates[0] / rates[1])
 
     with azurite(Path(tempfile.mkdtemp(dir=folder))) as server:

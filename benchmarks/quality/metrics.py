@@ -29,7 +29,10 @@ class Ranked:
         self.lists = lists
 
     def recommend(
-        self, users: NDArray[np.int32], _seen: object, N: int
+        self,
+        users: NDArray[np.int32],
+        _seen: object,
+        N: int,  # noqa: N803
     ) -> tuple[NDArray[np.int32], None]:
         return self.lists[users, :N], None
 

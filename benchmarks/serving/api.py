@@ -90,9 +90,8 @@ def served(target: str, redis_port: int, folder: Path) -> Iterator[tuple[int, in
         "critical",
         "--no-access-log",
     ]
-    with subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", target, *flags], env=environment
-    ) as process:
+    command = [sys.executable, "-m", "uvicorn", target, *flags]
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.1)

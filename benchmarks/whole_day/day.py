@@ -124,7 +124,7 @@ def train_task(root: str, factors: int, iterations: int, report: Report) -> None
     table = report.table(
         "train-task",
         {
-            **{phase: ".1f" for phase in phases},
+            **dict.fromkeys(phases, ".1f"),
             "command, s": ".1f",
             "command / phases": ".2f",
             "peak MiB": ",.0f",

@@ -165,9 +165,8 @@ def task(store: Storage, remote: Machine, launcher: str, **env: str) -> tuple[fl
         "RECSYS_WORKER__SSH__PYTHON": remote.python,
     }
     words = [sys.executable, "-c", TASK, str(DAY)]
-    done = subprocess.run(
-        words, env={**os.environ, **settings, **env}, capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, **settings, **env}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     line = re.search(r"seconds ([\d.]+) ([\d.]+)", done.stdout)
     assert line, done.stdout + done.stderr
     return float(line[1]), float(line[2])

@@ -71,6 +71,7 @@ def _upsert(cursor: psycopg.Cursor, table: str, key: str, frame: pl.DataFrame) -
     cursor.execute(f"CREATE TEMPORARY TABLE incoming (LIKE {table}) ON COMMIT DROP")
     _copy(cursor, "incoming", frame)
     cursor.execute(
-        f"INSERT INTO {table} SELECT * FROM incoming ON CONFLICT ({key}) DO UPDATE SET {changes}"
+        f"INSERT INTO {table} SELECT * FROM incoming "  # noqa: S608
+        f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
     )
     cursor.execute("DROP TABLE incoming")

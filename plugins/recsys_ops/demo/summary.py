@@ -223,7 +223,8 @@ def render(figures: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{name} {count:,}" for name, count in row["reasons"].items())
         lines += _wrap(f"- {row['step']}: {reasons}")
     history = figures["history"]
-    lines += [""] + _wrap(
+    lines.append("")
+    lines += _wrap(
         f"History: {history['rows']:,} rows. It has {history['found']:,} of {history['planted']:,} "
         f"planted good rows, among them {history['found_late']:,} of {history['planted_late']:,} "
         "that reached the database a day or two late."

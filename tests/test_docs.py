@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from recsys_ops.cli import history, models, quarantine, redis
+from recsys_ops.cli import history, live_lists, models, quarantine
 from recsys_ops.evaluation.gate import RULES
 from recsys_ops.settings import Settings
 from recsys_ops.storage import paths
@@ -97,7 +97,7 @@ def test_the_command_line_page_has_every_command_and_option() -> None:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Each command with its options."""
     groups = argparse.ArgumentParser().add_subparsers()
-    for module in (history, quarantine, models, redis):
+    for module in (history, quarantine, models, live_lists):
         module.add_commands(groups)
     for group, parser in groups.choices.items():
         (action,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]

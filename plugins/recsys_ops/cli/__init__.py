@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from recsys_ops.cli import history, models, quarantine, redis
+from recsys_ops.cli import history, live_lists, models, quarantine
 from recsys_ops.errors import RecsysError
 
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="recsys_ops", description="Looks into the stores through Airflow's connections."
     )
     groups = parser.add_subparsers(required=True, metavar="group")
-    for group in (history, quarantine, models, redis):
+    for group in (history, quarantine, models, live_lists):
         group.add_commands(groups)
     arguments = parser.parse_args(argv)
     try:

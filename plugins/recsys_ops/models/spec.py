@@ -17,7 +17,7 @@ from recsys_ops.interactions.matrix import Interactions
 from recsys_ops.lists.bought_together import Baskets
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.models import files
-from recsys_ops.models.code import code_digest, package_versions
+from recsys_ops.models.code_version import code_digest, package_versions
 from recsys_ops.settings import (
     ConfidenceSettings,
     EvaluationSettings,

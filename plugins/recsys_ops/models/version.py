@@ -13,7 +13,7 @@ from scipy import sparse
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.compare import Evaluation, RefitLists, compare_models
-from recsys_ops.models.code import code_digest, package_versions
+from recsys_ops.models.code_version import code_digest, package_versions
 from recsys_ops.models.files import EVALUATION, FACTORS, MANIFEST, table
 from recsys_ops.models.spec import JobSpec, ids_digest
 from recsys_ops.storage import paths, serialization

@@ -11,7 +11,7 @@ import numpy as np
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import StorageError
 from recsys_ops.models import files
-from recsys_ops.models.code import code_digest, package_versions
+from recsys_ops.models.code_version import code_digest, package_versions
 from recsys_ops.models.spec import JobSpec
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage

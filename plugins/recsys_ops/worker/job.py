@@ -12,7 +12,7 @@ from recsys_ops.als.device import cupy, gpu_peak_memory
 from recsys_ops.als.fit import describe_device
 from recsys_ops.errors import ModelError, RecsysError, StorageError
 from recsys_ops.evaluation.compare import Evaluation
-from recsys_ops.models.code import code_digest
+from recsys_ops.models.code_version import code_digest
 from recsys_ops.models.files import LOG, NDCG, RESULT
 from recsys_ops.models.spec import JobSpec, read_inputs, read_spec
 from recsys_ops.models.version import RunUsage, is_finished

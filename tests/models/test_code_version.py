@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import recsys_ops
-from recsys_ops.models.code import code_digest
+from recsys_ops.models.code_version import code_digest
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,20 @@ import polars as pl
 from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
 from recsys_ops.cleaning.json_columns import is_nested, listed, open_payloads
 from recsys_ops.cleaning.parsing import INTEGER, as_text
-from recsys_ops.cleaning.result import REASON_COLUMNS, Cleaned, is_member, original_columns
+from recsys_ops.cleaning.result import (
+    REASON_COLUMNS,
+    Cleaned,
+    hidden_column,
+    is_member,
+    original_columns,
+)
 from recsys_ops.errors import ContractError
 
 # more than any basket or list page; limits the rows that one row can become
 MAX_ITEMS = 1000
 
 
-def _hidden(name: str) -> str:
-    """The name of a working column; no delivered column may begin with a blank and be this one."""
-    return f" {name}"
-
-
-_ROW = _hidden("row")
+_ROW = hidden_column("row")
 
 
 def align_schema(
@@ -199,7 +200,9 @@ def _from_one_source(sources: _Sources) -> _Column:
 def _from_lists(sources: _Sources, separator: str) -> _Column:
     """A column whose texts may name several items: every value becomes a list."""
     texts = sources.texts
-    lists = {_hidden(f"{name} items"): listed(text, separator) for name, text in texts.items()}
+    lists = {
+        hidden_column(f"{name} items"): listed(text, separator) for name, text in texts.items()
+    }
     filled = [pl.when(pl.col(items).list.len() > 0).then(items) for items in lists]
     faults = _booleans(sources) + _lost_ids(sources)
     for items, text in zip(filled, texts.values(), strict=True):
@@ -218,7 +221,7 @@ def _from_aliases(sources: _Sources) -> _Column:
     # most rows have a value under one name only: nothing is compared in them
     have_several = pl.sum_horizontal(pl.col(sources.names).is_not_null()) > 1
     compared = {
-        _hidden(f"{name} compared"): _comparable(
+        hidden_column(f"{name} compared"): _comparable(
             pl.when(have_several).then(text).str.strip_chars(), sources.rule
         )
         for name, text in texts.items()

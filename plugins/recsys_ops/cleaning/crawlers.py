@@ -116,10 +116,10 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
 def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
     if not patterns:
         return None
-    allowed, refused = _compile(patterns, case_sensitive=True)
-    if refused:
+    allowed, invalid = _compile(patterns, case_sensitive=True)
+    if invalid:
         raise SettingsError(
-            f"cleaning.crawlers.allow: not RE2 regular expressions: {', '.join(refused)}"
+            f"cleaning.crawlers.allow: not RE2 regular expressions: {', '.join(invalid)}"
         )
     return allowed
 
@@ -139,8 +139,8 @@ def _reason(agent: str) -> str | None:
 def _listed() -> re2.Set:
     """The patterns of crawler-user-agents, and ours; each must compile in RE2."""
     listed = (entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA)
-    patterns, refused = _compile((*DECLARED, *(set(listed) - NOT_CRAWLERS)), case_sensitive=True)
-    assert not refused, f"RE2 cannot compile these patterns of crawler-user-agents: {refused}"
+    patterns, invalid = _compile((*DECLARED, *(set(listed) - NOT_CRAWLERS)), case_sensitive=True)
+    assert not invalid, f"RE2 cannot compile these patterns of crawler-user-agents: {invalid}"
     return patterns
 
 
@@ -160,14 +160,14 @@ def _compile(patterns: Iterable[str], *, case_sensitive: bool) -> tuple[re2.Set,
     options.case_sensitive = case_sensitive
     options.log_errors = False
     options.max_mem = MEMORY
-    compiled, refused = re2.Set.SearchSet(options), []
+    compiled, invalid = re2.Set.SearchSet(options), []
     for pattern in patterns:
         try:
             compiled.Add(pattern)
         except re2.error:
-            refused.append(pattern)
+            invalid.append(pattern)
     compiled.Compile()
-    return compiled, tuple(refused)
+    return compiled, tuple(invalid)
 
 
 def _matches(patterns: re2.Set | None, agent: str) -> bool:

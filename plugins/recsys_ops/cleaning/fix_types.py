@@ -25,8 +25,8 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         name: read_column(name, dtypes[name], rule, contract.event_names)
         for name, rule in contract.columns.items()
     }
-    refusals = {
-        name: reading.refusals | _future(name, contract) for name, reading in readings.items()
+    rejections = {
+        name: reading.rejections | _future(name, contract) for name, reading in readings.items()
     }
     texts = [f"{name} text" for name in readings]
     read = (
@@ -37,7 +37,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
         .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
     )
-    conditions = [condition for column in refusals.values() for condition in column.values()]
+    conditions = [condition for column in rejections.values() for condition in column.values()]
     marked = read.with_columns(
         broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions)
     )
@@ -45,7 +45,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         "row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA)
     )
     return Cleaned(
-        kept, _with_reasons(marked.filter("broken"), refusals, dtypes), dict(contract.metadata)
+        kept, _with_reasons(marked.filter("broken"), rejections, dtypes), dict(contract.metadata)
     )
 
 
@@ -60,14 +60,14 @@ def _future(name: str, contract: Contract) -> dict[str, pl.Expr]:
 
 
 def _with_reasons(
-    broken: pl.LazyFrame, refusals: dict[str, dict[str, pl.Expr]], dtypes: pl.Schema
+    broken: pl.LazyFrame, rejections: dict[str, dict[str, pl.Expr]], dtypes: pl.Schema
 ) -> pl.LazyFrame:
     """The broken rows, unchanged, with the first broken column, its first reason and its text."""
     reasons = {
         name: pl.coalesce(
             pl.when(condition).then(pl.lit(reason)) for reason, condition in conditions.items()
         )
-        for name, conditions in refusals.items()
+        for name, conditions in rejections.items()
         if conditions
     }
     column = pl.coalesce(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from recsys_ops.cleaning.parsing import as_text
+from recsys_ops.cleaning.result import hidden_column
 
 STRING = r'"(?:[^"\\]|\\.)*"'
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -43,16 +44,20 @@ def open_payloads(
     texts = {payload: as_text(payload, dtypes[payload]).str.strip_chars() for payload in payloads}
     frame = (
         delivered.with_columns(
-            pl.when(~text.is_in(["", "null"])).then(text).alias(f" {payload} json")
+            pl.when(~text.is_in(["", "null"])).then(text).alias(_json_column(payload))
             for payload, text in texts.items()
         )
         .with_columns(_read(_candidates(path), path).alias(path) for path in paths)
         .with_columns(_read_exactly(path).alias(path) for path in paths)
     )
     return frame, {
-        payload: _is_no_object(pl.col(f" {payload} json"), payload_paths)
+        payload: _is_no_object(pl.col(_json_column(payload)), payload_paths)
         for payload, payload_paths in payloads.items()
     }
+
+
+def _json_column(payload: str) -> str:
+    return hidden_column(f"{payload} json")
 
 
 def is_nested(text: pl.Expr) -> pl.Expr:
@@ -88,7 +93,7 @@ def listed(text: pl.Expr, separator: str) -> pl.Expr:
 
 def _candidates(path: str) -> pl.Expr:
     """The payloads that may contain the path's last key; the others are not parsed."""
-    json, key = pl.col(f" {path.partition('.')[0]} json"), path.rpartition(".")[2]
+    json, key = pl.col(_json_column(path.partition(".")[0])), path.rpartition(".")[2]
     return pl.when(
         json.str.contains(key, literal=True) | json.str.contains("\\", literal=True)
     ).then(json)

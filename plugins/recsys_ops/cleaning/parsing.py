@@ -32,8 +32,8 @@ FIRST, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 EXACT_FLOAT = 2.0**53
 
-# reason → the condition under which a value is refused; the first that holds counts
-Refusals = dict[str, pl.Expr]
+# reason → the condition under which a value is rejected; the first that holds counts
+Rejections = dict[str, pl.Expr]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Reading:
     text : the delivered value as text, in the column ``<name> text``; blank text becomes null.
     part : an intermediate result, from the text, in the column ``<name> part``.
     value : the value, from text and part, in the column ``<name> value``.
-    refusals : conditions on all three under which the row is refused.
+    rejections : conditions on all three under which the row is rejected.
 
     Each gets a column, because Polars computes an expression again wherever it is repeated.
     """
@@ -51,7 +51,7 @@ class Reading:
     text: pl.Expr
     part: pl.Expr
     value: pl.Expr
-    refusals: Refusals
+    rejections: Rejections
 
 
 def read_column(
@@ -74,29 +74,29 @@ def read_column(
     part_made = pl.lit(None)
     match rule:
         case TextRule():
-            value, refusals = _text(text, read, rule, dtype)
+            value, rejections = _text(text, read, rule, dtype)
         case IntegerRule():
-            value, refusals = _integer(text, read, rule)
+            value, rejections = _integer(text, read, rule)
         case DecimalRule():
-            value, refusals = _decimal(delivered, text, read, rule, dtype)
+            value, rejections = _decimal(delivered, text, read, rule, dtype)
         case TimeRule() if isinstance(dtype, pl.Datetime):
-            value, refusals = _typed_time(delivered, read, rule, dtype)
+            value, rejections = _typed_time(delivered, read, rule, dtype)
         case TimeRule():
             part_made = pl.when(text.str.contains("^[0-9]{9,16}$")).then(text).cast(pl.Int64)
-            value, refusals = _written_time(text, part, read, rule)
+            value, rejections = _written_time(text, part, read, rule)
         case EventRule():
             part_made = text.str.to_lowercase().cast(pl.Enum(list(event_names)), strict=False)
             value = _named(part, event_names)
-            refusals = {"unknown_event": read.is_null()}
+            rejections = {"unknown_event": read.is_null()}
     absent = delivered.is_null() if isinstance(dtype, pl.Datetime) else text.is_null()
-    refusals = {reason: ~absent & condition for reason, condition in refusals.items()}
+    rejections = {reason: ~absent & condition for reason, condition in rejections.items()}
     if rule.default is not None:
         value = pl.when(absent).then(pl.lit(rule.default)).otherwise(value)
     elif not rule.nullable:
-        refusals = {"missing": absent, **refusals}
+        rejections = {"missing": absent, **rejections}
     written = as_text(name, dtype)
     return Reading(
-        written.str.strip_chars() if dtype == pl.String else written, part_made, value, refusals
+        written.str.strip_chars() if dtype == pl.String else written, part_made, value, rejections
     )
 
 
@@ -139,21 +139,21 @@ def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
 
 def _text(
     text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType
-) -> tuple[pl.Expr, Refusals]:
+) -> tuple[pl.Expr, Rejections]:
     cased = {"upper": text.str.to_uppercase(), "lower": text.str.to_lowercase(), None: text}[
         rule.case
     ]
-    refusals: Refusals = {}
+    rejections: Rejections = {}
     if rule.type == "id":
         unfit = text.str.contains(NOT_AN_ID) | (text.str.len_chars() > MAX_ID_LENGTH)
         # a float that is not an exact whole number is no longer the id that it was made from
-        refusals["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
+        rejections["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
     if rule.pattern is not None:
-        refusals["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
-    return cased, refusals
+        rejections["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
+    return cased, rejections
 
 
-def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, Refusals]:
+def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, Rejections]:
     # an integer that does not fit 64 bits is null
     return text.cast(pl.Int64, strict=False), {
         "not_an_integer": ~text.str.contains(INTEGER),
@@ -163,7 +163,7 @@ def _integer(text: pl.Expr, read: pl.Expr, rule: IntegerRule) -> tuple[pl.Expr, 
 
 def _decimal(
     delivered: pl.Expr, text: pl.Expr, read: pl.Expr, rule: DecimalRule, dtype: pl.DataType
-) -> tuple[pl.Expr, Refusals]:
+) -> tuple[pl.Expr, Rejections]:
     if dtype.is_float():
         value, written = delivered.cast(pl.Float64), delivered.is_finite()
     else:
@@ -173,9 +173,9 @@ def _decimal(
 
 def _written_time(
     text: pl.Expr, number: pl.Expr, read: pl.Expr, rule: TimeRule
-) -> tuple[pl.Expr, Refusals]:
+) -> tuple[pl.Expr, Rejections]:
     readings: list[pl.Expr] = []
-    refusals: Refusals = {}
+    rejections: Rejections = {}
     if "iso8601" in rule.formats:
         zoned = (
             pl.when(text.str.contains(NAIVE + OFFSET))
@@ -188,7 +188,7 @@ def _written_time(
             )
         ]
         if rule.timezone is None:
-            refusals["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
+            rejections["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
         else:
             readings.append(_in_utc(_naive(text), rule.timezone))
     # plausible seconds, milliseconds and microseconds differ in their number of digits, so a number
@@ -205,7 +205,7 @@ def _written_time(
                 .cast(pl.Datetime("us"))
                 .dt.replace_time_zone("UTC")
             )
-    return pl.coalesce(readings), refusals | _time_refusals(read)
+    return pl.coalesce(readings), rejections | _time_rejections(read)
 
 
 def _naive(text: pl.Expr) -> pl.Expr:
@@ -216,17 +216,17 @@ def _naive(text: pl.Expr) -> pl.Expr:
 
 def _typed_time(
     delivered: pl.Expr, read: pl.Expr, rule: TimeRule, dtype: pl.Datetime
-) -> tuple[pl.Expr, Refusals]:
+) -> tuple[pl.Expr, Rejections]:
     exact = delivered.cast(pl.Datetime("us", dtype.time_zone))
     moment = pl.when(exact.cast(dtype) == delivered).then(exact)
     if dtype.time_zone is not None:
-        return moment.dt.convert_time_zone("UTC"), _time_refusals(read)
+        return moment.dt.convert_time_zone("UTC"), _time_rejections(read)
     if rule.timezone is None:
-        return pl.lit(None, TIME), {"naive_time": moment.is_not_null(), **_time_refusals(read)}
-    return _in_utc(moment, rule.timezone), _time_refusals(read)
+        return pl.lit(None, TIME), {"naive_time": moment.is_not_null(), **_time_rejections(read)}
+    return _in_utc(moment, rule.timezone), _time_rejections(read)
 
 
-def _time_refusals(read: pl.Expr) -> Refusals:
+def _time_rejections(read: pl.Expr) -> Rejections:
     return {
         "not_a_time": read.is_null(),
         "out_of_bounds": ~read.is_between(FIRST, END, closed="left"),

@@ -25,6 +25,11 @@ class Cleaned:
     notes: dict[str, object] = field(default_factory=dict)
 
 
+def hidden_column(name: str) -> str:
+    """The name of a working column; a blank before it keeps it apart from delivered columns."""
+    return f" {name}"
+
+
 def original_columns(
     columns: Iterable[str], reserved: Sequence[str] = REASON_COLUMNS
 ) -> list[pl.Expr]:

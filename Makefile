@@ -18,7 +18,7 @@ demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctr
 # Tests that share a server or a shop stay in one lane (tests/conftest.py). A third lane gains little.
 LANES ?= 2
 test: .venv/installed           ## the whole suite, in two lanes side by side
-	@$(BIN)/pytest --numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest --numprocesses $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed           ## format, lint, types, floors, lock
 	@$(BIN)/ruff format --check .

@@ -54,8 +54,14 @@ def _contract(settings: CleaningSettings) -> cleaning.Contract:
 
 
 _STEPS = (
-    Step("align_schema", _align_schema, EXTRACT, False, "quarantine_share", _align_schema),
-    Step("fix_types", _fix_types, EXTRACT, True, "quarantine_share"),
+    Step(
+        "align_schema",
+        _align_schema,
+        reads=EXTRACT,
+        counts_as="quarantine_share",
+        repeat=_align_schema,
+    ),
+    Step("fix_types", _fix_types, reads=EXTRACT, writes_rows=True, counts_as="quarantine_share"),
     Step("deduplicate", lambda rows, _: cleaning.deduplicate(rows)),
     Step(
         "filter_crawlers",

@@ -230,7 +230,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
         begin_read_only(connection, timeout_s)
         driver: Any = connection.connection.driver_connection
         described = driver.execute(
-            f"SELECT * FROM (\n{render_sql(sql, _NOTHING)}\n) AS delivered LIMIT 0"
+            f"SELECT * FROM (\n{render_sql(sql, _NOTHING)}\n) AS delivered LIMIT 0"  # noqa: S608
         ).description
         password = {"password": driver.info.password} if driver.info.password else {}
         conninfo = psycopg.conninfo.make_conninfo(**driver.info.get_parameters(), **password)
@@ -242,7 +242,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
             for statement in _limits(timeout_s):
                 cursor.execute(statement)
             cursor.execute(
-                f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"
+                f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"  # noqa: S608
             )
             reader = cursor._results.reader  # the errors of the public reader lack the SQLSTATE
             yield reader.schema.empty_table()

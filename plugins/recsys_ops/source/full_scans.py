@@ -90,7 +90,9 @@ def _sqlite(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> li
     plan = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {sql}"), bound).scalars("detail")
     tables = [_table(sql, step.split()[1]) for step in plan if step.startswith("SCAN ")]
     sizes = {
-        table: connection.execute(sa.text(f'SELECT max(rowid) FROM "{table}"')).scalar()
+        table: connection.execute(
+            sa.text(f'SELECT max(rowid) FROM "{table}"')  # noqa: S608
+        ).scalar()
         for table in tables
     }
     return [_scan(table, rows) for table, rows in sizes.items() if rows and rows > LARGE]

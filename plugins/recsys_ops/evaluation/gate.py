@@ -57,8 +57,8 @@ def decide(metrics: Metrics, settings: GateSettings) -> Verdict:
 def champion(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """NDCG at the last cut-off is at most `max_drop` below the champion's on the same users.
 
-    A larger drop passes as well if it may be chance: if the upper 97.5 % bound of the difference is
-    not below zero.
+    A larger drop passes as well if it may be chance: if the upper end of the difference's 95 %
+    interval is not below zero.
     """
     threshold = -settings.max_drop
     if metrics["protocol"] != "next_day":
@@ -86,7 +86,7 @@ def reference(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult
 
 
 def popularity(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The lower 97.5 % bound of the NDCG gained over the popularity list is above zero."""
+    """The lower bound of the NDCG gained over the popularity list is above zero."""
     lower = _number(metrics, "bootstrap", "popularity", "lower")
     mean = _number(metrics, "bootstrap", "popularity", "mean")
     sentence = (

@@ -14,6 +14,7 @@ from recsys_ops.demo.truth import expected_step
 from recsys_ops.history.table import current_version, read_events
 from recsys_ops.ingest.steps import STEPS
 from recsys_ops.models.deployments import list_deployments
+from recsys_ops.models.files import METRICS, VERDICT
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import paths
@@ -122,7 +123,7 @@ def history(storage: Storage, engine: sa.Engine) -> dict[str, int]:
 def model(storage: Storage, version: str) -> dict[str, Any]:
     """The metrics of a version, of popularity and of its champion, and the gate's verdict."""
     metrics, verdict = (
-        storage.read_json(paths.model(version, name)) for name in ("metrics.json", "verdict.json")
+        storage.read_json(paths.model(version, name)) for name in (METRICS, VERDICT)
     )
     shown = [f"{name}@{metrics['cutoffs'][-1]}" for name in ("ndcg", "map", "recall", "precision")]
     return {

@@ -3,6 +3,7 @@
 from datetime import date
 from typing import TYPE_CHECKING
 
+from recsys_ops.models.files import VERDICT
 from recsys_ops.settings import Settings
 from recsys_ops.storage import paths
 
@@ -73,7 +74,7 @@ def _refused(store: "Storage", study: date, day: date) -> bool:
     if not store.exists(path):
         return False
     first = store.read_json(path)
-    verdict_path = paths.model(first["version"], "verdict.json")
+    verdict_path = paths.model(first["version"], VERDICT)
     if date.fromisoformat(first["day"]) >= day or not store.exists(verdict_path):
         return False
     verdict = store.read_json(verdict_path)

@@ -17,8 +17,8 @@ def test_the_manifest_says_what_the_run_took(storage: Storage, make_job: MakeJob
     manifest = load_manifest(storage, spec.version)
     run = manifest.run
     assert run.device == result(storage)["device"]
-    of_a_card = {"driver", "cuda", "cupy"} if run.device["kind"] == "gpu" else set()
-    assert run.device.keys() == {"kind", "name", "solver"} | of_a_card
+    of_a_gpu = {"driver", "cuda", "cupy"} if run.device["kind"] == "gpu" else set()
+    assert run.device.keys() == {"kind", "name", "solver"} | of_a_gpu
     assert all(run.device.values())
     assert run.seconds.keys() == {"read", "fit", "loss", "evaluate", "refit", "recommend", "write"}
     assert all(seconds >= 0 for seconds in run.seconds.values())

@@ -211,12 +211,12 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("code", "message", "error", "said"), FAILURES)
+@pytest.mark.parametrize(("code", "message", "error", "expected"), FAILURES)
 def test_a_failure_says_why_and_whether_another_try_can_help(
-    server: VertexServer, code: int, message: str, error: type[RecsysError], said: str
+    server: VertexServer, code: int, message: str, error: type[RecsysError], expected: str
 ) -> None:
     server.fails = {"code": code, "message": message}
-    with pytest.raises(error, match=said) as raised:
+    with pytest.raises(error, match=expected) as raised:
         run(launcher(server.url))
     assert type(raised.value) is error
     assert message in str(raised.value)

@@ -76,7 +76,7 @@ def _attempt(storage: CountedStorage, day: date, meter: Meter) -> _Outcome:
     try:
         outcome.spec = read_spec(storage, day)
         outcome.device = describe_device(outcome.spec.training)
-        outcome.metrics = run_job(storage, outcome.spec, outcome.device, meter)
+        outcome.metrics = _run(storage, outcome.spec, outcome.device, meter)
     except RecsysError as error:
         outcome.reason, outcome.outage = str(error), isinstance(error, StorageError)
         log.error("the job of %s failed: %s", day, outcome.reason)
@@ -120,7 +120,7 @@ def _write_result(storage: Storage, day: date, meter: Meter, outcome: _Outcome) 
     return 1 if outcome.reason else 0
 
 
-def run_job(
+def _run(
     storage: CountedStorage, spec: JobSpec, device: Mapping[str, str], meter: Meter
 ) -> ModelMetrics | None:
     """Train, make the lists and write the model version.

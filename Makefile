@@ -7,7 +7,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every target starts several Python processes: without bytecode each compiles all of Airflow anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-ui test lint docs lock lock-check task-test backfill bench bench-tables gpu-check settings clean
+.PHONY: demo demo-ui test lint docs lock lock-check settings task-test backfill bench bench-tables \
+  gpu-check clean
 
 demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 	@$(BIN)/python -m recsys_ops.demo
@@ -15,7 +16,8 @@ demo: .venv/installed           ## both DAGs on the demo shop, start to finish
 demo-ui: .venv/installed        ## Airflow's pages on the demo's data, until Ctrl-C
 	@$(BIN)/python -m recsys_ops.demo ui
 
-# Tests that share a server or a shop stay in one lane (tests/conftest.py). A third lane gains little.
+# Tests that share a server or a shop stay in one lane (tests/conftest.py). A third lane gains
+# little.
 LANES ?= 2
 test: .venv/installed           ## the whole suite, in two lanes side by side
 	@$(BIN)/pytest --numprocesses $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
@@ -34,10 +36,10 @@ docs: .venv/installed           ## the pages as a site, build/site/index.html; a
 compile = $(BIN)/uv pip compile --quiet --no-header --universal --python-version 3.11
 compile-lock = $(compile) requirements.in --output-file requirements.txt
 # the training machine's: of what both machines have, the same versions
-compile-worker-lock = $(compile) --extra worker --constraint requirements.txt pyproject.toml requirements-worker.in \
-  --output-file requirements-worker.txt
+compile-worker-lock = $(compile) --extra worker --constraint requirements.txt pyproject.toml \
+  requirements-worker.in --output-file requirements-worker.txt
 
-lock: .venv/installed           ## compile requirements.txt and requirements-worker.txt, with the newest versions
+lock: .venv/installed           ## compile both requirements files with the newest versions
 	@$(compile-lock) --upgrade
 	@$(compile-worker-lock) --upgrade
 
@@ -46,17 +48,20 @@ lock-check: .venv/installed     ## both are what they are compiled to
 	@$(compile-worker-lock)
 	@git diff --exit-code requirements.txt requirements-worker.txt && touch .venv/installed
 
-settings: .venv/installed       ## include/recsys.yaml and docs/settings.md, from recsys_ops/settings/sections.py
+settings: .venv/installed       ## include/recsys.yaml and docs/settings.md, from the code
 	@$(BIN)/python -m recsys_ops.settings.pages
 
 need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
 
-task-test: .venv/installed      ## one task of one day, alone: DAG=recsys_ingest TASK=fix_types DATE=2026-01-31
-	@$(call need,DAG)$(call need,TASK)$(call need,DATE)$(BIN)/python -m recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
+task-test: .venv/installed      ## one task of one day: DAG=recsys_ingest TASK=… DATE=2026-01-31
+	@$(call need,DAG)$(call need,TASK)$(call need,DATE)$(BIN)/python -m \
+	  recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
 
-backfill: .venv/installed       ## ingest the days FROM … TO again, four at once: FROM=2026-01-01 TO=2026-01-31
-	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
-	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
+backfill: .venv/installed       ## ingest days again, four at once: FROM=2026-01-01 TO=2026-01-31
+	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest \
+	  --max-active-runs 4 --reprocess-behavior completed \
+	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) \
+	  --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
 
 bench: .venv/installed          ## a benchmark: NAME=als or NAME=data.extract, ARGS=--quick
 	@$(call need,NAME)$(BIN)/python -m benchmarks $(NAME) $(ARGS)

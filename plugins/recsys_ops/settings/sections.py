@@ -64,8 +64,8 @@ class StorageSettings(Section):
     """Where everything is stored: `file:///folder` or `abfs://container/folder`."""
 
     conn_id: str = "recsys_blob"
-    """The Airflow connection of the storage account: key, SAS or managed identity, see
-    docs/how-to/azure.md. Not needed for `file://`."""
+    """The Airflow connection of the Azure storage account, see docs/how-to/azure.md. Not needed for
+    `file://`."""
 
     raw_retention_days: PositiveInt = 90
     """Deliveries, the results of the cleaning steps, quarantine and jobs are deleted when they are
@@ -76,7 +76,7 @@ class HistorySettings(Section):
     """The Delta table of clean events."""
 
     retention_days: PositiveInt = 400
-    """Days older than this many days are deleted from the history. At least
+    """Days older than this many days are deleted from the history. Set at least
     `confidence.window_days` + `source.lookback_days`."""
 
 
@@ -87,8 +87,8 @@ class SourceSettings(Section):
     """The Airflow connection of the database. Give it an account that may only read."""
 
     lookback_days: Annotated[int, Field(ge=0, le=30)] = 3
-    """A scheduled run also reads this many days before its own again, so that late and corrected
-    rows are not lost."""
+    """A run also reads this many days before its own again, so that late and corrected rows are not
+    lost. A backfill reads only its own day."""
 
     slice_hours: Annotated[int, Field(ge=1, le=24)] = 1
     """How many hours of events one query reads. Each query is a short transaction of its own."""
@@ -111,31 +111,33 @@ class CrawlerSettings(Section):
 
 class BotSettings(Section):
     """Robots that do not say so, found by a user's behaviour on one day. A user without a purchase
-    on that day who shows at least `min_signals` of six signals is a bot. The sixth signal is
-    no_conversions: nothing was put into a cart, checked out or bought. Rows with the same event
-    time count as one event, because a basket has many."""
+    on that day who shows at least `min_signals` of six signals is a bot. The keys below explain
+    five signals. The sixth, `no_conversions`, means that the user put nothing into a cart, checked
+    out nothing and bought nothing. In the signals, rows with the same event time count as one
+    event, because a basket has many rows."""
 
     min_events: PositiveInt = 100
-    """Applied only to users with at least this many events on that day."""
+    """Applied only to users with at least this many rows on that day."""
 
     max_events_per_minute: PositiveInt = 20
-    """More events than this in the busiest minute: the signal rate."""
+    """The signal `rate`: more events than this in the user's busiest minute."""
 
     max_events_per_day: PositiveInt = 1000
-    """More events than this on the day: the signal rate, too."""
+    """The signal `rate` as well: more events than this on the day."""
 
     max_items: PositiveInt = 250
-    """More different items than this: the signal breadth."""
+    """The signal `breadth`: more different items than this on the day."""
 
     max_hours_active: Annotated[int, Field(ge=1, le=24)] = 18
-    """Events in more of the day's 24 clock hours than this: the signal hours."""
+    """The signal `hours`: events in more than this many of the day's 24 clock hours."""
 
     max_visit_hours: Annotated[float, Field(gt=0, le=24)] = 8.0
-    """More hours than this without a pause of 30 minutes: the signal visit."""
+    """The signal `visit`: active for more hours than this without a pause of 30 minutes."""
 
     min_gap_spread: PositiveFloat = 0.6
-    """Interquartile range of the gaps between events, divided by their median. Below this: the
-    signal regular_gaps. Typical for people: above 1."""
+    """The signal `regular_gaps`: the interquartile range of the gaps between events, divided by the
+    median gap, is below this. People are typically above 1. Gaps of over 30 minutes do not
+    count."""
 
     min_signals: Annotated[int, Field(ge=1, le=6)] = 2
     """How many of the six signals make a bot."""
@@ -147,9 +149,10 @@ class BotSettings(Section):
 
 
 class SlowBotSettings(Section):
-    """Bots that show only over weeks. They are looked for in the days of `confidence.window_days`
-    when the matrix is built, and left out of the model. A user who never put anything into a cart,
-    checked out or bought and shows at least `min_signals` of three signals is a slow bot."""
+    """Bots that show only over weeks. `build_matrix` looks for them in all days of the window
+    (`confidence.window_days`). Their rows stay in the history, but the model does not learn from
+    them. A slow bot is a user without a cart, checkout or purchase in the window who shows at
+    least `min_signals` of three signals."""
 
     min_days: Annotated[int, Field(ge=2)] = 14
     """Applied only to users with events on at least this many days."""
@@ -158,15 +161,15 @@ class SlowBotSettings(Section):
     """Applied only to users with at least this many events."""
 
     max_items: PositiveInt = 5000
-    """More different items than this: the signal breadth."""
+    """The signal `breadth`: more different items than this."""
 
     max_active_share: Share = 0.9
-    """Events on a larger share of the days from the user's first to the last: the signal
-    every_day."""
+    """The signal `every_day`: events on a larger share than this of the days from the user's first
+    day to the last."""
 
     min_daily_variation: PositiveFloat = 0.25
-    """Standard deviation of the events a day, divided by their mean. Below this: the signal
-    steady."""
+    """The signal `steady`: the standard deviation of the user's events a day, divided by the mean,
+    is below this."""
 
     min_signals: Annotated[int, Field(ge=1, le=3)] = 2
     """How many of the three signals make a slow bot."""
@@ -183,16 +186,17 @@ class StaffSettings(Section):
     """Ids of the users who work for the shop."""
 
     roles: tuple[str, ...] = ("admin", "staff")
-    """Values of the role column that mean staff."""
+    """Values of the column `role` that mean staff. Upper and lower case are the same."""
 
     email_domains: tuple[Annotated[str, Field(pattern=r"^[^@\s]+$")], ...] = ()
-    """The e-mail domains of the company, without the @."""
+    """The e-mail domains of the company, without the @ and without their subdomains."""
 
     networks: tuple[IPvAnyNetwork, ...] = ()
     """The networks of the company, in CIDR notation: 10.0.0.0/8."""
 
     test_account_pattern: RegularExpression | None = None
-    """A regular expression for the e-mail addresses of test accounts. null: none."""
+    """A regular expression. An account whose e-mail address contains it is a test account. null: no
+    test accounts."""
 
 
 class CleaningSettings(Section):
@@ -226,9 +230,9 @@ class ConfidenceSettings(Section):
     """How events become the user–item matrix that a model learns from."""
 
     preset: Annotated[str, Field(pattern=r"^\w+$")] | None = None
-    """The name of a file in the folder `presets`, without .yaml. Its values apply to all keys that
-    are left out here and in the environment. Shipped: retail_demo_store, recency_bm25. null:
-    none."""
+    """A preset: the name of a file in the folder `presets`, without .yaml. Its values apply only to
+    keys that are left out here and in the environment, so delete those keys here. Shipped:
+    retail_demo_store, recency_bm25. null: no preset."""
 
     window_days: PositiveInt = 365
     """How many days a model learns from. The last one is the run's day."""
@@ -247,7 +251,7 @@ class ConfidenceSettings(Section):
 
     bm25: Bm25Settings | None = None
     """BM25 as in the package implicit, for example {k1: 1.2, b: 0.3}: repeated events count less
-    and less, and so do popular items and users with many items. null: log1p."""
+    and less, and so do popular items and users with many items. null: log1p, see `alpha`."""
 
     alpha: PositiveFloat = 16.0
     """confidence = 1 + alpha·log1p(weight) (Hu, Koren & Volinsky 2008, eq. 6), or with bm25
@@ -390,7 +394,7 @@ class WorkerSettings(Section):
 
     price_per_hour: PositiveFloat | None = None
     """What an hour of the machine costs, in your currency. A version's manifest then says what its
-    training cost. null: it does not."""
+    training cost. null: the manifest has no cost."""
 
     staging_url: StagingUrl | None = None
     """`gs://bucket/folder` or `abfs://container/folder`, for a worker that cannot read
@@ -398,8 +402,8 @@ class WorkerSettings(Section):
     deleted. null: the worker reads `storage.root`."""
 
     google_conn_id: str = "google_cloud_default"
-    """The Airflow connection of type google_cloud_platform for `gs://`, gce and vertex. For `abfs://`
-    it is `storage.conn_id`."""
+    """The Airflow connection of type google_cloud_platform, for `gs://` in `staging_url`, for `gce`
+    and for `vertex`. For `abfs://` the connection is `storage.conn_id`."""
 
     ssh: SshSettings = SshSettings()
 
@@ -458,13 +462,13 @@ class GateSettings(Section):
     median."""
 
     max_ratio_change: FactorFromOne = 1.3
-    """The same for the rows per user and per user–item pair, which sales and weekends hardly change
-    but robots and doubled rows do. If one of those 28 days deviated by factor s, the limit is
-    raised to s^1.5."""
+    """The same for two ratios: rows per user and rows per user–item pair. Sales and weekends hardly
+    change them, but robots and doubled rows do. If one of those 28 days deviated from the median by
+    a factor s, the limit is raised to s^1.5."""
 
     max_share_change: Share = 0.1
-    """The share of rows rejected for their values, and the share rejected as bots, may differ from
-    their medians over 28 days by at most this much."""
+    """The share of rows rejected for their values, and the share rejected as crawlers and bots, may
+    each differ from its 28-day median by at most this much."""
 
     min_window_share: Share = 0.8
     """The window must have at least this share of the rows that the champion's window had."""
@@ -517,7 +521,8 @@ class SearchRange(Section):
 
 
 class TuningSettings(Section):
-    """The weekly search for better settings, the DAG recsys_tune."""
+    """The weekly search for better settings, the DAG recsys_tune. A trial is one training with
+    settings that the search chose, see docs/explanation/tuning.md."""
 
     adopt: bool = False
     """Let recsys_retrain train its challengers with the newest proposal of recsys_tune. They still
@@ -546,15 +551,15 @@ class TuningSettings(Section):
 
 
 class ModelsSettings(Section):
-    """How long model versions are kept. Never deleted are the live version, the one before it,
-    pinned ones (recsys_ops models pin) and those that the gate compares with. The metrics and the
-    verdict of every version stay."""
+    """How long model versions are kept. The live version, the one before it, pinned versions
+    (recsys_ops models pin) and those that the gate compares with are never deleted. The metrics and
+    the verdict of every version are never deleted either."""
 
     keep_newest: PositiveInt = 14
-    """This many newest versions are never deleted."""
+    """How many of the newest versions are always kept."""
 
     keep_days: PositiveInt = 90
-    """The others are deleted when they are older than this many days."""
+    """All other versions are deleted when they are older than this many days."""
 
 
 class BoughtTogetherSettings(Section):
@@ -565,7 +570,7 @@ class BoughtTogetherSettings(Section):
 
     session_gap_hours: PositiveInt = 12
     """A pause of this many hours ends a basket. Events of one user with shorter pauses between them
-    are one basket, whether or not they share an id."""
+    are one basket, also if their event ids differ."""
 
     min_support: PositiveInt = 3
     """At least this many baskets must contain both items."""

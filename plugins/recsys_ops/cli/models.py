@@ -39,7 +39,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for name, run, text in (
         ("pin", pin, "keep a version from expiring"),
         ("unpin", unpin, "let a version expire like the others"),
-        ("release", release, "let a version that was rolled back from go live again"),
+        ("release", release, "let a blocked version go live again"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("version")

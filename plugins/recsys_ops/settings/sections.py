@@ -189,7 +189,7 @@ class StaffSettings(Section):
     """Values of the column `role` that mean staff. Upper and lower case are the same."""
 
     email_domains: tuple[Annotated[str, Field(pattern=r"^[^@\s]+$")], ...] = ()
-    """The e-mail domains of the company, without the @ and without their subdomains."""
+    """The e-mail domains of the company, without the @. List each subdomain, too."""
 
     networks: tuple[IPvAnyNetwork, ...] = ()
     """The networks of the company, in CIDR notation: 10.0.0.0/8."""
@@ -273,7 +273,7 @@ class TrainingSettings(Section):
     """The factorisation of the user–item matrix by ALS."""
 
     factors: PositiveInt = 64
-    """How many numbers describe a user or an item. Time and memory grow with it."""
+    """How many numbers describe a user or an item. Time and memory grow with this number."""
 
     solver: Literal["auto", "gpu", "cpu", "implicit"] = "auto"
     """The code that does the sweeps. auto: gpu if the worker has a GPU, otherwise cpu. implicit:
@@ -483,7 +483,7 @@ class GateSettings(Section):
 
     approval: bool = False
     """A person must approve each blessed version before it goes live. The task `approve` waits for
-    them in Airflow's UI."""
+    the approval in Airflow's UI, for at most 10 hours."""
 
 
 SearchedName = Literal[

@@ -1,11 +1,11 @@
 """A tuning run in a real Airflow: named trials, a proposal, and a cleared trial not repeated."""
 
-import time
 from datetime import date, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.site import until
 
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -63,10 +63,7 @@ def test_a_weekly_study_runs_in_batches_and_repeats_no_cleared_trial(
     }
     clear |= {"include_downstream": True, "reset_dag_runs": True}
     site.airflow.call("POST", "dags/recsys_tune/clearTaskInstances", json=clear)
-    deadline = time.monotonic() + 60
-    while trials(site, run)[3]["try_number"] == found[3]["try_number"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    until(lambda: trials(site, run)[3]["try_number"] != found[3]["try_number"])
     site.airflow.wait("recsys_tune", run)
     again = trials(site, run)[3]
     assert "sweep" not in log(site, run, again)

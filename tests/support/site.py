@@ -12,7 +12,8 @@ def storage(site: SimpleNamespace) -> Storage:
     return Storage(site.env["RECSYS_STORAGE__ROOT"])
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+def until(true: Callable[[], Any], seconds: float = 180) -> Any:
+    """Wait until a function returns something true; the limit is for a busy machine."""
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline

@@ -119,7 +119,7 @@ class Airflow:
         )
 
     def wait_for_runs(
-        self, dag_id: str, run_type: str, count: int, timeout: float = 60
+        self, dag_id: str, run_type: str, count: int, timeout: float = 180
     ) -> list[dict[str, Any]]:
         """The runs of a type, once there are `count` of them."""
         deadline = time.monotonic() + timeout

@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="recsys_ops",
-        description="Shows and changes what recsys-ops has stored: the history, rejected rows, model "
-        "versions, the lists in Redis. Finds them through Airflow's connections.",
+        description="Shows and changes what recsys-ops has stored: the history, rejected rows, "
+        "model versions, the lists in Redis. Finds them through Airflow's connections.",
     )
     groups = parser.add_subparsers(required=True, metavar="group")
     for group in (history, quarantine, models, live_lists):

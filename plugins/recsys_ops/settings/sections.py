@@ -105,8 +105,8 @@ class CrawlerSettings(Section):
     """Robots that say so in their user agent."""
 
     allow: tuple[RegularExpression, ...] = ()
-    """Regular expressions of user agents that are never crawlers, whatever the lists of known
-    crawlers say. For example your own app, or a monitor whose events you want to keep."""
+    """Regular expressions of user agents that are never crawlers, even if the lists of known
+    crawlers have them. For example your own app, or a monitor whose events you want to keep."""
 
 
 class BotSettings(Section):
@@ -243,7 +243,7 @@ class ConfidenceSettings(Section):
     """What one event of each type counts. Event types without a weight do not enter the matrix."""
 
     half_life_days: PositiveFloat | None = 90.0
-    """An event counts half after this many days. null: age does not matter."""
+    """The age in days at which an event counts half. null: age does not matter."""
 
     repeat_decay: ShareAboveZero = 1.0
     """The n-th event of one type by one user with one item, counted from the newest, counts
@@ -258,8 +258,8 @@ class ConfidenceSettings(Section):
     1 + alpha·bm25(weight)."""
 
     min_items_per_user: PositiveInt = 1
-    """Users with fewer different items than this are left out. Both minima are counted once,
-    before anything is left out."""
+    """Users with fewer different items than this are left out. This minimum and the next one are
+    counted once, before anything is left out."""
 
     min_users_per_item: PositiveInt = 1
     """Items with fewer different users than this are left out, and the model never recommends
@@ -576,7 +576,7 @@ class BoughtTogetherSettings(Section):
     """At least this many baskets must contain both items."""
 
     half_life_days: PositiveFloat | None = 90
-    """A basket counts half after this many days. null: age does not matter."""
+    """The age in days at which a basket counts half. null: age does not matter."""
 
     rank_by: Literal["weight", "lift"] = "weight"
     """weight: first the items that are most often bought with this one. lift: first those that are
@@ -604,7 +604,8 @@ class ListsSettings(Section):
     they are eligible."""
 
     trending_days: Annotated[int, Field(ge=1, le=14)] = 3
-    """An item is trending by its visitors in this many days, compared with the 28 days before."""
+    """The list of trending items compares each item's visitors in this many days with those in the
+    28 days before."""
 
     bought_together: BoughtTogetherSettings = BoughtTogetherSettings()
 

@@ -22,13 +22,13 @@ from recsys_ops.cleaning.slow_bots import find_slow_bots
 from recsys_ops.demo.events import COLUMNS, day_events
 from recsys_ops.demo.shop import DEMO, Shop
 from recsys_ops.ingest.steps import STEPS
-from recsys_ops.settings import BotSettings, CleaningSettings
+from recsys_ops.settings import BotSettings, CleaningSettings, SlowBotSettings
 
 OPENS = date(2026, 3, 2)
 DAYS = 90
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 COPIES = 200
-BOTS = BotSettings()
+BOTS, SLOW_BOTS = BotSettings(), SlowBotSettings()
 Seconds = np.ndarray
 
 
@@ -154,7 +154,7 @@ def weeks(rng: np.random.Generator) -> dict[str, int]:
                 "event_type": "view",
             }
         ).with_columns(day=pl.lit(OPENS) + pl.duration(days="day"))
-        slow_bots[name] = find_slow_bots(rows, BOTS.window).height
+        slow_bots[name] = find_slow_bots(rows, SLOW_BOTS).height
     return slow_bots
 
 
@@ -193,7 +193,7 @@ def uci(path: Path, report: Report) -> None:
         "item_id",
         event_type=pl.lit("purchase"),
     )
-    slow = find_slow_bots(history, BOTS.window).select("user_id", "reason", "value").rows()
+    slow = find_slow_bots(history, SLOW_BOTS).select("user_id", "reason", "value").rows()
     print("slow bots of the year:", slow)
 
 

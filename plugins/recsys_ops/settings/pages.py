@@ -36,10 +36,12 @@ PAGE_TITLE = """\
 # Settings
 
 The file `include/recsys.yaml` holds the settings; the environment variable `RECSYS_INCLUDE` names
-another folder than `include`. Each key can be overridden by the environment variable in the last
-column. Lists and maps are JSON there: `RECSYS_EVALUATION__EVENTS='["purchase"]'`. A key that is
-left out has its default. An unknown key or a wrong value stops every task with a message that names
-the key. Secrets never go here: they live in Airflow connections.
+another folder than `include`. Each key can be overridden by an environment variable: `RECSYS_`, then
+the section and the key in upper case, joined by two underscores. `cleaning.bots.min_events` is
+`RECSYS_CLEANING__BOTS__MIN_EVENTS`. Lists and maps are JSON there:
+`RECSYS_EVALUATION__EVENTS='["purchase"]'`. A key that is left out has its default. An unknown key or
+a wrong value stops every task with a message that names the key. Secrets never go here: they live
+in Airflow connections.
 
 `make settings` writes this page and `include/recsys.yaml`. That file has every key, all with their
 defaults except {shipped}.
@@ -188,15 +190,14 @@ def _tables(section: Entry, level: int) -> Iterator[str]:
         _linked(section.text), WIDTH, break_long_words=False, break_on_hyphens=False
     )
     rows = [
-        f"| `{key.name}` | {_type(key.schema)} | {_default(key)} | {_linked(key.text)} "
-        f"| `RECSYS_{key.path.upper().replace('.', '__')}` |"
+        f"| `{key.name}` | {_type(key.schema)} | {_default(key)} | {_linked(key.text)} |"
         for key in section.keys
         if not key.keys or key.optional_section
     ]
     if rows:
         header = [
-            "| key | type | default | meaning | environment variable |",
-            "|---|---|---|---|---|",
+            "| key | type | default | meaning |",
+            "|---|---|---|---|",
         ]
         yield "\n".join(header + rows)
     for key in section.keys:

@@ -30,18 +30,18 @@ SHIPPED: Mapping[str, Any] = {
 YAML_TITLE = """\
 The settings of recsys-ops. docs/settings.md has all of this as tables, with types and bounds.
 Each key can be overridden by an environment variable RECSYS_<SECTION>__<KEY>, for example
-RECSYS_STORAGE__ROOT. Secrets never go here: they live in Airflow connections.
+RECSYS_STORAGE__ROOT. Do not put secrets here: they belong into Airflow connections.
 """
 PAGE_TITLE = """\
 # Settings
 
-The file `include/recsys.yaml` holds the settings; the environment variable `RECSYS_INCLUDE` names
-another folder than `include`. Each key can be overridden by an environment variable: `RECSYS_`, then
-the section and the key in upper case, joined by two underscores. `cleaning.bots.min_events` is
-`RECSYS_CLEANING__BOTS__MIN_EVENTS`. Lists and maps are JSON there:
-`RECSYS_EVALUATION__EVENTS='["purchase"]'`. A key that is left out has its default. An unknown key or
-a wrong value stops every task with a message that names the key. Secrets never go here: they live
-in Airflow connections.
+The file `include/recsys.yaml` holds the settings. The environment variable `RECSYS_INCLUDE` is the
+path of its folder; without it, that is the folder `include` beside `plugins`. An environment
+variable overrides a key; its name is `RECSYS_`, then the section and the key in upper case, joined
+by two underscores: `cleaning.bots.min_events` is `RECSYS_CLEANING__BOTS__MIN_EVENTS`. Lists and
+maps are JSON there: `RECSYS_EVALUATION__EVENTS='["purchase"]'`. A key that is left out has its
+default. An unknown key or a wrong value stops every task with a message that names the key. Do not
+put secrets here: they belong into Airflow connections.
 
 `make settings` writes this page and `include/recsys.yaml`. That file has every key, all with their
 defaults except {shipped}.

@@ -30,7 +30,7 @@ SHIPPED: Mapping[str, Any] = {
 YAML_TITLE = """\
 The settings of recsys-ops. docs/settings.md has all of this as tables, with types and bounds.
 Each key can be overridden by an environment variable RECSYS_<SECTION>__<KEY>, for example
-RECSYS_STORAGE__ROOT. Do not put secrets here: they belong into Airflow connections.
+RECSYS_STORAGE__ROOT. Do not put secrets here: they belong in Airflow connections.
 """
 PAGE_TITLE = """\
 # Settings
@@ -41,7 +41,7 @@ variable overrides a key; its name is `RECSYS_`, then the section and the key in
 by two underscores: `cleaning.bots.min_events` is `RECSYS_CLEANING__BOTS__MIN_EVENTS`. Lists and
 maps are JSON there: `RECSYS_EVALUATION__EVENTS='["purchase"]'`. A key that is left out has its
 default. An unknown key or a wrong value stops every task with a message that names the key. Do not
-put secrets here: they belong into Airflow connections.
+put secrets here: they belong in Airflow connections.
 
 `make settings` writes this page and `include/recsys.yaml`. That file has every key, all with their
 defaults except {shipped}.

@@ -22,7 +22,7 @@ LANES ?= 2
 test: .venv/installed           ## the whole suite, in two lanes side by side
 	@$(BIN)/pytest --numprocesses $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
-lint: .venv/installed           ## format, lint, types, floors, lock
+lint: .venv/installed           ## format, lint, types, layers, lock
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -57,7 +57,7 @@ task-test: .venv/installed      ## one task of one day: DAG=recsys_ingest TASK=â
 	@$(call need,DAG)$(call need,TASK)$(call need,DATE)$(BIN)/python -m \
 	  recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
 
-backfill: .venv/installed       ## ingest days again, four at once: FROM=2026-01-01 TO=2026-01-31
+backfill: .venv/installed       ## ingest days again, four at a time: FROM=2026-01-01 TO=2026-01-31
 	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest \
 	  --max-active-runs 4 --reprocess-behavior completed \
 	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) \

@@ -28,7 +28,7 @@ ALPHA = 16
 EVALUATED = 20_000
 HELD_OUT = 0.2
 _MOST_TASTES = 16
-_CELLS_A_PART = 1 << 21  # events are drawn for the users of so many cells: sorts stay small
+_CELLS_A_PART = 1 << 21  # events are drawn in parts of this many cells: sorts stay small
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ was live 30 days ago, and a list of popular items. A refit then adds the day its
 decides whether the version is blessed; its sentence is the task's note, and all rules with their
 numbers are in `models/<version>/verdict.json`. A version that is not blessed fails the run, or
 skips the rest of it (`gate.when_not_blessed`); Redis is not touched and the champion stays live.
-`refresh_redis` stages and verifies all lists, then swaps them at once. With `gate.approval` a
+`refresh_redis` stages and verifies all lists, then swaps them together. With `gate.approval` a
 person must approve first.
 
 With `mlflow.conn_id` every version is mirrored to an MLflow server, blessed or not. If that fails,

@@ -2,7 +2,7 @@
 
 If the shop shows something wrong, trigger this with an earlier **version** and a **reason**. All
 files of the version are compared with their SHA-256 sums. Its lists are staged, verified, and
-swapped at once; those of the version before the live one are still in Redis and are only swapped.
+swapped together; those of the version before the live one are still in Redis and are only swapped.
 The user and the reason are recorded with the deployment. Only versions that were blessed, or forced
 through the gate, can go live.
 

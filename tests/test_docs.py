@@ -122,7 +122,7 @@ def test_the_storage_page_has_the_paths_of_a_day() -> None:
 def test_messages_on_the_operations_page_are_the_codes() -> None:
     """What stands in backquotes in the first column of a table of messages; … is any text."""
     page = (DOCS / "operations.md").read_text().split("## Messages")[1]
-    page = page.split("### No message of ours")[0]
+    page = page.split("### Without a message of recsys-ops")[0]
     first = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
     quoted = [message for cell in first for message in re.findall(r"`([^`]+)`", cell)]
     texts = list(messages())

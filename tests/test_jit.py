@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Compiles variants; writing numba's index and then the machine code takes so many seconds.
+# Compiles variants; writing numba's index and then the machine code takes this many seconds.
 COMPILE = """
 import sys, time
 from numba.core.caching import IndexDataCacheFile as File

@@ -16,7 +16,7 @@ SETTINGS = SlowBotSettings()
 def history(
     user: str, counts: list[int], *, items: int = 400, event_type: str = "view"
 ) -> pl.DataFrame:
-    """A user with so many events on each day, item after item."""
+    """A user with these numbers of events on consecutive days, item after item."""
     days = [FIRST + timedelta(days=n) for n, count in enumerate(counts) for _ in range(count)]
     item = [f"p{n % items}" for n in range(len(days))]
     return pl.DataFrame({"day": days, "user_id": user, "item_id": item, "event_type": event_type})

@@ -112,8 +112,8 @@ def test_show_prints_a_users_items_with_their_titles(
     assert code == 0
     assert out.splitlines()[0] == f"{user}: personal, version {live[2]}"
     assert out.splitlines()[2].split()[:3] == [first, "The", first]
-    assert run(capsys, "show", "stranger\x1b[2J")[1].startswith(
-        "'stranger\\x1b[2J': popular, version"
+    assert run(capsys, "show", "unknown\x1b[2J")[1].startswith(
+        "'unknown\\x1b[2J': popular, version"
     )
 
 

@@ -44,19 +44,19 @@ def test_the_demo_ends_with_a_better_model_and_people_who_get_something(tmp_path
             > 1.4 * model["metrics"]["popularity"]["ndcg@20"]
         )
 
-    *customers, stranger = figures["people"]
+    *customers, unknown_user = figures["people"]
     assert [person["source"] for person in figures["people"]] == ["personal"] * 3 + ["popular"]
     assert len({tuple(person["gets"]) for person in customers}) == 3
     assert all(
         len(person["gets"]) == 20 and not set(person["gets"]) & set(person["did"])
         for person in customers
     )
-    assert len(stranger["gets"]) == 20
+    assert len(unknown_user["gets"]) == 20
     assert [shown["source"] for shown in figures["items"]] == [
         "similar",
         "bought_together",
         "category",
         "trending",
     ]
-    assert len({tuple(shown["gets"]) for shown in [*figures["items"], stranger]}) == 5
+    assert len({tuple(shown["gets"]) for shown in [*figures["items"], unknown_user]}) == 5
     assert len({shown["version"] for shown in [*figures["items"], *figures["people"]]}) == 1

@@ -202,7 +202,7 @@ PLANTED = {
 }
 
 
-def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
+def rows_with_step(shop: Shop, days: list[date]) -> pl.DataFrame:
     """The days' rows with the ``step`` that rejected each or ``kept``, and the ``expected`` one."""
     rows = pl.concat(day_events(shop, day) for day in days)
     accounts = users(shop, days[-1]).select("user_id", "email", "role")
@@ -238,7 +238,7 @@ def judged(shop: Shop, days: list[date]) -> pl.DataFrame:
 
 
 def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) -> None:
-    found = judged(Shop(DEMO, OPENS), [DAY])
+    found = rows_with_step(Shop(DEMO, OPENS), [DAY])
     right = found.group_by("expected").agg(
         (pl.col("step") == pl.col("expected")).mean().alias("share")
     )
@@ -251,7 +251,7 @@ def test_each_cleaning_step_finds_what_was_planted_for_it(rows: pl.DataFrame) ->
 def test_scrapers_are_found_and_customers_spared_in_unseen_shops(
     seed: int,
 ) -> None:
-    found = judged(Shop(DEMO, OPENS, seed), [OPENS + timedelta(days=n) for n in range(10)])
+    found = rows_with_step(Shop(DEMO, OPENS, seed), [OPENS + timedelta(days=n) for n in range(10)])
     user_day = (
         "label",
         pl.coalesce("user_id", "customer_ref"),

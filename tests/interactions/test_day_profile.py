@@ -21,7 +21,7 @@ def profile(
     shares: Mapping[date, Mapping[str, float]] | None = None,
     window_days: int = 60,
 ) -> DayProfile:
-    """Of so many rows so many days before `DAY`, shared evenly by two users."""
+    """The profile of a history with these numbers of rows at these ages, shared by two users."""
     rows = [
         (DAY - timedelta(days=age), f"u{n % 2}", f"i{n % 3}")
         for age, count in rows_by_age.items()

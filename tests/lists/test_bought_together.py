@@ -174,13 +174,13 @@ def test_the_order_of_the_rows_and_the_type_of_the_ids_change_no_bit() -> None:
         BoughtTogetherSettings(),
     )
     one = build_baskets(events, items, DAY, basket_settings)
-    coded = events.with_columns(
+    encoded = events.with_columns(
         pl.col("user_id").cast(pl.Enum(events["user_id"].unique().sort())),
         pl.col("item_id").cast(pl.Enum(events["item_id"].unique().sort())),
         pl.col("event_type").cast(pl.Enum(["view", "purchase"])),
         pl.col("second").cast(pl.UInt32),
     )
-    for rows in (events.sample(fraction=1, shuffle=True, seed=2), coded):
+    for rows in (events.sample(fraction=1, shuffle=True, seed=2), encoded):
         other = build_baskets(rows, items, DAY, basket_settings)
         assert one.weights.tobytes() == other.weights.tobytes()
         for part in ("indptr", "indices", "data"):

@@ -13,7 +13,7 @@ SETTINGS = ListsSettings()
 
 
 def visits(item: str, users: int, ages: range) -> pl.DataFrame:
-    """Each of so many users views the item on each of the days of these ages."""
+    """Each of this many users views the item on each of the days of these ages."""
     return pl.DataFrame(
         [(DAY - timedelta(days=age), f"u{user}", item) for age in ages for user in range(users)],
         schema=["day", "user_id", "item_id"],

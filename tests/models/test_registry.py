@@ -88,12 +88,12 @@ def test_versions_in_use_never_expire(storage: Storage) -> None:
     for version in (oldest, old, previous, live):
         deploy(storage, version)
     block_versions(storage, [oldest, previous], "rolled back")
-    pinned, champion, reference, learnt = (put(storage, ago) for ago in (190, 189, 188, 187))
+    pinned, champion, reference, learned = (put(storage, ago) for ago in (190, 189, 188, 187))
     pin_version(storage, pinned)
     second, newest = put(storage, 2), put(storage, 1)
     for day, version, names in (
         (NOW, "20260630-ffffffffff", {"champion": champion, "reference": reference}),
-        (NOW - timedelta(days=2), second, {"champion": learnt, "reference": None}),
+        (NOW - timedelta(days=2), second, {"champion": learned, "reference": None}),
     ):
         storage.write_json(paths.job(day, "spec.json"), {"version": version, **names})
         storage.put(paths.job(day, "train.npz"), b"1")
@@ -221,7 +221,7 @@ def test_list_show_and_diff_print_versions_and_their_differences(
 
     shown = models("show", new)
     assert shown.startswith(
-        f"{new}: finished, live\nlearnt from 2026-02-09 … 2026-03-10, history version 7: "
+        f"{new}: finished, live\nlearned from 2026-02-09 … 2026-03-10, history version 7: "
         "400 users, 160 items"
     )
     assert f"champion {old}, started from nothing" in shown

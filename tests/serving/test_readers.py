@@ -37,7 +37,7 @@ def test_the_reader_in_python(published: redis.Redis) -> None:
     exec(example("python"), namespace)
 
     assert [
-        list(namespace["recommendations"](published, user)) for user in [*USERS, "stranger"]
+        list(namespace["recommendations"](published, user)) for user in [*USERS, "unknown"]
     ] == EXPECTED
 
 
@@ -47,7 +47,7 @@ def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> Non
         import {{ createClient }} from "redis";
         const client = await createClient({{ url: {json.dumps(redis_url)} }}).connect();
         const answers = [];
-        for (const user of {json.dumps([*USERS, "stranger"])})
+        for (const user of {json.dumps([*USERS, "unknown"])})
           answers.push(await recommendations(client, user));
         console.log(JSON.stringify(answers));
         await client.close();

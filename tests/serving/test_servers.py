@@ -230,7 +230,7 @@ def test_behind_sentinel_the_new_primary_is_used_after_a_failover(
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for localhost, and one of an unknown authority."""
     folder = tmp_path_factory.mktemp("tls")
-    for name in ("server", "stranger"):
+    for name in ("server", "other"):
         words = (
             "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
             f"-keyout {name}.key -out {name}.crt"
@@ -297,7 +297,7 @@ def test_over_tls_users_can_do_what_their_rights_say(
         with pytest.raises(ServingError, match="refuses the login"):
             RecommendationStore(client("shop", password="wrong"), settings).version()
         with pytest.raises(ServingError, match="certificate verify failed"):
-            RecommendationStore(client("shop", authority="stranger"), settings).version()
+            RecommendationStore(client("shop", authority="other"), settings).version()
         assert RecommendationStore(client("shop"), settings).version() == "v1"
 
 

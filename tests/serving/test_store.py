@@ -135,7 +135,7 @@ def test_hostile_ids_come_back_as_they_went_in(
 
     for ask in (store.recommendations, store.similar, store.bought_together, store.popular):
         assert [ask(name).items for name in HOSTILE] == [*own.values()]
-    assert store.recommendations("stranger").items == store.trending().items == HOSTILE
+    assert store.recommendations("unknown").items == store.trending().items == HOSTILE
 
 
 def test_whole_numbers_can_be_packed(redis_client: redis.Redis) -> None:

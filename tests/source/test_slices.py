@@ -131,7 +131,7 @@ def test_a_query_without_the_time_of_recording_is_refused(full_day: sa.URL, fold
         delivered(full_day, folder, sql=SQL.replace("*", "n"))
 
 
-def test_a_disk_without_room_for_the_slices_is_named(full_day: sa.URL, tmp_path: Path) -> None:
+def test_a_disk_too_small_for_the_slices_is_named(full_day: sa.URL, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write a slice to .*/gone"):
         delivered(full_day, tmp_path / "gone")
 

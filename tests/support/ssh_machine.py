@@ -98,7 +98,7 @@ class Machine:
             os.kill(pid, signal.SIGKILL)
 
     def power_off(self) -> None:
-        """Kill all processes at once and empty the temporary folder."""
+        """Kill all processes and empty the temporary folder."""
         while pids := self.pids():
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)

@@ -96,7 +96,7 @@ def verify_live_lists(arguments: argparse.Namespace) -> None:
 
 
 def swap_back_to_previous(arguments: argparse.Namespace) -> None:
-    """Put the previous version live at once; it was verified when it was published."""
+    """Put the previous version live immediately; it was verified when it was published."""
     from recsys_ops.serving.nodes import find_nodes
     from recsys_ops.serving.publish import previous_version
     from recsys_ops.serving.rollback import roll_back

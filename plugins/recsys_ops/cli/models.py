@@ -100,7 +100,7 @@ def _describe_manifest(manifest: Mapping[str, Any]) -> str:
     run = manifest["run"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     return (
-        f"learnt from {manifest['window_start']} … {manifest['day']}, "
+        f"learned from {manifest['window_start']} … {manifest['day']}, "
         f"history version {manifest['history_version']}: "
         f"{manifest['users']:,} users, {manifest['items']:,} items\n"
         f"champion {manifest['spec']['champion'] or 'none'}, "

@@ -139,7 +139,7 @@ def model(storage: Storage, version: str) -> dict[str, Any]:
 
 
 def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, Any]]:
-    """Three customers and a stranger: their last purchases and carts, and their lists in Redis."""
+    """Three customers and an unknown user: last purchases and carts, and the lists in Redis."""
     store = RecommendationStore(client, load_settings().serving)
     title = dict(storage.read_parquet(paths.catalogue(day)).select("item_id", "title").iter_rows())
     liked = read_events(storage, date.min, day, version=current_version(storage)).filter(
@@ -153,7 +153,7 @@ def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, A
     candidates = item_counts.sort("user_id")["user_id"]
     chosen = candidates.gather_every(max(1, candidates.len() // 3))[:3].to_list()
     rows = []
-    for user in [*chosen, "a stranger"]:
+    for user in [*chosen, "unknown user"]:
         answer = store.recommendations(user)
         last = (
             liked.filter(user_id=user)

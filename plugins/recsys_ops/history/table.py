@@ -35,7 +35,7 @@ CONSTRAINTS: Mapping[str, str] = {
     "value_is_a_price": "value IS NULL OR (value >= 0 AND value < 1e300)",
 }
 _CONFIGURATION = {
-    # opening the table reads the last checkpoint and at most so many commits after it
+    # opening the table reads the last checkpoint and at most this many commits after it
     "delta.checkpointInterval": "10",
     "delta.logRetentionDuration": "interval 30 days",
     "delta.deletedFileRetentionDuration": "interval 7 days",

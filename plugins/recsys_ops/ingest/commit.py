@@ -17,7 +17,7 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
-# the trigger form allows at most so many days before the run's day
+# the trigger form allows at most this many days before the run's day
 _MAX_LOOKBACK = 366
 
 

@@ -117,7 +117,7 @@ def recommendations(
 ) -> pl.DataFrame:
     """The recommendation lists of the users.
 
-    A trained user gets `n` items if so many are eligible, not seen and allowed by the cap. Even
+    A trained user gets `n` items if that many are eligible, not seen and allowed by the cap. Even
     items far from the user's taste have a score, so no list has to be filled up with popular items.
 
     pinned : String series, ids that come first in every list, seen or not, with score null; they

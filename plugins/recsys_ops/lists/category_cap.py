@@ -1,4 +1,4 @@
-"""The category cap: at most so many items of one category in a list."""
+"""The category cap: a limit on the items of one category in a list."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ def capped_top_n(
     """
     ids = np.full((len(factors.user), n), -1, dtype=np.int32)
     scores = np.full(ids.shape, -np.inf, dtype=np.float32)
-    has_room = np.append(cap.remaining > 0, True)
-    eligible = eligible & ((cap.category < 0) | has_room[cap.category])
+    accepts_items = np.append(cap.remaining > 0, True)
+    eligible = eligible & ((cap.category < 0) | accepts_items[cap.category])
     for start in range(0, len(ids), _USERS_AT_ONCE):
         block = slice(start, start + _USERS_AT_ONCE)
         users, seen_of_block = factors.user[block], None if seen is None else seen[block]

@@ -36,7 +36,7 @@ class DayOperator(BaseOperator):
     the log, to XCom and to ``reports/day=…/<task>.json``.
 
     Errors of external systems (database, storage, Redis, MLflow, training machine) are retried;
-    every other RecsysError fails the task at once.
+    every other RecsysError fails the task immediately.
     """
 
     template_fields: Sequence[str] = ("day",)

@@ -41,7 +41,7 @@ class TrainOnWorkerOperator(ResumableJobMixin, DayOperator):
     """Run ``python -m recsys_ops.worker <spec url>`` where `worker.launcher` says, and wait for it.
 
     The worker's log is copied into the task's log. A retry re-attaches to the running job; job
-    names are unique, so that a job never runs twice at once. Cancelling the task cancels the job.
+    names are unique, so that a job never runs twice at a time. Cancelling the task cancels the job.
     """
 
     external_id_key = "training_job"

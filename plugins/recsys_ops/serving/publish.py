@@ -5,9 +5,9 @@ swapping makes it live. Each step can be called alone, and repeated after a kill
 atomic HSET stages a bucket, so a staged bucket is complete or missing, and a second swap changes
 nothing. Readers never find a bucket missing, and never get an answer of two versions.
 
-One server swaps all buckets at once, or none. In a cluster, where no command reaches two nodes,
-they are swapped one after the other. If two publishers run at once, the one that finds foreign
-staged data fails; publish again. Readers notice nothing.
+One server swaps all buckets together, or none. In a cluster, where no command reaches two nodes,
+they are swapped one after the other. If two publishers run at the same time, the one that finds
+foreign staged data fails; publish again. Readers notice nothing.
 
 Every step takes what `find_nodes` returns, so that a publish finds the nodes once.
 """

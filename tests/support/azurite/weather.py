@@ -14,7 +14,7 @@ Weather = Literal["busy", "throttled", "cut before", "cut after", "cut within", 
 
 @contextmanager
 def weather(endpoint: str, kind: Weather, every: int, seconds: float = 0.1) -> Iterator[str]:
-    """The URL of a proxy of `endpoint` that disturbs one of every so many requests.
+    """The URL of a proxy of `endpoint` that disturbs one of every this many requests.
 
     Parameters
     ----------

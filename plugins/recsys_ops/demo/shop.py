@@ -232,7 +232,7 @@ def _ids(letter: str, count: int) -> pl.Series:
 
 
 def _withdrawn_at(shop: Shop, count: int) -> NDArray[np.int64]:
-    """The shop's age in days when a product is withdrawn: 6 % within two months, 2 % on it."""
+    """The shop's age in days when a product is withdrawn: 6 % within two months, 2 % on day 0."""
     draw = shop.rng("withdrawn").random((count, 2))
     leaves = 1 + (draw[:, 1] * 60).astype(np.int64)
     return np.where(draw[:, 0] < 0.02, 0, np.where(draw[:, 0] < 0.08, leaves, timedelta.max.days))

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from benchmarks.harness import Report, apart
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
-from recsys_ops.source.database import bind_times, database_session, render_sql
+from recsys_ops.source.database import render_sql
+from recsys_ops.source.session import bind_times, database_session
 from recsys_ops.source.slices import extract_slices
 from recsys_ops.storage.objects import Storage
 

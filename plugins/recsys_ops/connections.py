@@ -110,7 +110,7 @@ def find_connection(conn_id: str, conn_type: str, setting: str) -> Connection:
 
 def database_url(settings: Settings) -> "sqlalchemy.URL":
     """The URL of the shop's database, from ``source.conn_id``."""
-    from recsys_ops.source.database import sqlalchemy_url
+    from recsys_ops.source.session import sqlalchemy_url
 
     connection = Connection.get(settings.source.conn_id)
     return sqlalchemy_url(

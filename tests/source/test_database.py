@@ -14,7 +14,8 @@ from support.databases import make, read
 
 from recsys_ops.errors import DataError, SourceError
 from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
-from recsys_ops.source.database import open_query, query_frame, sqlalchemy_url
+from recsys_ops.source.database import open_query, query_frame
+from recsys_ops.source.session import sqlalchemy_url
 
 
 def test_two_columns_of_one_name_are_refused(database_url: str, mariadb_url: sa.URL) -> None:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, SourceError, StorageError
-from recsys_ops.source.database import sqlalchemy_url
+from recsys_ops.source.session import sqlalchemy_url
 from recsys_ops.source.slices import extract_slices
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,8 @@ import psycopg
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError
-from recsys_ops.source.database import begin_read_only, bind_times, database_session, render_sql
+from recsys_ops.source.database import render_sql
+from recsys_ops.source.session import begin_read_only, bind_times, database_session
 
 LARGE = 100_000
 

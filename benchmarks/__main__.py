@@ -15,7 +15,7 @@ BENCHMARKS = {
     "als": ("solvers", "floor"),
     "cleaning": ("steps", "crawlers", "bots", "filters"),
     "data": ("extract", "history", "matrix"),
-    "gate": ("nights",),
+    "gate": ("days",),
     "lists": ("bought_together",),
     "quality": ("models", "defaults", "warm", "metrics"),
     "serving": ("redis_lists", "api"),

@@ -13,9 +13,9 @@ rows:
 
 - places steered: the share of the places 1 to 20 with an item that the other model does not list
   for that customer. Any change of the rows does that; the row "5 % left out" shows how much.
-- unpopular: the share of the places with one of the 30 products that people look at least.
+- unpopular: the share of the places with one of the 30 items that people look at least.
 - popularity: Spearman's correlation of the items' popularity.
-- strangers: the places steered in the list of popular items, which strangers get.
+- popular list: the places steered in the list of popular items, which unknown users get.
 """
 
 import argparse
@@ -60,7 +60,7 @@ SUMMARY = (ALL, *(f"without {name}" for name in FILTERS), "no filter", FEWER, CH
 
 @dataclass(frozen=True)
 class Robots:
-    """Shares of all rows, and whether the undeclared robots look only at unpopular products."""
+    """Shares of all rows, and whether the undeclared robots look only at unpopular items."""
 
     crawlers: float
     scrapers: float
@@ -70,7 +70,7 @@ class Robots:
 ROBOTS = {
     "The demo's robots, 12 % of the rows": Robots(0.06, 0.06),
     "Five times as many, 60 % of the rows": Robots(0.3, 0.3),
-    f"The same, the undeclared ones look only at the {UNPOPULAR} least popular products": Robots(
+    f"The same, the undeclared ones look only at the {UNPOPULAR} least popular items": Robots(
         0.3, 0.3, watch=True
     ),
 }
@@ -111,9 +111,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
         lost = figures.filter(pl.col("trained on") == ALL)["lost"].mean()
         print(f"\nAll filters together rejected {lost:.2%} of the customers' rows.")
         for row in report.tables[f"filters-{number}"].rows:
-            trained_on, foreign, _, change, coverage, places, _, _, strangers = row
+            trained_on, foreign, _, change, coverage, places, _, _, popular_list = row
             if trained_on in SUMMARY and (number == 1 or trained_on == "without filter_bots"):
-                cells = [foreign, change, coverage, places, strangers]
+                cells = [foreign, change, coverage, places, popular_list]
                 summary.append([name, trained_on, *cells])
     table = report.table(
         "filters",
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             f"NDCG@{K}": "",
             f"coverage@{K}": "",
             "places steered": "",
-            "strangers": ".0%",
+            "popular list": ".0%",
         },
         f"NDCG@{K} against all filters",
     )
@@ -185,7 +185,7 @@ def measured(seed: int, robots: Robots) -> pl.DataFrame:
             "steered": steered(model.lists, reference.lists),
             "unpopular": np.isin(model.lists, unpopular).mean(),
             "popularity": spearmanr(model.popularity, reference.popularity).statistic,
-            "strangers": steered(model.popular[None], reference.popular[None]),
+            "popular list": steered(model.popular[None], reference.popular[None]),
         }
         for name, model in models.items()
     )
@@ -213,7 +213,7 @@ def history(demo: shop.Shop, robots: Robots) -> tuple[pl.DataFrame, pl.DataFrame
 
 
 def watching(demo: shop.Shop, recorded: pl.DataFrame) -> pl.DataFrame:
-    """The same rows, but the undeclared robots look at the unpopular products."""
+    """The same rows, but the undeclared robots look at the unpopular items."""
     watched = least_popular(demo)
     nth = watched.gather(np.arange(len(recorded)) % len(watched))
     return recorded.with_columns(
@@ -310,7 +310,7 @@ def add_table(report: Report, name: str, note: str, figures: pl.DataFrame) -> No
             "places steered": "",
             "unpopular": "",
             "popularity": ".3f",
-            "strangers": ".0%",
+            "popular list": ".0%",
         },
         note,
     )
@@ -322,7 +322,7 @@ def add_table(report: Report, name: str, note: str, figures: pl.DataFrame) -> No
             spread(rows["change"], "+.1%"),
             *(spread(rows[column], ".1%") for column in ("coverage", "steered", "unpopular")),
             rows["popularity"].mean(),
-            rows["strangers"].mean(),
+            rows["popular list"].mean(),
         )
 
 

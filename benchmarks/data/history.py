@@ -1,6 +1,6 @@
-"""The cost of a night as the history grows.
+"""The cost of a day as the history grows.
 
-Fills a history with one commit a day, as the nights do. Then it times the commit of one more day
+Fills a history with one commit a day, as the ingest does. Then it times the commit of one more day
 (its rows are there already, so that every commit replaces as much), `status`, and the reading of
 the last 30 days. The bytes are those that the process read from files (``/proc/self/io``): the log,
 and no data of other days.

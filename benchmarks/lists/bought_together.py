@@ -167,9 +167,9 @@ def evaluate(lists: NDArray[np.int32], later: Baskets) -> tuple[float, float]:
 
 
 def made(baskets: int) -> pl.DataFrame:
-    """Baskets of four purchases on average, 70 % of them of one group of products.
+    """Baskets of four purchases on average, 70 % of them of one group of items.
 
-    In each group a few products are bought most.
+    In each group a few items are bought most.
     """
     rng = np.random.default_rng(1)
     basket = np.repeat(np.arange(baskets), rng.geometric(0.25, baskets))

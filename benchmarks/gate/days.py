@@ -1,11 +1,11 @@
 """How often the gate refuses good models, and how often it refuses bad ones.
 
-Demo shops, each with its own seed: four weeks of history, then nights as `recsys_retrain` has them.
-Each night a challenger starts from yesterday's factors, is evaluated beside champion, reference and
+Demo shops, each with its own seed: four weeks of history, then days as `recsys_retrain` has them.
+Each day a challenger starts from yesterday's factors, is evaluated beside champion, reference and
 popularity, refitted through the day, and checked by the gate with the settings of
-`include/recsys.yaml`. A blessed challenger is tomorrow's champion. Beside it the same night with
+`include/recsys.yaml`. A blessed challenger is tomorrow's champion. Beside it the same day with
 one thing wrong, which never goes live. The filters do not run: the history holds the customers'
-rows, and the robots' share is that of the shop's robots. The table says how many nights were
+rows, and the robots' share is that of the shop's robots. The table says how many days were
 refused, and by which rules. ``--uci FILE``: only how many days of the UCI Online Retail II sales,
 which are all real, the data guards would refuse.
 """
@@ -39,7 +39,7 @@ from recsys_ops.settings import load_settings
 OPENS = date(2026, 1, 1)
 HISTORY = 28
 SIZES = {"small": shop.ShopSize(2_500, 600, 8_500), "middle": shop.ShopSize(6_000, 1_200, 24_000)}
-GOOD = ("as every night", "fitted from scratch, another seed")
+GOOD = ("as every day", "fitted from scratch, another seed")
 BAD = (
     "half of the history lost",
     "item ids shifted by one",
@@ -61,7 +61,7 @@ class Model:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nights", type=int, default=60)
+    parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--shops", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, default="middle")
     parser.add_argument("--processes", type=int, default=2)
@@ -70,21 +70,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     if options.quick:
-        options.nights, options.shops, options.size = 2, 1, "small"
+        options.days, options.shops, options.size = 2, 1, "small"
     if options.uci:
         guards(uci(options.uci).events, report)
         return
     size = SIZES[options.size]
     with ProcessPoolExecutor(options.processes) as pool:
         seeds = range(1, options.shops + 1)
-        shops = list(pool.map(partial(nights, size, options.nights), seeds))
+        shops = list(pool.map(partial(verdicts_of_shop, size, options.days), seeds))
     verdicts = [verdict for of_shop in shops for verdict in of_shop]
     users = np.mean([users for name, _, users in verdicts if name == GOOD[0]])
     table = report.table(
-        "nights",
-        {"the night's model": "", "nights": ",", "refused": ".1%", "by": ""},
-        f"{size}, {options.shops} shops, {options.nights} nights each, "
-        f"{users:,.0f} users evaluated a night",
+        "days",
+        {"the day's model": "", "days": ",", "refused": ".1%", "by": ""},
+        f"{size}, {options.shops} shops, {options.days} days each, "
+        f"{users:,.0f} users evaluated a day",
     )
     for name in GOOD + BAD:
         chosen = [verdict for model, verdict, _ in verdicts if model == name]
@@ -118,8 +118,8 @@ def guards(events: pl.DataFrame, report: Report) -> None:
         table.add(name, int(by_day.sum()))
 
 
-def nights(size: shop.ShopSize, days: int, seed: int) -> list[tuple[str, Verdict, int]]:
-    """The verdicts of a shop's nights: model's name, verdict, number of users evaluated."""
+def verdicts_of_shop(size: shop.ShopSize, days: int, seed: int) -> list[tuple[str, Verdict, int]]:
+    """The verdicts of a shop's days: model's name, verdict, number of users evaluated."""
     opened, settings = shop.Shop(size, OPENS, seed), load_settings()
     confidence = settings.confidence.model_copy(update={"window_days": 60})
     settings = settings.model_copy(update={"confidence": confidence})
@@ -165,11 +165,11 @@ def models(
     shares: dict,
     settings: object,
 ) -> Iterator[tuple[str, Model, Verdict, int]]:
-    """The night's model, then the same night with one thing wrong."""
+    """The day's model, then the same day with one thing wrong."""
     champion = live[-1] if live else None
     old = [model for model in live if model.name <= str(day - timedelta(days=30))]
     train = partial(
-        night,
+        train_day,
         day=day,
         champion=champion,
         reference=old[-1] if old else None,
@@ -202,7 +202,7 @@ def models(
     yield BAD[5], *train(pl.concat([events, today]))
 
 
-def night(
+def train_day(
     events: pl.DataFrame,
     *,
     day: date,

@@ -1,4 +1,4 @@
-"""A small shop in PostgreSQL, and the stores before and after each task of its first two nights."""
+"""A small shop in PostgreSQL, and the stores before and after each task of its first two days."""
 
 import json
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ import pytest
 import redis
 import sqlalchemy as sa
 from support.azurite.server import Azurite
-from support.nights import (
+from support.pipeline import INGEST, RETRAIN, Pipeline, Runner, files
+from support.two_days import (
     BUCKETS,
-    FIRST_NIGHT,
+    FIRST_DAY,
     OPENS,
-    SECOND_NIGHT,
+    SECOND_DAY,
     SHOP,
-    Nights,
+    TwoDays,
     database_connection,
     params,
     redis_connection,
 )
-from support.pipeline import INGEST, RETRAIN, Pipeline, Runner, files
 
 from recsys_ops.demo import load, services, shop
 from recsys_ops.storage.objects import Storage
@@ -39,7 +39,7 @@ def shop_url(postgres_server: sa.URL) -> sa.URL:
     url = services.create_database(postgres_server, "faults")
     engine = sa.create_engine(url)
     load.create_schema(engine)
-    for days in range((SECOND_NIGHT - OPENS).days + 1):
+    for days in range((SECOND_DAY - OPENS).days + 1):
         load.load_day(engine, SHOP, OPENS + timedelta(days=days))
     engine.dispose()
     return url
@@ -66,35 +66,35 @@ def settings(shop_url: sa.URL, redis_url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def nights(
+def two_days(
     runner: Runner,
     settings: dict[str, str],
     redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Nights:
-    """A first night that ingests nine days and deploys a model, and a second with a challenger.
+) -> TwoDays:
+    """A first day that ingests nine days and deploys a model, and a second with a challenger.
 
     Slow: 28 tasks run, each in a process of its own.
     """
     client = redis.Redis.from_url(redis_url)
     client.flushall()
-    pipeline = Pipeline(runner, tmp_path_factory.mktemp("nights") / "blob", client, settings)
+    pipeline = Pipeline(runner, tmp_path_factory.mktemp("two_days") / "blob", client, settings)
     pipeline.folder.mkdir()
     copies = tmp_path_factory.mktemp("snapshots")
-    nights = Nights()
-    for night in (FIRST_NIGHT, SECOND_NIGHT):
+    two_days = TwoDays()
+    for day in (FIRST_DAY, SECOND_DAY):
         for task in (*INGEST, *RETRAIN):
-            nights.before[night, task] = pipeline.snapshot(copies / f"{night} {task}")
+            two_days.before[day, task] = pipeline.snapshot(copies / f"{day} {task}")
             before = files(pipeline.folder)
-            nights.seconds[night, task] = pipeline.succeed(
-                (task,), night, params=params(night, task)
+            two_days.seconds[day, task] = pipeline.succeed(
+                (task,), day, params=params(day, task)
             ).seconds
-            nights.written[night, task] = [
+            two_days.written[day, task] = [
                 path for path, mark in files(pipeline.folder).items() if before.get(path) != mark
             ]
-            nights.after[night, task] = pipeline.state()
-    nights.end = pipeline.snapshot(copies / "end")
-    return nights
+            two_days.after[day, task] = pipeline.state()
+    two_days.end = pipeline.snapshot(copies / "end")
+    return two_days
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.nights import SECOND_NIGHT, Nights, administration, changed_shop, database_connection
 from support.pipeline import Pipeline, State, differing
+from support.two_days import SECOND_DAY, TwoDays, administration, changed_shop, database_connection
 
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
@@ -19,24 +19,24 @@ READERS = ("extract_delta", "extract_catalogue")
 
 @pytest.mark.parametrize("task", READERS)
 def test_an_unreachable_database_is_named_and_the_next_try_succeeds(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL, task: str
 ) -> None:
-    before = restored(pipeline, nights, task)
+    before = restored(pipeline, two_days, task)
     nobody_there = database_connection(shop_url, host="127.0.0.1", port=services.free_port())
-    outcome = pipeline.run(task, SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": nobody_there})
+    outcome = pipeline.run(task, SECOND_DAY, env={"AIRFLOW_CONN_RECSYS_DB": nobody_there})
     assert outcome.error == "SourceError"
     assert "'faults' on 127.0.0.1 does not answer" in outcome.message
     assert "check connection" in outcome.message
     assert differing(pipeline.state(), before) == []
-    pipeline.succeed((task,), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, task]) == []
+    pipeline.succeed((task,), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, task]) == []
 
 
-def test_a_wrong_password_is_said(pipeline: Pipeline, nights: Nights, shop_url: sa.URL) -> None:
-    before = restored(pipeline, nights, "extract_delta")
+def test_a_wrong_password_is_said(pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL) -> None:
+    before = restored(pipeline, two_days, "extract_delta")
     with role(shop_url, "guest", needs_password=True):
         guest = database_connection(shop_url, login="guest", password="wrong")
-        outcome = pipeline.run("extract_delta", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_DB": guest})
+        outcome = pipeline.run("extract_delta", SECOND_DAY, env={"AIRFLOW_CONN_RECSYS_DB": guest})
     assert outcome.error == "SourceError"
     assert 'password authentication failed for user "guest"' in outcome.message
     assert "check connection" in outcome.message
@@ -45,13 +45,13 @@ def test_a_wrong_password_is_said(pipeline: Pipeline, nights: Nights, shop_url: 
 
 @pytest.mark.parametrize(("task", "table"), zip(READERS, ("events", "products"), strict=True))
 def test_an_account_without_rights_is_said(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, table: str
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL, task: str, table: str
 ) -> None:
-    before = restored(pipeline, nights, task)
+    before = restored(pipeline, two_days, task)
     with role(shop_url, "outsider"):
         outcome = pipeline.run(
             task,
-            SECOND_NIGHT,
+            SECOND_DAY,
             env={"AIRFLOW_CONN_RECSYS_DB": database_connection(shop_url, login="outsider")},
         )
     assert outcome.message.startswith("DataError")
@@ -77,11 +77,11 @@ def test_an_account_without_rights_is_said(
     ],
 )
 def test_a_missing_table_or_column_is_named(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, task: str, change: str, named: str
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL, task: str, change: str, named: str
 ) -> None:
-    before = restored(pipeline, nights, task)
+    before = restored(pipeline, two_days, task)
     with changed_shop(shop_url, change) as connection:
-        outcome = pipeline.run(task, SECOND_NIGHT, env=connection)
+        outcome = pipeline.run(task, SECOND_DAY, env=connection)
     # a DataError is not retried: the next try would fail, too
     assert outcome.message.startswith("DataError")
     assert named in outcome.message
@@ -90,12 +90,12 @@ def test_a_missing_table_or_column_is_named(
 
 
 def test_a_query_that_takes_too_long_is_ended(
-    pipeline: Pipeline, nights: Nights, tmp_path: Path
+    pipeline: Pipeline, two_days: TwoDays, tmp_path: Path
 ) -> None:
-    before = restored(pipeline, nights, "extract_delta")
+    before = restored(pipeline, two_days, "extract_delta")
     env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(60)) slow, events e")
     outcome = pipeline.run(
-        "extract_delta", SECOND_NIGHT, env={**env, "RECSYS_SOURCE__STATEMENT_TIMEOUT_S": "1"}
+        "extract_delta", SECOND_DAY, env={**env, "RECSYS_SOURCE__STATEMENT_TIMEOUT_S": "1"}
     )
     assert outcome.error == "SourceError"
     assert "statement timeout" in outcome.message
@@ -103,16 +103,16 @@ def test_a_query_that_takes_too_long_is_ended(
 
 
 def test_a_database_cut_between_slices_leaves_the_old_rows(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL, tmp_path: Path
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL, tmp_path: Path
 ) -> None:
-    before = restored(pipeline, nights, "extract_delta")
+    before = restored(pipeline, two_days, "extract_delta")
     # slow enough to be cut while it reads the last day
     env = own_sql(tmp_path, "FROM events e", "FROM (SELECT pg_sleep(0.05)) slow, events e")
 
     def cut(pid: int, over: Callable[[], bool]) -> None:
         reading = (
             f"datname = '{shop_url.database}' "
-            f"AND query LIKE 'COPY%' AND query LIKE '%{SECOND_NIGHT}%'"
+            f"AND query LIKE 'COPY%' AND query LIKE '%{SECOND_DAY}%'"
         )
         with administration(shop_url) as server:
             kill = sa.text(
@@ -121,49 +121,49 @@ def test_a_database_cut_between_slices_leaves_the_old_rows(
             while not over() and not server.execute(kill).all():
                 pass
 
-    outcome = pipeline.run("extract_delta", SECOND_NIGHT, env=env, disturb=cut)
+    outcome = pipeline.run("extract_delta", SECOND_DAY, env=env, disturb=cut)
     assert outcome.error == "SourceError"
     assert "'faults'" in outcome.message and "does not answer or stopped" in outcome.message
     assert differing(pipeline.state(), before) == []
-    pipeline.succeed(("extract_delta",), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
+    pipeline.succeed(("extract_delta",), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, "extract_delta"]) == []
 
 
 def test_an_extract_without_an_index_says_so_and_goes_on(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL
 ) -> None:
-    restored(pipeline, nights, "extract_delta")
+    restored(pipeline, two_days, "extract_delta")
     more = """
         DROP INDEX events_recorded_at_idx;
         INSERT INTO events (recorded_at) SELECT '2020-01-01' FROM generate_series(1, 150000);
         ANALYZE events
     """
     with changed_shop(shop_url, more) as connection:
-        outcome = pipeline.succeed(("extract_delta",), SECOND_NIGHT, env=connection)
+        outcome = pipeline.succeed(("extract_delta",), SECOND_DAY, env=connection)
     assert outcome.figures["full_scan"] == ["events"]
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "extract_delta"]) == []
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, "extract_delta"]) == []
 
 
 def test_a_delivery_without_a_required_column_fails_and_names_it(
-    pipeline: Pipeline, nights: Nights, tmp_path: Path
+    pipeline: Pipeline, two_days: TwoDays, tmp_path: Path
 ) -> None:
-    before = restored(pipeline, nights, "extract_delta")
+    before = restored(pipeline, two_days, "extract_delta")
     env = own_sql(tmp_path, "e.action,", "")
-    pipeline.succeed(("extract_delta",), SECOND_NIGHT, env=env)
-    outcome = pipeline.run("align_schema", SECOND_NIGHT, env=env)
+    pipeline.succeed(("extract_delta",), SECOND_DAY, env=env)
+    outcome = pipeline.run("align_schema", SECOND_DAY, env=env)
     assert outcome.message.startswith("ContractError")
     assert "lacks the required column event_type or action" in outcome.message
     assert "name it as an alias in the contract" in outcome.message
-    assert differing(pipeline.state(), before) == [paths.raw(SECOND_NIGHT)]
+    assert differing(pipeline.state(), before) == [paths.raw(SECOND_DAY)]
 
 
 def test_a_delivery_without_the_time_of_recording_is_refused(
-    pipeline: Pipeline, nights: Nights, tmp_path: Path
+    pipeline: Pipeline, two_days: TwoDays, tmp_path: Path
 ) -> None:
-    before = restored(pipeline, nights, "extract_delta")
+    before = restored(pipeline, two_days, "extract_delta")
     outcome = pipeline.run(
         "extract_delta",
-        SECOND_NIGHT,
+        SECOND_DAY,
         env=own_sql(tmp_path, "e.recorded_at, e.event_id", "e.event_id"),
     )
     assert outcome.message.startswith("DataError")
@@ -171,8 +171,8 @@ def test_a_delivery_without_the_time_of_recording_is_refused(
     assert differing(pipeline.state(), before) == []
 
 
-def restored(pipeline: Pipeline, nights: Nights, task: str) -> State:
-    pipeline.restore(nights.before[SECOND_NIGHT, task])
+def restored(pipeline: Pipeline, two_days: TwoDays, task: str) -> State:
+    pipeline.restore(two_days.before[SECOND_DAY, task])
     return pipeline.state()
 
 

@@ -4,67 +4,67 @@ import re
 from datetime import timedelta
 
 import sqlalchemy as sa
-from support.nights import FIRST_NIGHT, SECOND_NIGHT, Nights, changed_shop
 from support.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
+from support.two_days import FIRST_DAY, SECOND_DAY, TwoDays, changed_shop
 
 from recsys_ops.storage import paths
 
 NO_LOOKBACK = {"lookback_days": 0}
-OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_NIGHT}T00:00:00Z'"
+OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_DAY}T00:00:00Z'"
 
 
 def test_a_day_without_events_is_empty_in_history_and_the_others_stay(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
-    pipeline.restore(nights.end)
+    pipeline.restore(two_days.end)
     before = pipeline.history()
-    pipeline.succeed(INGEST, SECOND_NIGHT + timedelta(days=1), params=NO_LOOKBACK)
+    pipeline.succeed(INGEST, SECOND_DAY + timedelta(days=1), params=NO_LOOKBACK)
     assert differing(pipeline.history(), before) == []
 
 
 def test_a_day_that_lost_its_events_in_production_is_emptied(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL
 ) -> None:
-    pipeline.restore(nights.end)
+    pipeline.restore(two_days.end)
     before = pipeline.history()
     with changed_shop(shop_url, f"DELETE FROM events {OF_THE_DAY}") as connection:
-        pipeline.succeed(INGEST, SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
-    assert differing(pipeline.history(), before) == [f"history {SECOND_NIGHT}"]
-    assert f"history {SECOND_NIGHT}" not in pipeline.history()
+        pipeline.succeed(INGEST, SECOND_DAY, params=NO_LOOKBACK, env=connection)
+    assert differing(pipeline.history(), before) == [f"history {SECOND_DAY}"]
+    assert f"history {SECOND_DAY}" not in pipeline.history()
 
 
 def test_a_day_of_rejects_fails_with_reasons_and_fills_the_quarantine(
-    pipeline: Pipeline, nights: Nights, shop_url: sa.URL
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL
 ) -> None:
-    pipeline.restore(nights.end)
+    pipeline.restore(two_days.end)
     before = {**pipeline.history(), **pipeline.served()}
     with changed_shop(shop_url, f"UPDATE events SET action = 'swipe' {OF_THE_DAY}") as connection:
         pipeline.succeed(
-            ("extract_delta", "align_schema"), SECOND_NIGHT, params=NO_LOOKBACK, env=connection
+            ("extract_delta", "align_schema"), SECOND_DAY, params=NO_LOOKBACK, env=connection
         )
-        outcome = pipeline.run("fix_types", SECOND_NIGHT, params=NO_LOOKBACK, env=connection)
+        outcome = pipeline.run("fix_types", SECOND_DAY, params=NO_LOOKBACK, env=connection)
     assert outcome.message.startswith("DataError")
     assert "rows rejected, more than cleaning.max_rejected_share" in outcome.message
     assert re.search(
         r"unknown_event [\d,]+, such as row_id \d+, event_type = 'swipe'", outcome.message
     )
-    quarantine = paths.quarantine("fix_types", SECOND_NIGHT)
+    quarantine = paths.quarantine("fix_types", SECOND_DAY)
     assert quarantine in outcome.message
     rejected = pipeline.storage.read_parquet(quarantine)
     delivered, refused = (
         pipeline.storage.read_parquet(path).height
-        for path in (paths.raw(SECOND_NIGHT), paths.quarantine("align_schema", SECOND_NIGHT))
+        for path in (paths.raw(SECOND_DAY), paths.quarantine("align_schema", SECOND_DAY))
     )
     assert rejected.height == delivered - refused
     assert differing({**pipeline.history(), **pipeline.served()}, before) == []
 
 
 def test_a_day_without_events_trains_nothing_that_could_go_live(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
-    pipeline.restore(nights.end)
+    pipeline.restore(two_days.end)
     before = pipeline.served()
-    later = SECOND_NIGHT + timedelta(days=1)
+    later = SECOND_DAY + timedelta(days=1)
     pipeline.succeed(RETRAIN[:4], later)
     gate = pipeline.run("gate", later)
     assert gate.message.startswith("NotBlessedError")
@@ -73,15 +73,15 @@ def test_a_day_without_events_trains_nothing_that_could_go_live(
     assert differing(pipeline.served(), before) == []
 
 
-def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, nights: Nights) -> None:
-    pipeline.restore(nights.before[FIRST_NIGHT, "commit_history"])
-    pipeline.succeed(("extract_catalogue",), FIRST_NIGHT)
-    outcome = pipeline.run("build_matrix", FIRST_NIGHT)
+def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, two_days: TwoDays) -> None:
+    pipeline.restore(two_days.before[FIRST_DAY, "commit_history"])
+    pipeline.succeed(("extract_catalogue",), FIRST_DAY)
+    outcome = pipeline.run("build_matrix", FIRST_DAY)
     assert outcome.error == "StorageError"
     assert "run recsys_ingest" in outcome.message
 
-    pipeline.restore(nights.end)
-    years_ago = FIRST_NIGHT.replace(year=2020)
+    pipeline.restore(two_days.end)
+    years_ago = FIRST_DAY.replace(year=2020)
     pipeline.succeed(("extract_catalogue",), years_ago)
     outcome = pipeline.run("build_matrix", years_ago)
     assert outcome.message.startswith("DataError: nothing to train on")
@@ -89,11 +89,11 @@ def test_a_window_without_events_says_what_to_run(pipeline: Pipeline, nights: Ni
 
 
 def test_a_worker_that_the_kernel_ended_is_reported_and_can_run_again(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, "train"])
-    outcome = pipeline.run("train", SECOND_NIGHT, disturb=worker_killed(pipeline.storage))
+    pipeline.restore(two_days.before[SECOND_DAY, "train"])
+    outcome = pipeline.run("train", SECOND_DAY, disturb=worker_killed(pipeline.storage))
     assert outcome.error == "WorkerError"
     assert "ended by signal 9, most likely because memory ran out" in outcome.message
-    pipeline.succeed(("train",), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
+    pipeline.succeed(("train",), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, "train"]) == []

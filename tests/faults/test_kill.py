@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from support.nights import BUCKETS, FIRST_NIGHT, SECOND_NIGHT, Nights, params
 from support.pipeline import (
     INGEST,
     RETRAIN,
@@ -18,10 +17,11 @@ from support.pipeline import (
     file_mark,
     killed_when,
 )
+from support.two_days import BUCKETS, FIRST_DAY, SECOND_DAY, TwoDays, params
 
-EVERY_TASK = [(SECOND_NIGHT, task) for task in (*INGEST, *RETRAIN)] + [
-    (FIRST_NIGHT, "commit_history"),
-    (FIRST_NIGHT, "refresh_redis"),
+EVERY_TASK = [(SECOND_DAY, task) for task in (*INGEST, *RETRAIN)] + [
+    (FIRST_DAY, "commit_history"),
+    (FIRST_DAY, "refresh_redis"),
 ]
 Kill = Callable[..., Outcome]
 BACKFILL: dict[str, Any] = {"run_type": "backfill", "params": {"lookback_days": 0}}
@@ -32,94 +32,91 @@ ON_AZURITE = ("filter_crawlers", "commit_history", "build_matrix")  # objects, D
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "night", "task"),
-    [("folder", night, task) for night, task in EVERY_TASK]
-    + [
-        pytest.param("azurite", SECOND_NIGHT, task, marks=pytest.mark.azurite)
-        for task in ON_AZURITE
-    ],
+    ("pipeline", "day", "task"),
+    [("folder", day, task) for day, task in EVERY_TASK]
+    + [pytest.param("azurite", SECOND_DAY, task, marks=pytest.mark.azurite) for task in ON_AZURITE],
     indirect=["pipeline"],
     ids=str,
 )
 def test_a_task_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
-    pipeline: Pipeline, nights: Nights, night: date, task: str
+    pipeline: Pipeline, two_days: TwoDays, day: date, task: str
 ) -> None:
     """Slow: a task runs about ten times, and twice as often where each kill starts afresh."""
-    before, after = nights.before[night, task], nights.after[night, task]
+    before, after = two_days.before[day, task], two_days.after[day, task]
     kills = [
-        *random_kills(pipeline, nights, night, task),
-        *marked_kills(pipeline, nights, night, task),
+        *random_kills(pipeline, two_days, day, task),
+        *marked_kills(pipeline, two_days, day, task),
     ]
     for in_a_row in [[kill] for kill in kills] if task in AFRESH else [kills]:
         pipeline.restore(before)
         intact = {**pipeline.history(), **pipeline.live()}
         for kill in in_a_row:
-            outcome = kill(params=params(night, task))
+            outcome = kill(params=params(day, task))
             assert outcome.error is None, outcome
             assert_whole(pipeline, intact, after)
-        pipeline.succeed((task,), night, params=params(night, task))
+        pipeline.succeed((task,), day, params=params(day, task))
         assert differing(pipeline.state(), after) == []
 
 
-@pytest.mark.parametrize(("night", "task"), EVERY_TASK, ids=str)
+@pytest.mark.parametrize(("day", "task"), EVERY_TASK, ids=str)
 def test_a_task_run_twice_leaves_the_same_bytes(
-    pipeline: Pipeline, nights: Nights, night: date, task: str
+    pipeline: Pipeline, two_days: TwoDays, day: date, task: str
 ) -> None:
-    pipeline.restore(nights.before[night, task])
+    pipeline.restore(two_days.before[day, task])
     for _ in range(2):
-        pipeline.succeed((task,), night, params=params(night, task))
-        assert differing(pipeline.state(), nights.after[night, task]) == []
+        pipeline.succeed((task,), day, params=params(day, task))
+        assert differing(pipeline.state(), two_days.after[day, task]) == []
 
 
 @pytest.mark.parametrize("pipeline", ["folder", AZURITE], indirect=True)
 def test_fifty_kills_over_a_backfill_do_not_change_the_history(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
     """Slow: some eighty runs of a task."""
     chance = random.Random(50)
-    days = [SECOND_NIGHT - timedelta(days=ago) for ago in range(4)]
+    days = [SECOND_DAY - timedelta(days=ago) for ago in range(4)]
     killed = 0
     for number, task in enumerate(INGEST, 1):
         for day in chance.sample(days, len(days)):
             while killed < 50 * number // len(INGEST):
-                seconds = chance.uniform(0, 0.9) * nights.seconds[SECOND_NIGHT, task]
+                seconds = chance.uniform(0, 0.9) * two_days.seconds[SECOND_DAY, task]
                 killed += pipeline.kill(task, day, seconds, **BACKFILL).killed
                 if chance.random() < 0.3:
                     break
             pipeline.succeed((task,), day, **BACKFILL)
     assert killed == 50
-    undisturbed = pick(nights.after[SECOND_NIGHT, "commit_history"], "history ")
+    undisturbed = pick(two_days.after[SECOND_DAY, "commit_history"], "history ")
     assert pipeline.history() == {f"history {day}": undisturbed[f"history {day}"] for day in days}
 
 
 def test_a_worker_that_outlives_its_task_does_not_harm_the_next_try(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, "train"])
+    pipeline.restore(two_days.before[SECOND_DAY, "train"])
     factors = next(
-        path for path in nights.written[SECOND_NIGHT, "train"] if path.name == "factors.npz"
+        path for path in two_days.written[SECOND_DAY, "train"] if path.name == "factors.npz"
     )
     written = killed_when(partial(file_mark, pipeline.folder / factors), alone=True)
-    assert pipeline.run("train", SECOND_NIGHT, disturb=written).killed
-    pipeline.succeed(("train",), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "train"]) == []
+    assert pipeline.run("train", SECOND_DAY, disturb=written).killed
+    pipeline.succeed(("train",), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, "train"]) == []
 
 
-def random_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Kill]:
+def random_kills(pipeline: Pipeline, two_days: TwoDays, day: date, task: str) -> list[Kill]:
     """Kills at three moments between a task's beginning and its end."""
-    chance = random.Random(f"{night} {task}")
-    seconds = [0.7 * nights.seconds[night, task] * chance.random() for _ in range(3)]
-    before = nights.before[night, task] if task in AFRESH else None
-    return [partial(pipeline.kill, task, night, after, before=before) for after in seconds]
+    chance = random.Random(f"{day} {task}")
+    seconds = [0.7 * two_days.seconds[day, task] * chance.random() for _ in range(3)]
+    before = two_days.before[day, task] if task in AFRESH else None
+    return [partial(pipeline.kill, task, day, after, before=before) for after in seconds]
 
 
-def marked_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> list[Kill]:
+def marked_kills(pipeline: Pipeline, two_days: TwoDays, day: date, task: str) -> list[Kill]:
     """Kills as a task begins or ends to write some of its objects, and as Redis changes.
 
     The last of these kills can come too late: the task has written and ends.
     """
-    chance = random.Random(f"{night} {task}")
-    objects = [path for path in nights.written[night, task] if path.parts[0] != "reports"]
+    chance = random.Random(f"{day} {task}")
+    objects = [path for path in two_days.written[day, task] if path.parts[0] != "reports"]
     # the folder first, where the object gets a temporary name
     writes = [path.parent for path in objects]
     # the names of a Delta table's data files are new each time
@@ -133,7 +130,7 @@ def marked_kills(pipeline: Pipeline, nights: Nights, night: date, task: str) -> 
         marks += [partial(pipeline.redis.hget, key, "_version") for key in keys]
 
     def killed_at(mark: Callable[[], Any], **run: Any) -> Outcome:
-        return pipeline.run(task, night, disturb=killed_when(mark), **run)
+        return pipeline.run(task, day, disturb=killed_when(mark), **run)
 
     return [partial(killed_at, mark) for mark in marks]
 

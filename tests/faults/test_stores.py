@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 import redis
-from support.nights import SECOND_NIGHT, Nights, redis_connection
 from support.pipeline import Pipeline, differing
+from support.two_days import SECOND_DAY, TwoDays, redis_connection
 
 from recsys_ops.demo import services
 from recsys_ops.ingest.steps import STEPS
@@ -16,12 +16,10 @@ from recsys_ops.storage import paths
     "task",
     ["extract_delta", "align_schema", "commit_history", "build_matrix", "train", "refresh_redis"],
 )
-def test_storage_that_is_away_is_named(pipeline: Pipeline, nights: Nights, task: str) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, task])
+def test_storage_that_is_away_is_named(pipeline: Pipeline, two_days: TwoDays, task: str) -> None:
+    pipeline.restore(two_days.before[SECOND_DAY, task])
     before = pipeline.state()
-    outcome = pipeline.run(
-        task, SECOND_NIGHT, env={"RECSYS_STORAGE__ROOT": "file:///dev/null/blob"}
-    )
+    outcome = pipeline.run(task, SECOND_DAY, env={"RECSYS_STORAGE__ROOT": "file:///dev/null/blob"})
     assert outcome.error == "StorageError"
     assert "file:///dev/null/blob" in outcome.message
     assert differing(pipeline.state(), before) == []
@@ -29,43 +27,43 @@ def test_storage_that_is_away_is_named(pipeline: Pipeline, nights: Nights, task:
 
 @pytest.mark.parametrize("task", ["extract_delta", "fix_types", "commit_history", "build_matrix"])
 def test_a_full_disk_spares_old_objects_and_the_next_try_succeeds(
-    pipeline: Pipeline, nights: Nights, task: str
+    pipeline: Pipeline, two_days: TwoDays, task: str
 ) -> None:
-    pipeline.restore(nights.end)
+    pipeline.restore(two_days.end)
     before = pipeline.state()
-    outcome = pipeline.run(task, SECOND_NIGHT, max_file_bytes=4096)
+    outcome = pipeline.run(task, SECOND_DAY, max_file_bytes=4096)
     assert outcome.error == "StorageError"
     assert "cannot write" in outcome.message
     assert differing(pipeline.state(), before) == []
-    pipeline.succeed((task,), SECOND_NIGHT)
+    pipeline.succeed((task,), SECOND_DAY)
 
 
 def test_a_redis_that_is_away_is_named_and_the_next_try_publishes(
-    pipeline: Pipeline, nights: Nights, redis_url: str
+    pipeline: Pipeline, two_days: TwoDays, redis_url: str
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
+    pipeline.restore(two_days.before[SECOND_DAY, "refresh_redis"])
     before = pipeline.state()
     port = services.free_port()
     outcome = pipeline.run(
         "refresh_redis",
-        SECOND_NIGHT,
+        SECOND_DAY,
         env={"AIRFLOW_CONN_RECSYS_REDIS": redis_connection(redis_url, port=port)},
     )
     assert outcome.error == "ServingError"
     assert f"127.0.0.1:{port}" in outcome.message
     assert "cannot be reached" in outcome.message
     assert differing(pipeline.state(), before) == []
-    pipeline.succeed(("refresh_redis",), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, "refresh_redis"]) == []
+    pipeline.succeed(("refresh_redis",), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, "refresh_redis"]) == []
 
 
 @pytest.mark.parametrize(
     "rights", ["", "~* +@read"], ids=["a wrong password", "an account that only reads"]
 )
 def test_a_redis_that_refuses_the_account_is_left_as_it_is(
-    pipeline: Pipeline, nights: Nights, redis_url: str, redis_client: redis.Redis, rights: str
+    pipeline: Pipeline, two_days: TwoDays, redis_url: str, redis_client: redis.Redis, rights: str
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, "refresh_redis"])
+    pipeline.restore(two_days.before[SECOND_DAY, "refresh_redis"])
     before = pipeline.state()
     redis_client.execute_command(
         "ACL", "SETUSER", "guest", "reset", "on", ">right", *rights.split()
@@ -73,7 +71,7 @@ def test_a_redis_that_refuses_the_account_is_left_as_it_is(
     try:
         guest = redis_connection(redis_url, login="guest", password="right" if rights else "wrong")
         outcome = pipeline.run(
-            "refresh_redis", SECOND_NIGHT, env={"AIRFLOW_CONN_RECSYS_REDIS": guest}
+            "refresh_redis", SECOND_DAY, env={"AIRFLOW_CONN_RECSYS_REDIS": guest}
         )
     finally:
         redis_client.execute_command("ACL", "DELUSER", "guest")
@@ -82,11 +80,13 @@ def test_a_redis_that_refuses_the_account_is_left_as_it_is(
     assert differing(pipeline.state(), before) == []
 
 
-def test_a_redis_that_lost_everything_is_filled_again(pipeline: Pipeline, nights: Nights) -> None:
-    pipeline.restore(nights.end)
+def test_a_redis_that_lost_everything_is_filled_again(
+    pipeline: Pipeline, two_days: TwoDays
+) -> None:
+    pipeline.restore(two_days.end)
     live = pipeline.live()
     pipeline.redis.flushall()
-    pipeline.succeed(("refresh_redis",), SECOND_NIGHT)
+    pipeline.succeed(("refresh_redis",), SECOND_DAY)
     assert differing(pipeline.served(), live) == []
 
 
@@ -121,35 +121,35 @@ CUT_ON_AZURITE = [
     ids=str,
 )
 def test_half_an_object_is_named_and_writing_it_again_mends_it(
-    pipeline: Pipeline, nights: Nights, name: str, reader: str, writer: str
+    pipeline: Pipeline, two_days: TwoDays, name: str, reader: str, writer: str
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, reader])
+    pipeline.restore(two_days.before[SECOND_DAY, reader])
     version = (
-        pipeline.storage.read_json(paths.job(SECOND_NIGHT, "spec.json"))["version"]
+        pipeline.storage.read_json(paths.job(SECOND_DAY, "spec.json"))["version"]
         if "{version}" in name
         else ""
     )
-    path = name.format(day=SECOND_NIGHT, version=version)
+    path = name.format(day=SECOND_DAY, version=version)
     whole = pipeline.storage.get(path)
     for length in (0, len(whole) // 2):
         pipeline.storage.put(path, whole[:length])
         before = pipeline.state()
-        outcome = pipeline.run(reader, SECOND_NIGHT)
+        outcome = pipeline.run(reader, SECOND_DAY)
         assert "StorageError" in outcome.error or "ModelError" in outcome.message
         assert path in outcome.message
         assert "again" in outcome.message
         assert differing(pipeline.state(), before) == []
-    pipeline.succeed((writer, reader), SECOND_NIGHT)
-    assert differing(pipeline.state(), nights.after[SECOND_NIGHT, reader]) == []
+    pipeline.succeed((writer, reader), SECOND_DAY)
+    assert differing(pipeline.state(), two_days.after[SECOND_DAY, reader]) == []
 
 
 def test_a_task_started_before_its_time_says_which_object_is_not_there(
-    pipeline: Pipeline, nights: Nights
+    pipeline: Pipeline, two_days: TwoDays
 ) -> None:
-    pipeline.restore(nights.before[SECOND_NIGHT, "align_schema"])
-    outcome = pipeline.run("fix_types", SECOND_NIGHT)
+    pipeline.restore(two_days.before[SECOND_DAY, "align_schema"])
+    outcome = pipeline.run("fix_types", SECOND_DAY)
     assert outcome.error == "StorageError"
     assert (
-        f"cleaning/day={SECOND_NIGHT}/align_schema.parquet is not there: "
+        f"cleaning/day={SECOND_DAY}/align_schema.parquet is not there: "
         "run the task that writes it first" in outcome.message
     )

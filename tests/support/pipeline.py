@@ -130,19 +130,19 @@ class Pipeline:
         max_file_bytes: int | None = None,
         env: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
-        run_id: str = "scheduled__night",
+        run_id: str = "scheduled__day",
         run_type: str = "scheduled",
     ) -> Outcome:
         """Run one task of the run of `day`.
 
         max_file_bytes : the disk is full when a file reaches this size
         """
-        night = datetime(day.year, day.month, day.day, 2, tzinfo=UTC) + timedelta(days=1)
+        begins = datetime(day.year, day.month, day.day, 2, tzinfo=UTC) + timedelta(days=1)
         run = {
             "run_id": run_id,
             "run_type": run_type,
-            "logical_date": night.isoformat(),
-            "run_after": night.isoformat(),
+            "logical_date": begins.isoformat(),
+            "run_after": begins.isoformat(),
             "params": dict(params or {}),
         }
 

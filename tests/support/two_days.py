@@ -1,4 +1,4 @@
-"""A small shop, and the stores after its first two nights."""
+"""A small shop, and the stores after its first two days."""
 
 import json
 from collections.abc import Iterator
@@ -13,20 +13,14 @@ from recsys_ops.demo import shop
 from support.pipeline import Snapshot, State
 
 OPENS = date(2026, 5, 1)
-
-
-FIRST_NIGHT, SECOND_NIGHT = OPENS + timedelta(days=8), OPENS + timedelta(days=9)
-
-
+FIRST_DAY, SECOND_DAY = OPENS + timedelta(days=8), OPENS + timedelta(days=9)
 SHOP = shop.Shop(shop.ShopSize(users=300, items=150, events_per_day=2_000), OPENS)
-
-
 BUCKETS = 600  # more than a swap does in one round trip
 
 
 @dataclass
-class Nights:
-    """For each (night, task): the stores before and after it, its seconds, the files it wrote."""
+class TwoDays:
+    """For each (day, task): the stores before and after it, its seconds, the files it wrote."""
 
     before: dict[tuple[date, str], Snapshot] = field(default_factory=dict)
     after: dict[tuple[date, str], State] = field(default_factory=dict)
@@ -35,11 +29,11 @@ class Nights:
     end: Snapshot | None = None
 
 
-def params(night: date, task: str) -> dict[str, int]:
-    """The trigger form of a night's task: the first night reads all days since the opening."""
+def params(day: date, task: str) -> dict[str, int]:
+    """The trigger form of a day's task: the first day reads all days since the opening."""
     return (
-        {"lookback_days": (FIRST_NIGHT - OPENS).days}
-        if night == FIRST_NIGHT and task == "extract_delta"
+        {"lookback_days": (FIRST_DAY - OPENS).days}
+        if day == FIRST_DAY and task == "extract_delta"
         else {}
     )
 

@@ -23,8 +23,8 @@ from benchmarks.harness import Cost, Report, apart
 from recsys_ops.cleaning.slow_bots import find_slow_bots
 from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version, replace_days
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, EventType, SlowBotSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage

@@ -31,8 +31,8 @@ from recsys_ops.demo import robots, shop, visits
 from recsys_ops.evaluation.compare import compare_models
 from recsys_ops.evaluation.gate import RULES, Verdict, decide
 from recsys_ops.interactions.day_profile import DayProfile, profile_day
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import Interactions, build_interactions
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.lists.build import evaluation_lists, served_lists
 from recsys_ops.settings import load_settings
 

@@ -27,8 +27,8 @@ from recsys_ops.als.top_n import top_n
 from recsys_ops.evaluation.metrics import ndcg_by_user
 from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version, replace_days
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.models import spec as job_spec
 from recsys_ops.settings import (

@@ -8,8 +8,8 @@ import pytest
 from support.interactions import CONFIDENCE, DAY, EVALUATION, cells, confidences, history
 
 from recsys_ops.errors import DataError
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
-from recsys_ops.interactions.window import first_window_day
 
 
 def test_the_run_s_day_is_in_full_and_not_in_train():

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from recsys_ops.interactions.day_profile import profile_day
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.lists.bought_together import build_baskets
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.lists.trending import trending

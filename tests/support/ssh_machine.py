@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -95,13 +95,15 @@ class Machine:
     def hang_up(self) -> None:
         """Break every connection, as a proxy might."""
         for pid in self.pids(f"sshd: {self._user}"):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def power_off(self) -> None:
         """Kill all processes and empty the temporary folder."""
         while pids := self.pids():
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         if self._sshd:
             self._sshd.wait()

@@ -1,5 +1,7 @@
 """Slow bots and shared ids: users who behave over weeks as no person does."""
 
+from dataclasses import dataclass
+
 import polars as pl
 
 from recsys_ops.settings import CONVERSIONS, SlowBotSettings
@@ -7,6 +9,20 @@ from recsys_ops.settings import CONVERSIONS, SlowBotSettings
 SIGNALS = ("breadth", "every_day", "steady")
 # in a window with fewer users, a large share of the events is nothing unusual
 USERS = 50
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of the history.
+
+    events : all rows of its days, in the columns of the history
+    human_events : the rows without those of slow bots; a model learns from these
+    slow_bots : user_id, reason, column, value: the users left out, as `find_slow_bots` gives them
+    """
+
+    events: pl.DataFrame
+    human_events: pl.DataFrame
+    slow_bots: pl.DataFrame
 
 
 def find_slow_bots(events: pl.DataFrame, settings: SlowBotSettings) -> pl.DataFrame:
@@ -77,3 +93,15 @@ def find_slow_bots(events: pl.DataFrame, settings: SlowBotSettings) -> pl.DataFr
         .with_columns(pl.col("user_id").cast(pl.String))
         .sort("user_id")
     )
+
+
+def without_slow_bots(events: pl.DataFrame, bots: SlowBotSettings) -> Window:
+    """Find the slow bots of a window and leave out their rows.
+
+    events : the history rows of the window: at least day, user_id, item_id, event_type; the ids
+        as String or as Enum
+    """
+    slow_bots = find_slow_bots(events, bots)
+    bot_ids = slow_bots["user_id"].cast(events["user_id"].dtype)
+    human_events = events.filter(~events["user_id"].is_in(bot_ids.implode()))
+    return Window(events, human_events, slow_bots)

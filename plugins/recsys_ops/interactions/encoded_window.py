@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, get_args
 
 import numpy as np
@@ -10,12 +10,16 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.settings import ConfidenceSettings, EventType
 
 EVENT_TYPES = get_args(EventType)
 
 _type, _age = pl.col("event_type"), pl.col("age")
+
+
+def first_window_day(day: date, confidence: ConfidenceSettings) -> date:
+    """The first of the ``window_days`` days that end with `day`."""
+    return day - timedelta(days=confidence.window_days - 1)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from scipy import sparse
 
 from recsys_ops.errors import DataError
 from recsys_ops.interactions.confidence import PairCounts, confidence_of
-from recsys_ops.interactions.encoded_window import EncodedWindow, encode_window
+from recsys_ops.interactions.encoded_window import EncodedWindow, encode_window, first_window_day
 from recsys_ops.interactions.holdout import holdout_matrix, split
-from recsys_ops.interactions.window import first_window_day
 from recsys_ops.jit import jit
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings
 

@@ -8,12 +8,13 @@ from typing import Any
 import polars as pl
 from scipy import sparse
 
+from recsys_ops.cleaning.slow_bots import Window, without_slow_bots
 from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version
 from recsys_ops.ingest.quarantine import rejected_shares
 from recsys_ops.interactions.day_profile import USUAL_DAYS, DayProfile, profile_day
+from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
-from recsys_ops.interactions.window import Window, first_window_day, without_slow_bots
 from recsys_ops.lists.bought_together import build_baskets
 from recsys_ops.lists.inputs import ListInputs
 from recsys_ops.lists.trending import trending

@@ -51,20 +51,20 @@ lock-check: .venv/installed     ## both are what they are compiled to
 settings: .venv/installed       ## include/recsys.yaml and docs/settings.md, from the code
 	@$(BIN)/python -m recsys_ops.settings.pages
 
-need = $(if $($(1)),,$(error $(1)=… is missing, see the comment at the target))
+need = $(foreach name,$(1),$(if $($(name)),,$(error $(name)=… is missing; example: make $@ $(2))))
 
 task-test: .venv/installed      ## one task of one day: DAG=recsys_ingest TASK=… DATE=2026-01-31
-	@$(call need,DAG)$(call need,TASK)$(call need,DATE)$(BIN)/python -m \
+	@$(call need,DAG TASK DATE,DAG=recsys_ingest TASK=fix_types DATE=2026-01-31)$(BIN)/python -m \
 	  recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
 
 backfill: .venv/installed       ## ingest days again, four at a time: FROM=2026-01-01 TO=2026-01-31
-	@$(call need,FROM)$(call need,TO)$(BIN)/airflow backfill create --dag-id recsys_ingest \
-	  --max-active-runs 4 --reprocess-behavior completed \
+	@$(call need,FROM TO,FROM=2026-01-01 TO=2026-01-31)$(BIN)/airflow backfill create \
+	  --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
 	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) \
 	  --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
 
 bench: .venv/installed          ## a benchmark: NAME=als or NAME=data.extract, ARGS=--quick
-	@$(call need,NAME)$(BIN)/python -m benchmarks $(NAME) $(ARGS)
+	@$(call need,NAME,NAME=als)$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
 bench-tables: .venv/installed   ## the tables of the pages, from benchmarks/results
 	@$(BIN)/python -m benchmarks.tables

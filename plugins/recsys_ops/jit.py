@@ -37,12 +37,12 @@ class _SharedCache(FunctionCache):
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator: `numba.njit` with these options that does not hold the interpreter's lock.
 
-    A function is compiled once an installation.
+    A function is compiled once for each installation.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(function, nogil=True, **options)
-        with suppress(RuntimeError):  # no folder can be written to: compiled once a process
+        with suppress(RuntimeError):  # no folder is writable: each process compiles for itself
             compiled._cache = _SharedCache(compiled.py_func)  # type: ignore[no-untyped-call]
         return compiled
 

@@ -1,10 +1,29 @@
 """The paths of all objects, relative to the storage root. No other module builds a path."""
 
+import re
 from datetime import date
+from typing import NamedTuple
 
 HISTORY = "history"
 LIVE = "models/live.json"
 STUDIES = "tuning"
+
+
+class DayPath(NamedTuple):
+    """The parts of ``<kind>/day=<day>/<name>``."""
+
+    kind: str
+    day: date
+    name: str
+
+
+def parse(path: str) -> DayPath | None:
+    """The parts of a path of a day; None for any other path, such as a file of another program."""
+    match = re.fullmatch(r"([^/]+)/day=(\d{4}-\d\d-\d\d)/(.+)", path)
+    try:
+        return match and DayPath(match[1], date.fromisoformat(match[2]), match[3])
+    except ValueError:  # no date, such as 2026-02-30
+        return None
 
 
 def raw(day: date) -> str:

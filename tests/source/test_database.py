@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from support.databases import make, read
 
 from recsys_ops.errors import DataError, SourceError
-from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
 from recsys_ops.source.database import open_query, query_frame
 from recsys_ops.source.session import sqlalchemy_url
 
@@ -243,32 +242,6 @@ def test_a_connection_cut_while_rows_arrive_is_an_error(
     )
     rows = "SELECT seq, repeat('x', 100) AS note FROM seq_1_to_3000000"
     cut(mariadb_url, "KILL {}", rows, lambda c: list(c.exec_driver_sql(mine).scalars()))
-
-
-def test_the_catalogue_is_typed_and_only_what_can_be_sold_is_eligible(database_url: str) -> None:
-    url = make(
-        database_url,
-        "CREATE TABLE products (item_id text, title text, category text, price numeric(10,2), "
-        "stock integer, status text)",
-        "INSERT INTO products VALUES ('c','C','x',1.5,3,'draft'), ('b','B','x',2.5,0,'published')",
-        "INSERT INTO products VALUES ('a','A',NULL,9.9,1,'published')",
-    )
-    products = normalise_catalogue(read(url, "SELECT * FROM products"))
-    assert products["item_id"].to_list() == ["a", "b", "c"]
-    assert products["price"].to_list() == [9.9, 2.5, 1.5]
-    assert eligible_items(products)["item_id"].to_list() == ["a"]
-
-
-def test_a_catalogue_with_an_item_twice_or_a_column_missing_is_refused(database_url: str) -> None:
-    url = make(database_url, "CREATE TABLE p (item_id text)")
-    with pytest.raises(DataError, match="delivers no title, category"):
-        normalise_catalogue(read(url, "SELECT * FROM p"))
-    twice = (
-        "SELECT 'a' item_id, 't' title, 'c' category, 1 price, 1 stock, 's' status "
-        "UNION ALL SELECT 'a', 't', 'c', 1, 1, 's'"
-    )
-    with pytest.raises(DataError, match="share an item_id"):
-        normalise_catalogue(read(url, twice))
 
 
 def test_the_shipped_events_query_runs_on_the_smallest_start(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import polars as pl
 
 from recsys_ops.cleaning.contract import SCHEMA, Contract, TimeRule
-from recsys_ops.cleaning.parsing import as_text, read_column
+from recsys_ops.cleaning.parsing import as_text, first_reason, read_column, with_readings
 from recsys_ops.cleaning.result import Cleaned, original_columns
 
 
@@ -28,15 +28,7 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
     rejections = {
         name: reading.rejections | _future(name, contract) for name, reading in readings.items()
     }
-    texts = [f"{name} text" for name in readings]
-    read = (
-        aligned.with_columns(
-            reading.text.alias(f"{name} text") for name, reading in readings.items()
-        )
-        .with_columns(pl.when(pl.col(text) != "").then(text).alias(text) for text in texts)
-        .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
-        .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
-    )
+    read = with_readings(aligned, readings)
     conditions = [condition for column in rejections.values() for condition in column.values()]
     marked = read.with_columns(
         broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions)
@@ -64,11 +56,7 @@ def _with_reasons(
 ) -> pl.LazyFrame:
     """The broken rows, unchanged, with the first broken column, its first reason and its text."""
     reasons = {
-        name: pl.coalesce(
-            pl.when(condition).then(pl.lit(reason)) for reason, condition in conditions.items()
-        )
-        for name, conditions in rejections.items()
-        if conditions
+        name: first_reason(conditions) for name, conditions in rejections.items() if conditions
     }
     column = pl.coalesce(
         pl.when(reason.is_not_null()).then(pl.lit(name)) for name, reason in reasons.items()

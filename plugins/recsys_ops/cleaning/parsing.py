@@ -1,5 +1,6 @@
 """Values: how one delivered column is read by its rule in the contract."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -100,8 +101,26 @@ def read_column(
     )
 
 
+def with_readings(rows: pl.LazyFrame, readings: Mapping[str, Reading]) -> pl.LazyFrame:
+    """The rows with the columns ``<name> text``, ``<name> part`` and ``<name> value``."""
+    texts = [f"{name} text" for name in readings]
+    return (
+        rows.with_columns(reading.text.alias(f"{name} text") for name, reading in readings.items())
+        .with_columns(pl.when(pl.col(text) != "").then(text).alias(text) for text in texts)
+        .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
+        .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
+    )
+
+
+def first_reason(rejections: Rejections) -> pl.Expr:
+    """The reason of the first condition that holds, null if none does."""
+    return pl.coalesce(
+        pl.when(condition).then(pl.lit(reason)) for reason, condition in rejections.items()
+    )
+
+
 def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column's values as text: whole floats and decimals without a fraction, the rest in full.
+    """A column's values as text, numbers without the zeros that end a fraction: 1.0 is 1.
 
     Raises ContractError for a column of a type that holds no single value.
     """
@@ -120,7 +139,7 @@ def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
             .fill_null(value.cast(pl.String))
         )
     if dtype.is_decimal():
-        return value.cast(pl.String).str.replace(r"\.0+$", "")
+        return value.cast(pl.String).str.replace(r"(\.[0-9]*[1-9])0+$|\.0+$", "${1}")
     return value.cast(pl.String)
 
 

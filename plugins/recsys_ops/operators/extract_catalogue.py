@@ -1,5 +1,6 @@
 """Extract the catalogue: the shop's items with title, category, price and stock."""
 
+import logging
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 
 class ExtractCatalogueOperator(DayOperator):
@@ -33,6 +36,9 @@ class ExtractCatalogueOperator(DayOperator):
             database_url(settings), self.sql, {}, timeout_s=settings.source.statement_timeout_s
         )
         rule = load_contract(include_dir() / settings.cleaning.contract).columns["item_id"]
-        products = normalise_catalogue(delivered, getattr(rule, "case", None))
+        products, rejected = normalise_catalogue(delivered, rule)
+        if rejected:
+            log.warning("catalogue rows without a valid item_id were left out: %s", rejected)
         open_storage(settings).write_parquet(paths.catalogue(day), products)
-        return {"items": products.height, "eligible": eligible_items(products).height}
+        eligible = eligible_items(products).height
+        return {"items": products.height, "rejected": rejected, "eligible": eligible}

@@ -10,7 +10,7 @@ from support.delivery import DAY, GOOD, SETTINGS
 from recsys_ops.errors import DataError
 from recsys_ops.history.table import current_version, read_events
 from recsys_ops.ingest.clean_day import run_step
-from recsys_ops.ingest.commit import commit_run, replay_days
+from recsys_ops.ingest.commit import commit_run, read_days, replay_days
 from recsys_ops.ingest.quarantine import quarantine_summary, rejected_rows
 from recsys_ops.ingest.steps import STEPS
 from recsys_ops.settings import CleaningSettings
@@ -128,3 +128,15 @@ def test_the_quarantine_summary_counts_reasons_and_shows_a_row_each(
         "b",
     ]
     assert rejected_rows(storage, "filter_staff", DAY, "staff_role", 2).is_empty()
+
+
+def test_days_that_runs_have_read_are_known_also_where_they_were_empty(storage: Storage) -> None:
+    def days(*ages: int) -> set[date]:
+        return {DAY - timedelta(days=age) for age in ages}
+
+    for age, lookback in ((0, 1), (4, 2), (30, 3)):
+        run = DAY - timedelta(days=age)
+        first = run - timedelta(days=lookback)
+        storage.write_json(paths.report("commit_history", run), {"first_day": str(first)})
+    assert read_days(storage, DAY - timedelta(days=5), DAY) == days(0, 1, 4, 5)
+    assert read_days(storage, DAY - timedelta(days=5), BEFORE) == days(4, 5)

@@ -224,3 +224,35 @@ def test_an_item_of_the_catalogue_without_a_category_has_none(
     inputs = read_inputs(shop, read_spec(shop, DAY))
     assert inputs.list_inputs.category.to_list() == [None] * len(inputs.interactions.items)
     assert inputs.eligible.sum() == 1
+
+
+def test_a_catalogue_whose_ids_are_written_differently_is_refused(
+    shop: Storage, settings: Settings
+) -> None:
+    other = shop.read_parquet(paths.catalogue(DAY)).with_columns(pl.col("item_id") + ".0")
+    shop.write_parquet(paths.catalogue(DAY), other)
+    with pytest.raises(DataError, match=r"ids such as 'p0', the catalogue such as 'p0\.0'"):
+        build(settings)
+
+
+def test_the_profile_knows_the_catalogue_and_the_days_that_were_read(
+    shop: Storage, settings: Settings
+) -> None:
+    for age in range(1, 29):
+        day = DAY - timedelta(days=age)
+        shop.write_json(paths.report("extract_catalogue", day), {"items": 60, "eligible": 55})
+        shop.write_json(paths.report("build_matrix", day), {"known_share": 0.99})
+    settings = settings.model_copy(
+        update={"lists": settings.lists.model_copy(update={"exclude_categories": ("vouchers",)})}
+    )
+    catalogue = shop.read_parquet(paths.catalogue(DAY))
+    shop.write_parquet(paths.catalogue(DAY), catalogue.filter(pl.col("item_id") != "p0"))
+    figures = BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
+    profile = read_spec(shop, DAY).data
+    assert profile is not None
+    assert (profile.eligible.value, profile.eligible.usual) == (48, 55)
+    assert profile.known_share.usual == 0.99
+    assert profile.known_share.value == pytest.approx(figures["known_share"])
+    assert profile.window_known_share == pytest.approx(0.8, abs=0.01)
+    # p1 … p4 and p9; p0 is not in the catalogue, p40 is a voucher
+    assert profile.known_items == 5

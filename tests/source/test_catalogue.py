@@ -9,7 +9,7 @@ from support.databases import make, read
 
 from recsys_ops.cleaning.contract import TextRule
 from recsys_ops.errors import DataError
-from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
+from recsys_ops.source.catalogue import eligible_items, normalise_catalogue, unmanaged_share
 
 ID = TextRule(type="id")
 
@@ -91,6 +91,16 @@ def test_stock_may_be_a_fraction_and_what_is_left_of_a_piece_is_in_stock() -> No
     decimals = pl.Series(["0.4000", "0.0000", "12.0000", None, "-0.5"]).cast(pl.Decimal(12, 4))
     products = normalise_catalogue(catalogue(list("abcde"), stock=decimals), ID)[0]
     assert products["stock"].to_list() == [1, 0, 12, None, 0]
+
+
+def test_an_item_whose_stock_is_not_counted_is_sold_unless_a_setting_says_no() -> None:
+    stock = pl.Series([3, 0, None, None, None], dtype=pl.Int64)
+    status = ["published"] * 4 + ["draft"]
+    products = normalise_catalogue(catalogue(list("abcde"), stock=stock, status=status), ID)[0]
+    assert eligible_items(products)["item_id"].to_list() == ["a", "c", "d"]
+    counted = eligible_items(products, sell_unmanaged_stock=False)
+    assert counted["item_id"].to_list() == ["a"]
+    assert unmanaged_share(products) == 0.5
 
 
 def test_a_category_of_any_type_is_text_as_in_the_settings() -> None:

@@ -17,6 +17,9 @@ from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
 
+# the task that commits
+COMMIT = "commit_history"
+
 # the trigger form allows at most this many days before the run's day
 _MAX_LOOKBACK = 366
 
@@ -84,6 +87,24 @@ def replay_days(
         "rows": {
             day: _commit(storage, run, [day], f"replay of {day}")[0] for day, run in runs.items()
         },
+    }
+
+
+def read_days(storage: Storage, first: date, last: date) -> set[date]:
+    """The days first … last that a run up to `last` has read and committed, by the runs' reports.
+
+    A day is among them also if it had no rows.
+    """
+    runs = [day for day in _days(first, last) if storage.exists(paths.report(COMMIT, day))]
+    return {
+        day
+        for run in runs
+        for day in _days(
+            max(
+                first, date.fromisoformat(storage.read_json(paths.report(COMMIT, run))["first_day"])
+            ),
+            run,
+        )
     }
 
 

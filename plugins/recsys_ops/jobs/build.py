@@ -9,10 +9,17 @@ import polars as pl
 from scipy import sparse
 
 from recsys_ops.cleaning.slow_bots import Window, without_slow_bots
+from recsys_ops.errors import DataError
 from recsys_ops.history.encoded import read_encoded_events
 from recsys_ops.history.table import current_version
+from recsys_ops.ingest.commit import read_days
 from recsys_ops.ingest.quarantine import rejected_shares
-from recsys_ops.interactions.day_profile import USUAL_DAYS, DayProfile, profile_day
+from recsys_ops.interactions.day_profile import (
+    USUAL_DAYS,
+    CatalogueProfile,
+    DayProfile,
+    profile_day,
+)
 from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.lists.bought_together import build_baskets
@@ -27,7 +34,7 @@ from recsys_ops.settings import (
     Settings,
     TrainingSettings,
 )
-from recsys_ops.source.catalogue import eligible_items
+from recsys_ops.source.catalogue import eligible_items, unmanaged_share
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
@@ -37,6 +44,12 @@ log = logging.getLogger(__name__)
 # the slow bots of a day's window are in the quarantine under this name
 QUARANTINE_NAME = "build_matrix"
 
+# by task, which figures of its report the day profile compares over 28 days
+_COMPARED = {
+    "extract_catalogue": ("eligible", "unmanaged_share"),
+    "build_matrix": ("known_share",),
+}
+
 
 def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, Any]:
     """Write the job that trains and serves the model of a day; returns its figures.
@@ -44,17 +57,26 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
     Settings of an adopted tuning proposal replace those of `settings`. The slow bots of the window
     are written into the quarantine.
 
-    Raises DataError if there is nothing to train on or nothing to recommend.
+    Raises DataError if there is nothing to train on or nothing to recommend, also if the window and
+    the catalogue have no item in common.
     """
     settings, study = with_adopted_proposal(storage, settings, day)
     products = storage.read_parquet(paths.catalogue(day))
-    eligible = eligible_items(products, settings.lists.exclude_categories)
+    eligible = eligible_items(
+        products,
+        settings.lists.exclude_categories,
+        sell_unmanaged_stock=settings.lists.sell_unmanaged_stock,
+    )
     history_version = current_version(storage)
     window = read_window(storage, day, settings, settings.confidence, history_version)
     storage.write_parquet(paths.quarantine(QUARANTINE_NAME, day), window.slow_bots)
     events = window.human_events
     interactions = build_interactions(events, day, settings.confidence, settings.evaluation)
+    is_eligible = interactions.items.is_in(eligible["item_id"].implode())
+    if not is_eligible.any():
+        raise _nothing_to_list(interactions.items, eligible["item_id"], day)
     list_inputs = _list_inputs(events, products, eligible, interactions.items, day, settings.lists)
+    profile = _profile(storage, events, products, interactions.items, day, settings)
     champion, reference = _earlier_versions(storage, day, settings)
     draft = JobDraft(
         day=day,
@@ -66,11 +88,11 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
         window_start=first_window_day(day, settings.confidence),
         champion=champion,
         reference=reference,
-        data=_profile(storage, events, day, settings.confidence),
+        data=profile,
         price_per_hour=settings.worker.price_per_hour,
     )
-    is_eligible = interactions.items.is_in(eligible["item_id"].implode()).to_numpy()
-    spec = write_job(storage, draft, JobInputs(interactions, is_eligible, list_inputs))
+    inputs = JobInputs(interactions, is_eligible.to_numpy(), list_inputs)
+    spec = write_job(storage, draft, inputs)
     if study:
         record_first_use(storage, study, day, spec.version)
     return {
@@ -80,6 +102,8 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
         "users_left_out": dict(window.slow_bots["reason"].value_counts(sort=True).iter_rows()),
         "users": interactions.full.shape[0],
         "items": interactions.full.shape[1],
+        "eligible": profile.eligible.value,
+        "known_share": profile.known_share.value,
         "cells": interactions.full.nnz,
         "holdout_pairs": interactions.holdout.nnz,
         "baskets": len(list_inputs.baskets.weights),
@@ -201,10 +225,52 @@ def _list_inputs(
     )
 
 
+def _nothing_to_list(items: pl.Series, eligible: pl.Series, day: date) -> DataError:
+    return DataError(
+        f"none of the window's {len(items):,} items is among the {len(eligible):,} eligible items "
+        f"of the catalogue of {day}: no list would have an item. The history has ids such as "
+        f"{items[0]!r}, the catalogue such as {eligible.min()!r}. If they are written differently, "
+        "correct include/sql/extract_catalogue.sql or include/contract.yaml"
+    )
+
+
 def _profile(
-    storage: Storage, events: pl.DataFrame, day: date, confidence: ConfidenceSettings
+    storage: Storage,
+    events: pl.DataFrame,
+    products: pl.DataFrame,
+    items: pl.Series,
+    day: date,
+    settings: Settings,
 ) -> DayProfile:
-    """The profile of the day and its window, with the shares that cleaning has rejected."""
+    """The profile of the day, its window and its catalogue; `items` are those of the matrices."""
     days = [day - timedelta(days=age) for age in range(USUAL_DAYS + 1)]
-    shares = rejected_shares(storage, days)
-    return profile_day(events, day, first_window_day(day, confidence), shares)
+    in_excluded = pl.col("category").is_in(settings.lists.exclude_categories).fill_null(False)
+    listable = products.filter(~in_excluded)["item_id"]
+    catalogue = CatalogueProfile(
+        items=products["item_id"],
+        eligible=eligible_items(
+            products, sell_unmanaged_stock=settings.lists.sell_unmanaged_stock
+        ).height,
+        unmanaged_share=unmanaged_share(products),
+        known_items=int(items.is_in(listable.implode()).sum()),
+    )
+    return profile_day(
+        events,
+        day,
+        first_window_day(day, settings.confidence),
+        _reported(storage, days),
+        catalogue=catalogue,
+        read_days=read_days(storage, days[-1], day),
+    )
+
+
+def _reported(storage: Storage, days: list[date]) -> dict[date, dict[str, float]]:
+    """The figures of the runs of `days` that a profile is compared with, from their reports."""
+    reported = rejected_shares(storage, days)
+    for task, names in _COMPARED.items():
+        for day in days:
+            if storage.exists(paths.report(task, day)):
+                figures = storage.read_json(paths.report(task, day))
+                compared = {name: figures[name] for name in names if figures.get(name) is not None}
+                reported.setdefault(day, {}).update(compared)
+    return reported

@@ -229,8 +229,8 @@ def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
         "factors_finite": bool(np.isfinite(factors.user).all() and np.isfinite(factors.item).all()),
         "ids_match": ids_digest(users, items) == spec.ids
         and (len(users), len(items)) == (len(factors.user), len(factors.item)),
-        "data": spec.data and spec.data.model_dump(),
-        "champion_data": champion_data and champion_data.model_dump(),
+        "data": spec.data and spec.data.model_dump(mode="json"),
+        "champion_data": champion_data and champion_data.model_dump(mode="json"),
         **compare_models(
             read_evaluation(storage, manifest),
             cutoffs=spec.evaluation.cutoffs,

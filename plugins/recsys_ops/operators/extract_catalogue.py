@@ -29,7 +29,11 @@ class ExtractCatalogueOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.cleaning import load_contract
-        from recsys_ops.source.catalogue import eligible_items, normalise_catalogue
+        from recsys_ops.source.catalogue import (
+            eligible_items,
+            normalise_catalogue,
+            unmanaged_share,
+        )
         from recsys_ops.source.database import query_frame
 
         delivered = query_frame(
@@ -40,5 +44,12 @@ class ExtractCatalogueOperator(DayOperator):
         if rejected:
             log.warning("catalogue rows without a valid item_id were left out: %s", rejected)
         open_storage(settings).write_parquet(paths.catalogue(day), products)
-        eligible = eligible_items(products).height
-        return {"items": products.height, "rejected": rejected, "eligible": eligible}
+        eligible = eligible_items(
+            products, sell_unmanaged_stock=settings.lists.sell_unmanaged_stock
+        )
+        return {
+            "items": products.height,
+            "rejected": rejected,
+            "eligible": eligible.height,
+            "unmanaged_share": round(unmanaged_share(products), 4),
+        }

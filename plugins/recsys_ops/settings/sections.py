@@ -595,6 +595,10 @@ class ListsSettings(Section):
     exclude_categories: tuple[str, ...] = ()
     """Categories of the catalogue from which nothing is recommended."""
 
+    sell_unmanaged_stock: bool = True
+    """An item whose stock is null in the catalogue, because the shop does not count it, is in
+    stock. false: it is sold out."""
+
     max_per_category: PositiveInt | None = None
     """The category cap: a user's list has at most this many items of one category. null: no
     cap."""

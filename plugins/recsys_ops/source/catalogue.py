@@ -98,15 +98,21 @@ def _counts(reasons: dict[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 
-def eligible_items(catalogue: pl.DataFrame, exclude_categories: Sequence[str] = ()) -> pl.DataFrame:
+def eligible_items(
+    catalogue: pl.DataFrame,
+    exclude_categories: Sequence[str] = (),
+    *,
+    sell_unmanaged_stock: bool = True,
+) -> pl.DataFrame:
     """The eligible items: published, in stock, of no excluded category.
+
+    sell_unmanaged_stock : whether an item without a figure of stock (null) is in stock
 
     Raises DataError when there is none.
     """
     excluded = pl.col("category").is_in(exclude_categories).fill_null(False)
-    eligible = catalogue.filter(
-        (pl.col("status") == "published") & (pl.col("stock") > 0), ~excluded
-    )
+    in_stock = (pl.col("stock") > 0).fill_null(sell_unmanaged_stock)
+    eligible = catalogue.filter(pl.col("status") == "published", in_stock, ~excluded)
     if eligible.is_empty():
         raise DataError(
             f"none of {catalogue.height} catalogue items has status 'published', stock above 0 and "
@@ -114,3 +120,9 @@ def eligible_items(catalogue: pl.DataFrame, exclude_categories: Sequence[str] = 
             "Check this setting and include/sql/extract_catalogue.sql"
         )
     return eligible
+
+
+def unmanaged_share(catalogue: pl.DataFrame) -> float:
+    """The share of the published items that have no figure of stock; 0 where none is published."""
+    stock = catalogue.filter(status="published")["stock"]
+    return stock.null_count() / max(1, len(stock))

@@ -196,8 +196,8 @@ def _known_shares(
     known = by_item.filter("known")
 
     def share(name: str) -> float | None:
-        rows = by_item[name].sum()
-        return float(known[name].sum() / rows) if rows else None
+        rows = int(by_item[name].sum())
+        return int(known[name].sum()) / rows if rows else None
 
     return share("day"), share("window")
 

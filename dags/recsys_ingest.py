@@ -1,8 +1,10 @@
 """### Clean yesterday's events and store them in the history
 
 A run is about one **day**: 24 hours from midnight UTC, the last complete ones before the run's
-date. It reads that day and the few days before it from the production database, cleans their rows
-step by step, and replaces those days in the history in one commit. Every rejected row is stored in
+date. It reads that day and the few days before it from the production database, and days that the
+history lacks (`source.catch_up_days`). It cleans their rows step by step and replaces those days in
+the history. No delivery is overwritten, and a run in which a day lost rows that it had is refused,
+in the database or by a filter. Every rejected row is stored in
 `quarantine/day=…` with its reason. The figures of every task are in `reports/day=…`. At the end the
 run deletes what is older than its retention time (`raw_retention_days`, `retention_days`,
 `models`).
@@ -15,6 +17,7 @@ Days may run in any order, repeatedly, and four at a time. To run days of the pa
 - `day`: another day than yesterday.
 - `lookback_days`: how many days before it to read as well. For a first load, trigger one run with
   the number of days that the shop has.
+- `accept_reason`: why days may lose more rows than `source.min_kept_share` allows. It is recorded.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -57,6 +60,12 @@ with DAG(
             minimum=0,
             maximum=366,
             description="How many days before it to read as well",
+        ),
+        "accept_reason": Param(
+            None,
+            type=["null", "string"],
+            minLength=5,
+            description="Why days may lose rows that they had",
         ),
     },
     template_searchpath=str(include_dir() / "sql"),

@@ -23,8 +23,9 @@ by a run for an earlier day than the live version's, by a backfill, or by `airfl
 - `day`: another day than yesterday.
 - `publish_reason`: why the version of an earlier day or of a backfill should go live.
 - `force_deploy`: why a version that is not blessed should go live.
+- `accept_reason`: why the catalogue may lose more items than `source.min_kept_share` allows.
 
-Both reasons are recorded with the user's name.
+All reasons are recorded with the user's name.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -78,6 +79,12 @@ with DAG(
             type=["null", "string"],
             minLength=5,
             description="Why a version that is not blessed should go live",
+        ),
+        "accept_reason": Param(
+            None,
+            type=["null", "string"],
+            minLength=5,
+            description="Why the catalogue may lose items that it had",
         ),
     },
     template_searchpath=str(include_dir() / "sql"),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from recsys_ops.errors import SettingsError
-from recsys_ops.run_day import check_day_is_over, first_day, run_day
+from recsys_ops.run_day import check_day_is_over, format_days, requested_lookback, run_day
 
 NOW = datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC)
 
@@ -44,9 +44,14 @@ def test_a_day_that_is_not_over_is_refused() -> None:
     check_day_is_over(date(2026, 2, 28), run())
 
 
-def test_a_run_reads_the_lookback_and_a_backfill_only_its_own_day() -> None:
-    day = date(2026, 2, 28)
-    assert first_day(run(), {}, 3) == day - timedelta(days=3)
-    assert first_day(run(run_type="backfill"), {}, 3) == day
-    assert first_day(run(), {"lookback_days": 0}, 3) == day
-    assert first_day(run(run_type="backfill"), {"lookback_days": 30}, 3) == day - timedelta(days=30)
+def test_the_form_sets_the_lookback_and_a_backfill_has_none() -> None:
+    assert requested_lookback(run(), {"lookback_days": None}) is None
+    assert requested_lookback(run(), {"lookback_days": 0}) == 0
+    assert requested_lookback(run(run_type="backfill"), {}) == 0
+    assert requested_lookback(run(run_type="backfill"), {"lookback_days": 30}) == 30
+
+
+def test_adjoining_days_are_shown_as_a_range() -> None:
+    days = [date(2026, 2, day) for day in (1, 3, 4, 5, 27, 28)]
+    assert format_days(days) == "2026-02-01, 2026-02-03 … 2026-02-05, 2026-02-27 … 2026-02-28"
+    assert format_days([]) == ""

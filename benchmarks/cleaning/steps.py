@@ -25,9 +25,11 @@ from recsys_ops import cleaning
 from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.demo import events, shop
 from recsys_ops.ingest.clean_day import kept_rows, run_step
+from recsys_ops.ingest.deliveries import write_delivery
 from recsys_ops.ingest.steps import LAST_STEP, STEPS
 from recsys_ops.settings import CleaningSettings, StaffSettings, include_dir
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 from recsys_ops.storage.objects import Storage
 
 OPENS = date(2026, 5, 1)
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     rows = 100_000 if options.quick else options.rows
     with tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as folder:
         apart(deliver, folder, rows)
-        size = Path(folder, paths.raw(DAY)).stat().st_size / 2**20
+        size = raw(folder).stat().st_size / 2**20
         print(f"{rows:,} raw rows of {len(DAYS)} days, {size:,.0f} MiB of Parquet")
         costs = {}
         costs["recsys_ops"], reasons = measure("recsys_ops", partial(apart, clean, folder), report)
@@ -137,9 +139,12 @@ def deliver(folder: str, rows: int) -> None:
     parts = [Path(folder, f"{day}.parquet") for day in DAYS]
     for day, part in zip(DAYS, parts, strict=True):
         delivered(demo, day, events.day_events(demo, day)).write_parquet(part)
-    storage.sink_parquet(
-        paths.raw(DAY), pl.scan_parquet(parts).head(rows), {"first_day": str(DAYS[0])}
-    )
+    frame = pl.scan_parquet(parts).head(rows)
+    write_delivery(storage, DAY, frame, dict.fromkeys(DAYS, rows // len(DAYS)), "benchmark")
+
+
+def raw(folder: str) -> Path:
+    return Path(folder, current_generation(Storage(f"file://{folder}"), paths.RAW, DAY))
 
 
 def delivered(demo: shop.Shop, day: date, recorded: pl.DataFrame) -> pl.DataFrame:
@@ -159,7 +164,7 @@ def clean(folder: str, step: str) -> dict[str, Any]:
 
 def plain(folder: str, text: str, step: str) -> tuple[dict[str, Any], Cost]:
     """The step in pandas, on the rows that the step before it kept."""
-    before = {"align_schema": Path(folder, paths.raw(DAY))}
+    before = {"align_schema": raw(folder)}
     before |= {after: Path(folder, f"{name}.parquet") for name, after in pairwise(STEPS)}
     kept, rejected = Path(folder, f"{step}.parquet"), Path(folder, f"{step}.rejected.parquet")
     contract = cleaning.load_contract(include_dir() / SETTINGS.contract)

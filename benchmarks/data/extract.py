@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from benchmarks.harness import Report, apart
 from recsys_ops.demo import services
+from recsys_ops.ingest.deliveries import write_delivery
 from recsys_ops.settings import include_dir
 from recsys_ops.source.database import render_sql
 from recsys_ops.source.session import bind_times, database_session
@@ -133,16 +134,16 @@ def extract(url: sa.URL, hours: int, connections: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = Path(folder) / "parts"
         parts.mkdir()
-        frame, _ = extract_slices(
+        frame, rows = extract_slices(
             url,
             QUERY,
-            *WINDOW.values(),
+            [WINDOW["start"].date()],
             hours=hours,
             connections=connections,
             timeout_s=3600,
             folder=parts,
         )
-        Storage(f"file://{folder}/blob").sink_parquet("events.parquet", frame)
+        write_delivery(Storage(f"file://{folder}/blob"), *rows, frame, rows, "benchmark")
 
 
 def server(folder: Path, *, mariadb: bool) -> AbstractContextManager[sa.URL]:

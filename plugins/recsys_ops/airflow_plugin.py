@@ -1,6 +1,6 @@
 """What Airflow loads of this package: template macros, and a listener for the gate's verdict.
 
-The macros are those of `recsys_ops.run_day`, such as ``{{ macros.recsys_ops.run_day(…) }}``.
+The macro is ``{{ macros.recsys_ops.run_day(…) }}``.
 """
 
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from recsys_ops.run_day import first_day, run_day
+from recsys_ops.run_day import run_day
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -33,7 +33,7 @@ class VerdictNotes:
 
 class RecsysOpsPlugin(AirflowPlugin):
     name = "recsys_ops"
-    macros = [run_day, first_day]
+    macros = [run_day]
     listeners = [VerdictNotes()]
 
 

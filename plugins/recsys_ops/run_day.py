@@ -5,8 +5,9 @@ run's logical date, or ``run_after`` if there is none (runs triggered by an asse
 without a date). The ``day`` of the trigger form takes precedence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import Any, Protocol
 
 from recsys_ops.errors import SettingsError
@@ -32,14 +33,13 @@ def run_day(dag_run: DagRunLike, params: Mapping[str, Any]) -> date:
     return anchor.astimezone(UTC).date() - timedelta(days=1)
 
 
-def first_day(dag_run: DagRunLike, params: Mapping[str, Any], lookback_days: int) -> date:
-    """The first day that a run reads: ``lookback_days`` before its own day.
+def requested_lookback(dag_run: DagRunLike, params: Mapping[str, Any]) -> int | None:
+    """How many days before its own a run was told to read; None leaves it to the settings.
 
-    The number in the trigger form takes precedence over the setting; a backfill reads only its day.
+    The number in the trigger form takes precedence; a backfill reads only its day.
     """
-    requested = params.get("lookback_days")
-    default = 0 if is_backfill(dag_run) else lookback_days
-    return run_day(dag_run, params) - timedelta(days=default if requested is None else requested)
+    requested: int | None = params.get("lookback_days")
+    return 0 if requested is None and is_backfill(dag_run) else requested
 
 
 def check_day_is_over(day: date, dag_run: DagRunLike) -> None:
@@ -54,6 +54,26 @@ def check_day_is_over(day: date, dag_run: DagRunLike) -> None:
 def day_start(day: date) -> datetime:
     """The time at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """The days first … last; none if the first is later."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def stretches(days: Sequence[date]) -> list[tuple[date, date]]:
+    """The first and last day of each stretch of adjoining days; `days` ascend."""
+    groups = groupby(enumerate(days), key=lambda pair: pair[1] - timedelta(days=pair[0]))
+    found = [[day for _, day in stretch] for _, stretch in groups]
+    return [(stretch[0], stretch[-1]) for stretch in found]
+
+
+def format_days(days: Sequence[date]) -> str:
+    """Ascending days for a message, adjoining ones as a range."""
+    ranges = [
+        f"{first}" if first == last else f"{first} … {last}" for first, last in stretches(days)
+    ]
+    return ", ".join(ranges)
 
 
 def is_backfill(dag_run: DagRunLike) -> bool:

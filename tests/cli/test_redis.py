@@ -10,6 +10,7 @@ from support.jobs import DAY
 from support.rollback import SERVING, Task, live, refresh, storage, task  # noqa: F401
 
 from recsys_ops import cli
+from recsys_ops.ingest.catalogue import write_catalogue
 from recsys_ops.models.deployments import list_deployments
 from recsys_ops.serving.layout import bucket_of, live_key
 from recsys_ops.serving.nodes import find_nodes
@@ -100,9 +101,8 @@ def test_show_prints_a_users_items_with_their_titles(
         "category": ["cups"] * len(items),
         "price": ["3"] * len(items),
     }
-    storage.write_parquet(
-        paths.catalogue(DAY), pl.DataFrame({"item_id": items, **about, "stock": [1] * len(items)})
-    )
+    catalogue = pl.DataFrame({"item_id": items, **about, "stock": [1] * len(items)})
+    write_catalogue(storage, DAY, catalogue, 0, None)
 
     code, out, _ = run(capsys, "show", user)
     first = (

@@ -60,7 +60,7 @@ print(json.dumps({
         path for path in find_path_from_directory("plugins", ".airflowignore")
         if path.endswith(".py")
     ),
-    "macros": sorted(name for name in vars(macros.recsys_ops) if name in ("run_day", "first_day")),
+    "macros": sorted(name for name in vars(macros.recsys_ops) if name == "run_day"),
     "shadowed": [
         module.__name__ for module in (fastapi, pandas, redis, sqlalchemy)
         if "site-packages" not in module.__file__
@@ -165,7 +165,7 @@ def test_airflow_loads_one_plugin_file_that_shadows_no_package(tmp_path: Path) -
         for path in map(os.path.abspath, loaded["files"])
     ] == ["recsys_ops/airflow_plugin.py"]
     assert loaded["shadowed"] == []
-    assert loaded["macros"] == ["first_day", "run_day"]
+    assert loaded["macros"] == ["run_day"]
 
 
 def test_no_module_of_ours_has_the_name_of_another_package() -> None:

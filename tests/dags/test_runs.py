@@ -23,6 +23,7 @@ from recsys_ops.serving.layout import LAYOUT, VERSION, decode_items
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 
 ROOT = Path(__file__).parents[2]
 INGEST = ["extract_delta", *STEPS, "commit_history", "announce_day", "expire"]
@@ -59,7 +60,8 @@ def test_scheduler_ui_and_dateless_trigger_agree_on_the_day(
         site.airflow.wait("recsys_ingest", run)
     days = {"scheduled": str(due), "UI": str(yesterday), "without a date": str(yesterday)}
     assert {kind: rendered(site, run)["day"] for kind, run in runs.items()} == days
-    assert rendered(site, runs["without a date"])["first_day"] == str(yesterday - timedelta(days=3))
+    figures = storage(site).read_json(paths.report("extract_delta", yesterday))
+    assert figures["first_day"] == str(yesterday - timedelta(days=3))
 
 
 def test_the_sql_is_shown_rendered_and_xcom_carries_only_counts(
@@ -104,8 +106,9 @@ def test_a_backfill_of_five_days_keeps_history_and_starts_no_retraining(
     for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5, timeout=200):
         tasks = site.airflow.wait("recsys_ingest", run["dag_run_id"])
         assert {tasks[name]["state"] for name in ("announce_day", "expire")} == {"skipped"}
-        fields = rendered(site, run["dag_run_id"])
-        windows.append((fields["first_day"], fields["day"]))
+        day = rendered(site, run["dag_run_id"])["day"]
+        figures = storage(site).read_json(paths.report("extract_delta", date.fromisoformat(day)))
+        windows.append((figures["first_day"], day))
     assert sorted(windows) == [
         (day, day) for day in (str(first + timedelta(days=n)) for n in range(5))
     ]
@@ -130,7 +133,7 @@ def test_an_announced_day_starts_a_retraining_that_goes_live(
     assert store.recommendations(user).version == store.recommendations("nobody").version == live
     sellable = (
         storage(site)
-        .read_parquet(paths.catalogue(yesterday))
+        .read_parquet(current_generation(storage(site), paths.CATALOGUE, yesterday))
         .filter((pl.col("stock") > 0) & (pl.col("status") == "published"))
     )
     # the items of all lists of all kinds
@@ -220,7 +223,7 @@ def test_a_failed_task_alone_has_a_failing_exit_code(
     done = make(site, "task-test", "DAG=recsys_ingest", "TASK=fix_types", "DATE=2020-01-01")
     assert done.returncode != 0
     assert (
-        "raw/day=2020-01-01/events.parquet is not there: run the task that writes it first"
+        "raw/day=2020-01-01 is not there: run the task that writes it first"
         in done.stdout + done.stderr
     )
 

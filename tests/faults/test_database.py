@@ -13,6 +13,7 @@ from support.two_days import SECOND_DAY, TwoDays, administration, changed_shop, 
 from recsys_ops.demo import services
 from recsys_ops.settings import include_dir
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 
 READERS = ("extract_delta", "extract_catalogue")
 
@@ -154,7 +155,9 @@ def test_a_delivery_without_a_required_column_fails_and_names_it(
     assert outcome.message.startswith("ContractError")
     assert "lacks the required column event_type or action" in outcome.message
     assert "name it as an alias in the contract" in outcome.message
-    assert differing(pipeline.state(), before) == [paths.raw(SECOND_DAY)]
+    assert differing(pipeline.state(), before) == [
+        current_generation(pipeline.storage, paths.RAW, SECOND_DAY)
+    ]
 
 
 def test_a_delivery_without_the_time_of_recording_is_refused(

@@ -8,6 +8,7 @@ from support.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
 from support.two_days import FIRST_DAY, SECOND_DAY, TwoDays, changed_shop
 
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 
 NO_LOOKBACK = {"lookback_days": 0}
 OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_DAY}T00:00:00Z'"
@@ -53,7 +54,10 @@ def test_a_day_of_rejects_fails_with_reasons_and_fills_the_quarantine(
     rejected = pipeline.storage.read_parquet(quarantine)
     delivered, refused = (
         pipeline.storage.read_parquet(path).height
-        for path in (paths.raw(SECOND_DAY), paths.quarantine("align_schema", SECOND_DAY))
+        for path in (
+            current_generation(pipeline.storage, paths.RAW, SECOND_DAY),
+            paths.quarantine("align_schema", SECOND_DAY),
+        )
     )
     assert rejected.height == delivered - refused
     assert differing({**pipeline.history(), **pipeline.served()}, before) == []

@@ -9,10 +9,12 @@ from support.delivery import DAY, GOOD, SETTINGS, deliver
 
 from recsys_ops.errors import ContractError, DataError, StorageError
 from recsys_ops.ingest.clean_day import kept_rows, run_step
+from recsys_ops.ingest.deliveries import write_delivery
 from recsys_ops.ingest.quarantine import quarantine_summary
 from recsys_ops.ingest.steps import LAST_STEP, STEPS
 from recsys_ops.settings import CleaningSettings, include_dir
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 from recsys_ops.storage.objects import Storage
 
 # delivered rows, with the step and the reason of their rejection
@@ -57,7 +59,7 @@ def test_every_row_is_kept_or_quarantined_with_its_reason(
     assert [ends[str(i)] for i in range(len(delivery))] == [
         (step, reason) for _, step, reason in delivery
     ]
-    assert metadata["first_day"] == str(DAY)
+    assert metadata["delivery"] == current_generation(storage, paths.RAW, DAY)
     assert {"crawler_user_agents", "is_bot"} <= set(metadata), (
         "the lists' versions travel with the rows"
     )
@@ -230,9 +232,8 @@ def test_new_missing_and_retyped_columns_are_reported(
 
 def test_an_empty_day_passes_all_steps(storage: Storage) -> None:
     deliver(storage, [{}])
-    storage.write_parquet(
-        paths.raw(DAY), storage.read_parquet(paths.raw(DAY)).clear(), {"first_day": str(DAY)}
-    )
+    delivered, _ = storage.scan_parquet(current_generation(storage, paths.RAW, DAY))
+    write_delivery(storage, DAY, delivered.clear(), {DAY: 0}, "test")
     assert {name: figures["kept"] for name, figures in clean(storage).items()} == dict.fromkeys(
         STEPS, 0
     )

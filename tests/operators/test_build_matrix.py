@@ -10,10 +10,12 @@ import pytest
 from recsys_ops.errors import DataError
 from recsys_ops.history import encoded
 from recsys_ops.history.table import replace_days
+from recsys_ops.ingest.catalogue import write_catalogue
 from recsys_ops.models.spec import read_inputs, read_spec
 from recsys_ops.operators.build_matrix import BuildMatrixOperator
 from recsys_ops.settings import ListsSettings, Settings
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 from recsys_ops.storage.objects import Storage
 
 DAY = date(2026, 3, 28)
@@ -42,8 +44,8 @@ def test_slow_bots_and_shared_ids_are_left_out_with_their_reasons(
     people = [viewed(f"u{n}", 5, "cart") for n in range(80)]
     events = pl.concat([*people, viewed("robot", 20), viewed("0", 40, "purchase")])
     replace_days(storage, events, DAY - timedelta(days=27), DAY)
-    storage.write_parquet(
-        paths.catalogue(DAY),
+    put_catalogue(
+        storage,
         pl.DataFrame(
             {
                 "item_id": [f"p{n}" for n in range(50)],
@@ -73,8 +75,8 @@ def test_encoded_days_give_the_same_matrix_as_the_history(
     storage = Storage(settings.storage.root)
     people = [viewed(f"u{n}", 1 + n % 5, "cart") for n in range(30)]
     replace_days(storage, pl.concat([*people, viewed("robot", 20)]), DAY - timedelta(days=27), DAY)
-    storage.write_parquet(
-        paths.catalogue(DAY),
+    put_catalogue(
+        storage,
         pl.DataFrame(
             {
                 "item_id": [f"p{n}" for n in range(50)],
@@ -149,8 +151,16 @@ def shop(settings: Settings) -> Storage:
         status=pl.lit("published"),
         stock=pl.when(n == 3).then(0).otherwise(1),
     )
-    storage.write_parquet(paths.catalogue(DAY), catalogue)
+    put_catalogue(storage, catalogue)
     return storage
+
+
+def put_catalogue(storage: Storage, products: pl.DataFrame) -> None:
+    write_catalogue(storage, DAY, products, 0, None)
+
+
+def catalogue_of(storage: Storage) -> pl.DataFrame:
+    return storage.read_parquet(current_generation(storage, paths.CATALOGUE, DAY))
 
 
 def build(settings: Settings, **lists: Any) -> dict[str, Any]:
@@ -190,9 +200,7 @@ def test_items_of_an_excluded_category_are_recommended_nowhere(
         "p7",
         "p49",
     ]  # p49 has no category, so none of the excluded ones
-    shop.write_parquet(
-        paths.catalogue(DAY), shop.read_parquet(paths.catalogue(DAY)).drop_nulls("category")
-    )
+    put_catalogue(shop, catalogue_of(shop).drop_nulls("category"))
     with pytest.raises(DataError, match=r"lists\.exclude_categories"):
         build(settings, exclude_categories=["vouchers", "home"])
 
@@ -214,11 +222,9 @@ def test_pinned_items_that_are_not_for_sale_are_skipped_and_named(
 def test_an_item_of_the_catalogue_without_a_category_has_none(
     shop: Storage, settings: Settings
 ) -> None:
-    shop.write_parquet(
-        paths.catalogue(DAY),
-        shop.read_parquet(paths.catalogue(DAY))
-        .filter(item_id="p1")
-        .with_columns(category=pl.lit(None, pl.String)),
+    put_catalogue(
+        shop,
+        catalogue_of(shop).filter(item_id="p1").with_columns(category=pl.lit(None, pl.String)),
     )
     build(settings)
     inputs = read_inputs(shop, read_spec(shop, DAY))
@@ -229,8 +235,8 @@ def test_an_item_of_the_catalogue_without_a_category_has_none(
 def test_a_catalogue_whose_ids_are_written_differently_is_refused(
     shop: Storage, settings: Settings
 ) -> None:
-    other = shop.read_parquet(paths.catalogue(DAY)).with_columns(pl.col("item_id") + ".0")
-    shop.write_parquet(paths.catalogue(DAY), other)
+    other = catalogue_of(shop).with_columns(pl.col("item_id") + ".0")
+    put_catalogue(shop, other)
     with pytest.raises(DataError, match=r"ids such as 'p0', the catalogue such as 'p0\.0'"):
         build(settings)
 
@@ -245,8 +251,8 @@ def test_the_profile_knows_the_catalogue_and_the_days_that_were_read(
     settings = settings.model_copy(
         update={"lists": settings.lists.model_copy(update={"exclude_categories": ("vouchers",)})}
     )
-    catalogue = shop.read_parquet(paths.catalogue(DAY))
-    shop.write_parquet(paths.catalogue(DAY), catalogue.filter(pl.col("item_id") != "p0"))
+    catalogue = catalogue_of(shop)
+    put_catalogue(shop, catalogue.filter(pl.col("item_id") != "p0"))
     figures = BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
     profile = read_spec(shop, DAY).data
     assert profile is not None

@@ -22,17 +22,21 @@ NEWEST = date(2026, 6, 30)
 EVER = datetime.max.replace(tzinfo=UTC)
 
 
+def raw(day: date) -> str:
+    return paths.generation(paths.RAW, day, 1, "0" * 8)
+
+
 def write(storage: Storage, day: date) -> dict[str, list[str]]:
     """Write a day's objects; returns their paths by whether they hold personal data."""
     personal = [
-        paths.raw(day),
+        raw(day),
         paths.step("fix_types", day),
         paths.quarantine("fix_types", day),
         paths.job(day, "train.npz"),
     ]
     kept = [
         paths.report("gate", day),
-        paths.catalogue(day),
+        paths.generation(paths.CATALOGUE, day, 1, "0" * 8),
         paths.model(f"{day}-v", "verdict.json"),
     ]
     for path in [*personal, *kept]:
@@ -107,7 +111,7 @@ def test_days_older_than_the_retention_are_dropped(
     assert night(NEWEST) == {"expired": expired, "leftovers": 0, "days_dropped": 1}
     assert list(counts(storage, expired_day)) == [kept, NEWEST]
     assert storage.list("encoded") == [paths.encoded(kept), paths.encoded(NEWEST)]
-    assert storage.exists(paths.raw(NEWEST))
+    assert storage.exists(raw(NEWEST))
 
 
 def test_objects_younger_than_two_days_are_not_deleted(

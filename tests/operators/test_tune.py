@@ -16,6 +16,7 @@ from support.jobs import history as tastes
 
 from recsys_ops.errors import ModelError, RecsysError, WorkerError
 from recsys_ops.history.table import replace_days
+from recsys_ops.ingest.catalogue import write_catalogue
 from recsys_ops.launchers.base import Job, JobStatus
 from recsys_ops.models.spec import read_spec
 from recsys_ops.operators import train_on_worker
@@ -362,12 +363,8 @@ def test_the_challenger_is_built_with_the_proposal_and_says_so(
 ) -> None:
     study = DAY - timedelta(days=1)
     proposed(store, study)
-    store.write_parquet(
-        paths.catalogue(DAY),
-        pl.DataFrame(
-            {"item_id": ["item-0"], "category": "home", "status": "published", "stock": 1}
-        ),
-    )
+    catalogue = {"item_id": ["item-0"], "category": "home", "status": "published", "stock": 1}
+    write_catalogue(store, DAY, pl.DataFrame(catalogue), 0, None)
     figures = run(BuildMatrixOperator(task_id="build_matrix"))
     spec = read_spec(store, DAY)
     assert figures["proposal"] == str(study)

@@ -12,6 +12,7 @@ import redis
 from support.lookup_service import V2, Lookup, wait_until
 
 from recsys_ops.errors import ModelError
+from recsys_ops.ingest.catalogue import write_catalogue
 from recsys_ops.serving import live_model
 from recsys_ops.serving.live_model import CatalogueItem, LiveModel, LiveModels, load_live_model
 from recsys_ops.serving.publish import publish
@@ -123,9 +124,8 @@ def test_a_model_is_loaded_as_its_job_wrote_it(
             "price": float("nan"),
         }
     )
-    storage.write_parquet(
-        paths.catalogue(spec.day), catalogue.with_columns(pl.lit("A thing").alias("title"))
-    )
+    catalogue = catalogue.with_columns(pl.lit("A thing").alias("title"))
+    write_catalogue(storage, spec.day, catalogue, 0, None)
     with_catalogue = load_live_model(storage, spec.version)
 
     assert without_catalogue.catalogue is None

@@ -1,6 +1,6 @@
-"""A window read in slices has the rows and types of one read."""
+"""Days read in slices have the rows and types of one read."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +11,7 @@ from recsys_ops.errors import DataError, SourceError, StorageError
 from recsys_ops.source.session import sqlalchemy_url
 from recsys_ops.source.slices import extract_slices
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = date(2026, 1, 1)
 SQL = "SELECT * FROM events WHERE recorded_at >= :start AND recorded_at < :end ORDER BY recorded_at"
 
 
@@ -28,13 +28,13 @@ def delivered(
     *,
     sql: str = SQL,
     hours: int = 1,
-    window: timedelta = timedelta(days=1),
+    days: tuple[date, ...] = (DAY,),
 ) -> pl.DataFrame:
     frame, rows = extract_slices(
-        url, sql, START, START + window, hours=hours, connections=2, timeout_s=30, folder=folder
+        url, sql, days, hours=hours, connections=2, timeout_s=30, folder=folder
     )
     collected = frame.collect()
-    assert collected.height == rows
+    assert collected.height == sum(rows.values())
     return collected
 
 
@@ -63,10 +63,21 @@ def full_day(database_url: str) -> sa.URL:
 
 
 @pytest.mark.parametrize("hours", [1, 5, 24])
-def test_slices_together_lose_and_double_no_row_of_the_window(
+def test_slices_together_lose_and_double_no_row_of_the_day(
     full_day: sa.URL, folder: Path, hours: int
 ) -> None:
     assert delivered(full_day, folder, hours=hours)["n"].to_list() == list(range(144))
+
+
+def test_days_apart_are_read_and_counted_without_those_between(
+    full_day: sa.URL, folder: Path
+) -> None:
+    days = [DAY - timedelta(days=1), DAY + timedelta(days=1), DAY + timedelta(days=3)]
+    frame, rows = extract_slices(
+        full_day, SQL, days, hours=5, connections=2, timeout_s=30, folder=folder
+    )
+    assert frame.collect()["n"].to_list() == [*range(-12, 0), *range(144, 157)]
+    assert rows == dict(zip(days, (12, 13, 0), strict=True))
 
 
 def test_a_row_on_the_bound_of_two_slices_comes_once(database_url: str, folder: Path) -> None:
@@ -86,7 +97,7 @@ def test_a_row_on_the_bound_of_two_slices_comes_once(database_url: str, folder: 
     ]
 
 
-def test_a_window_without_rows_has_the_columns_with_their_types(
+def test_a_day_without_rows_has_the_columns_with_their_types(
     full_day: sa.URL, folder: Path
 ) -> None:
     make(full_day, "DELETE FROM events")
@@ -115,7 +126,7 @@ def test_a_column_that_only_one_slice_fills_keeps_its_values(
     assert rows["big"].to_list() == ["9007199254740993", "0.5", None]
 
 
-def test_mariadb_delivers_a_window_in_slices_too(mariadb_url: sa.URL, folder: Path) -> None:
+def test_mariadb_delivers_a_day_in_slices_too(mariadb_url: sa.URL, folder: Path) -> None:
     url = make(
         mariadb_url,
         "SET time_zone = '+00:00'",
@@ -146,8 +157,7 @@ def test_a_slice_that_takes_too_long_ends_the_extract(full_day: sa.URL, folder: 
         extract_slices(
             full_day,
             slow,
-            START,
-            START + timedelta(days=1),
+            [DAY],
             hours=1,
             connections=2,
             timeout_s=1,

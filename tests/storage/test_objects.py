@@ -18,8 +18,8 @@ from support.history_rows import FIRST, SUNDAY, counts, events
 from recsys_ops.errors import StorageError
 from recsys_ops.history.table import apply_retention, replace_days
 from recsys_ops.ingest.clean_day import run_step
+from recsys_ops.ingest.deliveries import write_delivery
 from recsys_ops.settings import CleaningSettings, HistorySettings
-from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
 FRAME = pl.DataFrame({"number": range(200_000)})
@@ -41,12 +41,10 @@ def test_objects_are_written_read_listed_replaced_and_deleted(storage: Storage) 
 
 def test_rows_and_their_metadata_come_back(storage: Storage) -> None:
     storage.write_parquet("a.parquet", FRAME, {"first_day": "2026-01-01"})
-    storage.sink_parquet("b.parquet", FRAME.lazy(), {"first_day": "2026-01-01"})
-    for path in ("a.parquet", "b.parquet"):
-        rows, metadata = storage.scan_parquet(path)
-        assert rows.collect().equals(FRAME)
-        assert metadata["first_day"] == "2026-01-01"
-        assert storage.read_parquet(path).equals(FRAME)
+    rows, metadata = storage.scan_parquet("a.parquet")
+    assert rows.collect().equals(FRAME)
+    assert metadata["first_day"] == "2026-01-01"
+    assert storage.read_parquet("a.parquet").equals(FRAME)
 
 
 def test_metadata_and_columns_of_an_object_need_only_its_footer(
@@ -85,12 +83,13 @@ def test_the_day_before_is_compared_by_its_footer(
     rows = pl.DataFrame({name: ["1"] for name in columns}).with_columns(
         recorded_at=datetime(2026, 3, 2, 1, tzinfo=UTC)
     )
-    storage.write_parquet(paths.raw(day), rows, {"first_day": str(day)})
-    storage.write_parquet(paths.raw(day - timedelta(days=1)), rows.drop("price"))
+    before = day - timedelta(days=1)
+    delivery = write_delivery(storage, day, rows.lazy(), {day: 1}, "test")
+    write_delivery(storage, before, rows.drop("price").lazy(), {before: 1}, "test")
     get = Storage.get
     monkeypatch.setattr(Storage, "get", lambda self, path: got.append(path) or get(self, path))
     assert run_step(storage, "align_schema", day, CleaningSettings())["drift"] == {"new": ["price"]}
-    assert got == [paths.raw(day)]
+    assert got == [delivery]
 
 
 def test_half_written_files_are_deleted_when_they_are_old(tmp_path: Path) -> None:
@@ -122,7 +121,6 @@ def test_a_damaged_object_is_named_with_what_to_do(storage: Storage) -> None:
 WRITES: dict[str, Callable[[Storage], None]] = {
     "put": lambda storage: storage.put("a.parquet", bytes(1_000_000)),
     "write_parquet": lambda storage: storage.write_parquet("a.parquet", FRAME),
-    "sink_parquet": lambda storage: storage.sink_parquet("a.parquet", FRAME.lazy()),
 }
 
 
@@ -155,7 +153,7 @@ def test_faults_of_the_network_cost_only_time(
     with weather(azurite_server.url, disturbance, every=2) as url:
         monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
         storage = Storage(root, azurite_server.options)
-        storage.sink_parquet("raw/0", FRAME.lazy())
+        storage.write_parquet("raw/0", FRAME)
         assert storage.read_parquet("raw/0").equals(FRAME)
         assert storage.list("raw") == ["raw/0"]
         storage.delete("raw/0")

@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from recsys_ops.ingest.deliveries import write_delivery
 from recsys_ops.settings import CleaningSettings
-from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
 DAY = date(2026, 3, 2)
@@ -34,4 +34,4 @@ def deliver(storage: Storage, rows: list[dict[str, Any]], day: date = DAY) -> No
             for i, row in enumerate(rows)
         ]
     )
-    storage.write_parquet(paths.raw(day), frame, {"first_day": str(day)})
+    write_delivery(storage, day, frame.lazy(), {day: frame.height}, "test")

@@ -123,16 +123,18 @@ def show_user_list(arguments: argparse.Namespace) -> None:
     from recsys_ops.models.registry import version_day
     from recsys_ops.serving.store import RecommendationStore
     from recsys_ops.storage import paths
+    from recsys_ops.storage.generations import generations
 
     store = RecommendationStore(configured_redis(), load_settings().serving)
     answer = store.recommendations(arguments.user)
     print(f"{printable(arguments.user)}: {answer.source}, version {answer.version}")
     items = pl.DataFrame({"item_id": answer.items})
-    storage, catalogue = configured_storage(), paths.catalogue(version_day(answer.version))
-    if storage.exists(catalogue):
+    storage = configured_storage()
+    catalogues = generations(storage, paths.CATALOGUE, version_day(answer.version))
+    if catalogues:
         columns = ["item_id", "title", "category", "price", "stock"]
         items = items.join(
-            storage.read_parquet(catalogue).select(columns),
+            storage.read_parquet(catalogues[-1].path).select(columns),
             on="item_id",
             how="left",
             maintain_order="left",

@@ -39,6 +39,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         nargs="?",
         help="default: the first day",
     )
+    replay.add_argument("--reason", metavar="TEXT", help="why days may lose rows that they had")
     replay.set_defaults(run=replay_cleaning)
 
 
@@ -62,11 +63,14 @@ def replay_cleaning(arguments: argparse.Namespace) -> None:
     """Clean days again; print each run's rejections and each day's rows in the history."""
     from recsys_ops.ingest.commit import replay_days
 
+    settings = load_settings()
     replayed = replay_days(
         configured_storage(),
         arguments.first,
         arguments.last or arguments.first,
-        load_settings().cleaning,
+        settings.cleaning,
+        min_kept_share=settings.source.min_kept_share,
+        reason=arguments.reason,
     )
     for run, steps in replayed["runs"].items():
         reasons = (

@@ -18,6 +18,7 @@ from recsys_ops.models.files import METRICS, VERDICT
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import load_settings
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 from recsys_ops.storage.objects import Storage
 
 WIDTH = 100  # columns of the page
@@ -60,7 +61,7 @@ def cleaning(storage: Storage, days: list[date], truth: pl.DataFrame) -> list[di
     Precision and recall compare the rejected rows with the planted ones.
     """
     raw = pl.concat(
-        storage.read_parquet(paths.raw(day)).select(
+        storage.read_parquet(current_generation(storage, paths.RAW, day)).select(
             pl.col("row_id").cast(pl.String), run=pl.lit(day)
         )
         for day in days
@@ -141,7 +142,11 @@ def model(storage: Storage, version: str) -> dict[str, Any]:
 def people(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, Any]]:
     """Three customers and an unknown user: last purchases and carts, and the lists in Redis."""
     store = RecommendationStore(client, load_settings().serving)
-    title = dict(storage.read_parquet(paths.catalogue(day)).select("item_id", "title").iter_rows())
+    title = dict(
+        storage.read_parquet(current_generation(storage, paths.CATALOGUE, day))
+        .select("item_id", "title")
+        .iter_rows()
+    )
     liked = read_events(storage, date.min, day, version=current_version(storage)).filter(
         pl.col("event_type").is_in(["purchase", "cart"])
     )
@@ -177,7 +182,9 @@ def items(storage: Storage, client: redis.Redis, day: date) -> list[dict[str, An
     store = RecommendationStore(client, load_settings().serving)
     products = {
         item: (title, category)
-        for item, title, category in storage.read_parquet(paths.catalogue(day))
+        for item, title, category in storage.read_parquet(
+            current_generation(storage, paths.CATALOGUE, day)
+        )
         .select("item_id", "title", "category")
         .rows()
     }

@@ -20,6 +20,7 @@ from recsys_ops.errors import DataError, StorageError
 from recsys_ops.ingest.steps import EXTRACT, Step, find_step, step_before, steps_after
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation, generations
 from recsys_ops.storage.objects import Storage
 from recsys_ops.storage.serialization import sha256
 from recsys_ops.storage.temporary_folder import temporary_folder
@@ -27,6 +28,7 @@ from recsys_ops.storage.temporary_folder import temporary_folder
 log = logging.getLogger(__name__)
 
 SOURCE = "source_sha256"  # metadata: the SHA-256 of the object that holds the rows
+DELIVERY = "delivery"  # metadata: the path of the raw object
 
 _FAST: Any = {"compression": "zstd", "compression_level": 1, "statistics": False}
 # Messages go into logs and alerts, and columns may be mixed up. So a message shows only values
@@ -37,15 +39,23 @@ _IMPERSONAL = dict.fromkeys(("recorded_at", "event_time", "quantity", "value"), 
 }
 
 
-def run_step(storage: Storage, name: str, day: date, settings: CleaningSettings) -> dict[str, Any]:
+def run_step(
+    storage: Storage,
+    name: str,
+    day: date,
+    settings: CleaningSettings,
+    delivery: str | None = None,
+) -> dict[str, Any]:
     """Apply a step to the rows that the step before it kept, and return the step's figures.
+
+    delivery : the path of the raw object; None: the day's current one.
 
     Memory grows with the compressed rows of the day, and as the step's function says.
     Raises DataError when the share of rejected rows is above `max_rejected_share`; the rejected
     rows are in quarantine by then.
     """
     step = find_step(name)
-    rows, metadata = _rows_to_clean(storage, step, day, settings)
+    rows, metadata = _rows_to_clean(storage, step, day, settings, delivery)
     cleaned = step.function(rows, settings)
     metadata |= _metadata(cleaned)
     with temporary_folder() as folder:
@@ -99,15 +109,15 @@ def kept_rows(storage: Storage, name: str, day: date) -> tuple[pl.LazyFrame, dic
 
 
 def _rows_to_clean(
-    storage: Storage, step: Step, day: date, settings: CleaningSettings
+    storage: Storage, step: Step, day: date, settings: CleaningSettings, delivery: str | None
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """The rows that a step gets, and their metadata."""
     before = step_before(step)
     if before is None:
-        return _rows_of(storage, step.reads, day)
+        return _rows_of(storage, step.reads, day, delivery)
     if before.repeat is None:
         return kept_rows(storage, before.name, day)
-    rows, metadata = _rows_of(storage, before.reads, day)
+    rows, metadata = _rows_of(storage, before.reads, day, delivery)
     rejected, metadata = _rejected_by(storage, before, day, metadata[SOURCE])
     repeated = before.repeat(rows, settings, rejected)
     if not metadata.items() >= _metadata(repeated).items():
@@ -118,11 +128,18 @@ def _rows_to_clean(
     return repeated.kept, metadata
 
 
-def _rows_of(storage: Storage, task: str, day: date) -> tuple[pl.LazyFrame, dict[str, str]]:
+def _rows_of(
+    storage: Storage, task: str, day: date, delivery: str | None = None
+) -> tuple[pl.LazyFrame, dict[str, str]]:
     """The rows that a task wrote, and their metadata with the object's SHA-256."""
-    path = paths.raw(day) if task == EXTRACT else paths.step(task, day)
+    if task == EXTRACT:
+        path = delivery or current_generation(storage, paths.RAW, day)
+    else:
+        path = paths.step(task, day)
     data = storage.get(path)
     rows, metadata = storage.open_parquet(path, data)
+    if task == EXTRACT:
+        metadata[DELIVERY] = path
     return rows, metadata | {SOURCE: sha256(data)}
 
 
@@ -236,10 +253,14 @@ def _sample(row: dict[str, Any]) -> str:
 
 def _drift(storage: Storage, day: date, today: pl.Schema) -> dict[str, object] | None:
     """How the delivered columns differ from the day before's; None if there is no such delivery."""
-    earlier = paths.raw(day - timedelta(days=1))
-    if not storage.exists(earlier):
+    earlier = generations(storage, paths.RAW, day - timedelta(days=1))
+    if not earlier:
         return None
-    changes = drift(today, storage.schema(earlier))
+    try:
+        changes = drift(today, storage.schema(earlier[-1].path))
+    except StorageError as error:
+        log.warning("the columns cannot be compared with the day before's: %s", error)
+        return None
     if changes:
         log.warning("the delivery of %s differs from the day before's: %s", day, changes)
     return changes

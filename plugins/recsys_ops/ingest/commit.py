@@ -1,16 +1,26 @@
-"""Writing cleaned days into the history, and cleaning days of the past again."""
+"""Writing cleaned days into the history, and cleaning or restoring days of the past."""
 
 import logging
-from datetime import date, timedelta
-from itertools import groupby
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import polars as pl
 
-from recsys_ops.errors import DataError
-from recsys_ops.history.table import SCHEMA, replace_days
-from recsys_ops.ingest.clean_day import SOURCE, kept_rows, run_step
+from recsys_ops.errors import DataError, StorageError
+from recsys_ops.history.table import SCHEMA, replace_days, rows_by_day
+from recsys_ops.ingest.clean_day import DELIVERY, SOURCE, kept_rows, run_step
+from recsys_ops.ingest.deliveries import (
+    ROWS,
+    Delivery,
+    deliveries_of,
+    last_deliveries,
+    rows_read,
+    write_delivery,
+)
+from recsys_ops.ingest.plausibility import accepted, lost_rows
 from recsys_ops.ingest.steps import LAST_STEP, STEPS
+from recsys_ops.run_day import days_between, format_days, stretches
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -20,74 +30,84 @@ log = logging.getLogger(__name__)
 # the task that commits
 COMMIT = "commit_history"
 
-# the trigger form allows at most this many days before the run's day
-_MAX_LOOKBACK = 366
 
-
-def commit_run(storage: Storage, run: date, run_id: str) -> dict[str, Any]:
+def commit_run(
+    storage: Storage,
+    run_day: date,
+    run: str,
+    *,
+    min_kept_share: float,
+    reason: str | None = None,
+) -> dict[str, Any]:
     """Replace in the history the days that a run read by the rows that the last step kept.
 
-    run : the run's day.
-    A day that a later run has read since is left to that run, because its rows are newer. Memory
-    grows with the rows, without the columns that only the filters need.
+    run_day, run : the run's day and id.
+    reason : why a loss of rows is to be accepted, if a person has given one.
+
+    A day that a later delivery holds is left to that one, because its rows are newer. Memory grows
+    with the rows, without the columns that only the filters need. Raises DataError for an
+    implausible loss of rows without a reason; nothing is changed then.
     """
-    first = date.fromisoformat(storage.metadata(paths.step(LAST_STEP, run))["first_day"])
-    days = _days(first, run)
-    own_days = [day for day, last in _last_runs(storage, days).items() if last == run]
-    committed = [_commit(storage, run, stretch, run_id) for stretch in _stretches(own_days)]
+    _, metadata = kept_rows(storage, LAST_STEP, run_day)
+    days = [*rows_read(metadata)]
+    last, _ = last_deliveries(storage, days)
+    own_days = [day for day in days if day in last and last[day].path == metadata[DELIVERY]]
     if len(own_days) < len(days):
         log.warning(
             "a later run has read %d of the %d days since: its rows stay in the history",
             len(days) - len(own_days),
             len(days),
         )
+    figures = _commit(storage, run_day, own_days, run, min_kept_share, reason)
     return {
-        "rows": sum(rows for rows, _ in committed),
-        "first_day": str(first),
+        "rows": sum(figures.pop("rows").values()),
+        "read": [[str(first), str(last)] for first, last in stretches(days)],
         "days": len(own_days),
-        "history_version": max((version for _, version in committed), default=None),
+        **figures,
     }
-
-
-def _commit(storage: Storage, run: date, days: list[date], run_id: str) -> tuple[int, int]:
-    """Write adjoining days of a run; returns their number of rows and the history's version."""
-    rows, metadata = kept_rows(storage, LAST_STEP, run)
-    events = (
-        rows.filter(pl.col("recorded_at").dt.date().is_between(days[0], days[-1]))
-        .select("recorded_at", *(name for name in SCHEMA if name != "day"))
-        .collect(engine="streaming")
-    )
-    metadata = {name: value for name, value in metadata.items() if name != SOURCE}
-    metadata |= {"day": str(run), "run": run_id}
-    return events.height, replace_days(storage, events, days[0], days[-1], metadata=metadata)
 
 
 def replay_days(
-    storage: Storage, first: date, last: date, settings: CleaningSettings
+    storage: Storage,
+    first: date,
+    last: date,
+    settings: CleaningSettings,
+    *,
+    min_kept_share: float,
+    reason: str | None = None,
 ) -> dict[str, dict[date, Any]]:
     """Clean the days first … last again from raw and replace them in the history.
 
-    The contract, the lists and the settings of now are used. The rows of a day are those of the
-    run that read it last, because late and corrected rows reached only that run. The other days of
-    that run do not change. Returns ``runs``, run → the figures of its steps, and ``rows``,
-    day → its number of rows in the history.
+    The contract, the lists and the settings of now are used. The rows of a day are those of its
+    last delivery, because late and corrected rows reached only that one. The other days of that
+    delivery do not change. Returns ``runs``, the run's day → the figures of its steps, and
+    ``rows``, day → its number of rows in the history.
 
-    Raises DataError, before anything is changed, when a day was read by no run whose raw object
-    still exists.
+    Raises DataError, before anything is changed, when no raw object holds a day, StorageError when
+    a damaged one may hold later rows of it, and DataError for an implausible loss of rows.
     """
     if last < first:
         raise DataError(f"{first} … {last} is no range of days: give the first day first")
-    runs = _last_runs(storage, _days(first, last))
-    figures = {
-        run: {step: run_step(storage, step, run, settings) for step in STEPS}
-        for run in sorted({*runs.values()})
-    }
-    return {
-        "runs": figures,
-        "rows": {
-            day: _commit(storage, run, [day], f"replay of {day}")[0] for day, run in runs.items()
-        },
-    }
+    days = days_between(first, last)
+    deliveries, damaged = last_deliveries(storage, days)
+    if damaged:
+        raise StorageError(
+            f"damaged, and may hold later rows of these days: {', '.join(damaged)}. "
+            "Delete it to use the delivery before it, or trigger recsys_ingest for these days"
+        )
+    if missing := [day for day in days if day not in deliveries]:
+        raise DataError(_no_delivery(format_days(missing)))
+    figures: dict[date, Any] = {}
+    rows: dict[date, int] = {}
+    by_age = sorted(deliveries.values(), key=lambda delivery: (delivery.number, delivery.run_day))
+    for path in dict.fromkeys(delivery.path for delivery in by_age):
+        own_days = [day for day in days if deliveries[day].path == path]
+        delivery = deliveries[own_days[0]]
+        figures[delivery.run_day], committed = _clean_and_commit(
+            storage, delivery, own_days, settings, min_kept_share, reason
+        )
+        rows |= committed
+    return {"runs": figures, "rows": {day: rows[day] for day in days}}
 
 
 def read_days(storage: Storage, first: date, last: date) -> set[date]:
@@ -95,44 +115,121 @@ def read_days(storage: Storage, first: date, last: date) -> set[date]:
 
     A day is among them also if it had no rows.
     """
-    runs = [day for day in _days(first, last) if storage.exists(paths.report(COMMIT, day))]
-    return {
-        day
-        for run in runs
-        for day in _days(
-            max(
-                first, date.fromisoformat(storage.read_json(paths.report(COMMIT, run))["first_day"])
-            ),
-            run,
-        )
-    }
+    days: set[date] = set()
+    for run_day in days_between(first, last):
+        if storage.exists(path := paths.report(COMMIT, run_day)):
+            for stretch in storage.read_json(path)["read"]:
+                days |= {*days_between(*map(date.fromisoformat, stretch))}
+    return days & {*days_between(first, last)}
 
 
-def _days(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+def restore_day(
+    storage: Storage,
+    day: date,
+    settings: CleaningSettings,
+    *,
+    min_kept_share: float,
+    number: int | None = None,
+    reason: str | None = None,
+) -> tuple[Delivery, int]:
+    """Make an earlier delivery of a day current again, and clean and commit the day from it.
 
+    number : of the delivery; None: the newest that has more rows of the day than the current one.
 
-def _stretches(days: list[date]) -> list[list[date]]:
-    """Ascending days, cut where a day is missing."""
-    groups = groupby(enumerate(days), key=lambda pair: pair[1] - timedelta(days=pair[0]))
-    return [[day for _, day in stretch] for _, stretch in groups]
-
-
-def _last_runs(storage: Storage, days: list[date]) -> dict[date, date]:
-    """For each day the run that read it last, by the time at which its raw object was written."""
-    write_times = {
-        date.fromisoformat(path.split("/")[1].removeprefix("day=")): time
-        for path, time in storage.write_times("raw").items()
-    }
-    last_runs: dict[date, date] = {}
-    for run in sorted(write_times, key=lambda run: (write_times[run], run), reverse=True):
-        may_have_read = days[0] <= run <= days[-1] + timedelta(days=_MAX_LOOKBACK)
-        if may_have_read and len(last_runs) < len(days):
-            first = date.fromisoformat(storage.metadata(paths.raw(run))["first_day"])
-            last_runs |= {day: run for day in days if first <= day <= run and day not in last_runs}
-    if missing := [str(day) for day in days if day not in last_runs]:
+    The day's rows are copied into a new raw object, so other days do not change, and the rows that
+    are replaced can be restored in turn. Returns the earlier delivery, and the day's number of rows
+    in the history. Raises DataError when there is no such delivery, and for an implausible loss of
+    rows without a reason.
+    """
+    found = deliveries_of(storage, day)
+    if not found:
+        raise DataError(_no_delivery(str(day)))
+    *_, current = found
+    wanted = [
+        delivery
+        for delivery in found
+        if (delivery.rows[day] > current.rows[day] if number is None else delivery.number == number)
+    ]
+    if not wanted:
+        numbers = ", ".join(str(delivery.number) for delivery in found)
         raise DataError(
-            f"no raw object holds {', '.join(missing)}: it has expired or was never extracted. "
-            "Trigger recsys_ingest for these days instead"
+            f"no delivery of {day} has more rows than the current one, {current.number}"
+            if number is None
+            else f"no delivery of {day} has the number {number}: those that exist are {numbers}"
         )
-    return {day: last_runs[day] for day in days}
+    earlier = wanted[-1]
+    rows = {day: earlier.rows[day]}
+    why = accepted(lost_rows(rows, current.rows, min_kept_share), reason)
+    frame, _ = storage.scan_parquet(earlier.path)
+    before = sum(count for other, count in earlier.rows.items() if other < day)
+    run = f"restore of {earlier.number}"
+    write_delivery(storage, day, frame.slice(before, earlier.rows[day]), rows, run, why)
+    restored = deliveries_of(storage, day)[-1]
+    _, committed = _clean_and_commit(storage, restored, [day], settings, min_kept_share, reason)
+    return earlier, committed[day]
+
+
+def _clean_and_commit(
+    storage: Storage,
+    delivery: Delivery,
+    days: Sequence[date],
+    settings: CleaningSettings,
+    min_kept_share: float,
+    reason: str | None,
+) -> tuple[dict[str, Any], dict[date, int]]:
+    """Clean a delivery and write some of its days; returns the steps' figures and days' rows."""
+    figures = {
+        step: run_step(storage, step, delivery.run_day, settings, delivery.path) for step in STEPS
+    }
+    run = f"replay of {format_days(days)}"
+    rows = _commit(storage, delivery.run_day, days, run, min_kept_share, reason)["rows"]
+    return figures, rows
+
+
+def _commit(
+    storage: Storage,
+    run_day: date,
+    days: Sequence[date],
+    run: str,
+    min_kept_share: float,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Write some of the days of a run.
+
+    Returns their rows, the rows that lie outside of the days that the run has read, the history's
+    version, and the reason if it was needed.
+    """
+    rows, metadata = kept_rows(storage, LAST_STEP, run_day)
+    rows = rows.with_columns(day=pl.col("recorded_at").dt.date())
+    kept = dict(rows.group_by("day").len().collect(engine="streaming").iter_rows())
+    counts = {day: kept.get(day, 0) for day in days}
+    outside = sum(kept.values()) - sum(kept.get(day, 0) for day in rows_read(metadata))
+    losses = lost_rows(counts, rows_by_day(storage), min_kept_share)
+    if outside:
+        log.warning(
+            "%d of %d rows were recorded outside of the days that the run has read, and are left "
+            "out: include/sql and the contract disagree about recorded_at or its time zone",
+            outside,
+            sum(kept.values()),
+        )
+        if outside > (1 - min_kept_share) * sum(kept.values()):
+            losses.append(f"{outside:,} of {sum(kept.values()):,} rows lie outside of these days")
+    why = accepted(losses, reason)
+    metadata = {name: value for name, value in metadata.items() if name not in (SOURCE, ROWS)}
+    metadata |= {"day": str(run_day), "run": run} | ({"accepted": why} if why else {})
+    version = None
+    for first, last in stretches(days):
+        events = (
+            rows.filter(pl.col("day").is_between(first, last))
+            .select("recorded_at", *(name for name in SCHEMA if name != "day"))
+            .collect(engine="streaming")
+        )
+        version = replace_days(storage, events, first, last, metadata=metadata)
+    return {"rows": counts, "outside": outside, "history_version": version, "accepted": why}
+
+
+def _no_delivery(days: str) -> str:
+    return (
+        f"no raw object holds {days}: it has expired or was never extracted. "
+        "Trigger recsys_ingest for these days instead"
+    )

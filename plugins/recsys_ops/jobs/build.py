@@ -36,6 +36,7 @@ from recsys_ops.settings import (
 )
 from recsys_ops.source.catalogue import eligible_items, unmanaged_share
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import current_generation
 from recsys_ops.storage.objects import Storage
 from recsys_ops.tuning.proposal import record_first_use, with_adopted_proposal
 
@@ -61,7 +62,7 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
     the catalogue have no item in common.
     """
     settings, study = with_adopted_proposal(storage, settings, day)
-    products = storage.read_parquet(paths.catalogue(day))
+    products = storage.read_parquet(current_generation(storage, paths.CATALOGUE, day))
     eligible = eligible_items(
         products,
         settings.lists.exclude_categories,

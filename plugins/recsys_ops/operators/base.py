@@ -79,6 +79,12 @@ class DayOperator(BaseOperator):
         return figures
 
 
+def accept_reason(context: "Context") -> str | None:
+    """Why a loss of rows or items is to be accepted, and who says so, from the trigger form."""
+    reason, user = context["params"].get("accept_reason"), context["dag_run"].triggering_user_name
+    return f"{reason} ({user})" if reason and user else reason
+
+
 def _format_figure(value: Any) -> str:
     """A figure for the log, such as ``1,204`` or ``(crawler 1,204, bot 88)``."""
     match value:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recsys_ops.storage.objects import Storage
 
 PERSONAL_DATA: tuple[Callable[[date], str], ...] = (
-    paths.raw,
+    lambda day: paths.generation(paths.RAW, day, 0, ""),
     lambda day: paths.step("", day),
     lambda day: paths.quarantine("", day),
     lambda day: paths.job(day, ""),

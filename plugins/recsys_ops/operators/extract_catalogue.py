@@ -6,9 +6,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import database_url, open_storage
-from recsys_ops.operators.base import DayOperator
+from recsys_ops.operators.base import DayOperator, accept_reason
 from recsys_ops.settings import Settings, include_dir
-from recsys_ops.storage import paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -17,7 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class ExtractCatalogueOperator(DayOperator):
-    """Store the catalogue, as it is now, as the snapshot of the day."""
+    """Store the catalogue, as it is now, as that of the day.
+
+    Refused when it lacks too many of the items that the last one had, unless the trigger form has
+    an `accept_reason`.
+    """
 
     template_fields: Sequence[str] = ("day", "sql")
     template_ext: Sequence[str] = (".sql",)
@@ -29,6 +32,7 @@ class ExtractCatalogueOperator(DayOperator):
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.cleaning import load_contract
+        from recsys_ops.ingest.catalogue import write_catalogue
         from recsys_ops.source.catalogue import (
             eligible_items,
             normalise_catalogue,
@@ -43,13 +47,20 @@ class ExtractCatalogueOperator(DayOperator):
         products, rejected = normalise_catalogue(delivered, rule)
         if rejected:
             log.warning("catalogue rows without a valid item_id were left out: %s", rejected)
-        open_storage(settings).write_parquet(paths.catalogue(day), products)
         eligible = eligible_items(
             products, sell_unmanaged_stock=settings.lists.sell_unmanaged_stock
+        )
+        accepted = write_catalogue(
+            open_storage(settings),
+            day,
+            products,
+            settings.source.min_kept_share,
+            accept_reason(context),
         )
         return {
             "items": products.height,
             "rejected": rejected,
             "eligible": eligible.height,
             "unmanaged_share": round(unmanaged_share(products), 4),
+            "accepted": accepted,
         }

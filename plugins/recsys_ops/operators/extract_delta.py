@@ -6,10 +6,9 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import database_url, open_storage
-from recsys_ops.operators.base import DayOperator
-from recsys_ops.run_day import day_start
-from recsys_ops.settings import Settings, load_settings
-from recsys_ops.storage import paths
+from recsys_ops.operators.base import DayOperator, accept_reason
+from recsys_ops.run_day import days_between, format_days, requested_lookback
+from recsys_ops.settings import Settings
 from recsys_ops.storage.temporary_folder import temporary_folder
 
 if TYPE_CHECKING:
@@ -19,34 +18,47 @@ log = logging.getLogger(__name__)
 
 
 class ExtractDeltaOperator(DayOperator):
-    """Read the events that were recorded from `first_day` to the end of `day` into a raw object.
+    """Read the events that were recorded on `day`, and on some days before it, into a raw object.
 
-    `sql` selects them between the bound parameters ``:start`` and ``:end`` and must deliver the
-    column `recorded_at`. It runs once for every `source.slice_hours` of this time. The raw object
-    is replaced only when all slices have been read.
+    The days before are the lookback, and those that the history lacks. `sql` selects the events
+    between the bound parameters ``:start`` and ``:end`` and must deliver the column `recorded_at`.
+    It runs once for every `source.slice_hours` of a day.
+
+    No delivery is replaced: a new raw object becomes the current one when all slices have been read
+    and no day has lost rows since the delivery before, or the trigger form has an `accept_reason`.
     """
 
-    template_fields: Sequence[str] = ("day", "first_day", "sql")
+    template_fields: Sequence[str] = ("day", "sql")
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql"}
 
-    def __init__(self, *, sql: str, first_day: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, sql: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sql = sql
-        self.first_day = first_day or (
-            "{{ macros.recsys_ops.first_day(dag_run, params, "
-            f"{load_settings().source.lookback_days}) }}}}"
-        )
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
+        from recsys_ops.history.table import rows_by_day
+        from recsys_ops.ingest.deliveries import check_delivery, missing_days, write_delivery
         from recsys_ops.source.full_scans import full_scans
-        from recsys_ops.source.slices import extract_slices
+        from recsys_ops.source.slices import cut, extract_slices
 
         database, source = database_url(settings), settings.source
-        first = date.fromisoformat(self.first_day)
-        start, end = day_start(first), day_start(day + timedelta(days=1))
-        slice_ = {"start": start, "end": min(end, start + timedelta(hours=source.slice_hours))}
-        scans = full_scans(database, self.sql, slice_, timeout_s=source.statement_timeout_s)
+        storage, run = open_storage(settings), context["dag_run"]
+        history, requested = rows_by_day(storage), requested_lookback(run, context["params"])
+        lookback = source.lookback_days if requested is None else requested
+        days = days_between(day - timedelta(days=lookback), day)
+        caught_up = []
+        if requested is None:
+            # an empty day is known as long as its delivery exists
+            back = min(source.catch_up_days, settings.storage.raw_retention_days)
+            earlier = days_between(day - timedelta(days=back), days[0])[:-1]
+            caught_up = missing_days(storage, earlier, history)
+        if caught_up:
+            log.warning("also reads days that the history lacks: %s", format_days(caught_up))
+        start, end = next(cut(day, source.slice_hours))
+        scans = full_scans(
+            database, self.sql, {"start": start, "end": end}, timeout_s=source.statement_timeout_s
+        )
         for scan in scans:
             log.warning(
                 "each slice reads all of %s, about %s rows; %s",
@@ -58,18 +70,22 @@ class ExtractDeltaOperator(DayOperator):
             frame, rows = extract_slices(
                 database,
                 self.sql,
-                start,
-                end,
+                [*caught_up, *days],
                 hours=source.slice_hours,
                 connections=source.connections,
                 timeout_s=source.statement_timeout_s,
                 folder=folder,
             )
-            open_storage(settings).sink_parquet(paths.raw(day), frame, {"first_day": str(first)})
+            accepted = check_delivery(
+                storage, rows, history, source.min_kept_share, accept_reason(context)
+            )
+            write_delivery(storage, day, frame, rows, run.run_id, accepted)
             columns = len(frame.collect_schema())
         return {
-            "rows": rows,
-            "first_day": str(first),
+            "rows": sum(rows.values()),
+            "first_day": str(days[0]),
+            "caught_up": [str(missing) for missing in caught_up],
+            "accepted": accepted,
             "columns": columns,
             "full_scan": [scan.table for scan in scans],
         }

@@ -12,6 +12,7 @@ from recsys_ops.lists.category_cap import category_cap
 from recsys_ops.lists.fold_in import FoldIn
 from recsys_ops.models.version import load_manifest, read_factors, read_frame
 from recsys_ops.storage import paths
+from recsys_ops.storage.generations import generations
 from recsys_ops.storage.objects import Storage
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class LiveModel:
 def load_live_model(storage: Storage, version: str) -> LiveModel:
     """Read a version's files, for a large shop in seconds. Raises ModelError, StorageError."""
     manifest = load_manifest(storage, version)
-    spec, path = manifest.spec, paths.catalogue(manifest.day)
-    catalogue = storage.read_parquet(path) if storage.exists(path) else None
+    spec, found = manifest.spec, generations(storage, paths.CATALOGUE, manifest.day)
+    catalogue = storage.read_parquet(found[-1].path) if found else None
     items, popular = (
         read_frame(storage, manifest, "items"),
         read_frame(storage, manifest, "popular"),

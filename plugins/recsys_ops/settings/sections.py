@@ -90,6 +90,17 @@ class SourceSettings(Section):
     """A run also reads this many days before its own again, so that late and corrected rows are not
     lost. A backfill reads only its own day."""
 
+    catch_up_days: Annotated[int, Field(ge=0, le=90)] = 14
+    """A run also reads the days that the history lacks among this many before its own, such as
+    those of nights on which Airflow was down. Empty days and days before the first one known are
+    not lacking. A backfill, or a run with `lookback_days` in its trigger form, reads none."""
+
+    min_kept_share: Share = 0.9
+    """A run is refused if a day that was read before would keep a smaller share than this of its
+    rows, or the catalogue of its items: in the database, or after cleaning. Shops delete few rows
+    later, and a purge or a wrong filter takes more. `accept_reason` in the trigger form accepts
+    the run."""
+
     slice_hours: Annotated[int, Field(ge=1, le=24)] = 1
     """How many hours of events one query reads. Each query is a short transaction of its own."""
 

@@ -1,10 +1,10 @@
-"""Slices: reads a window of events some hours at a time, in short queries and little memory."""
+"""Slices: reads days of events some hours at a time, in short queries and little memory."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, StorageError
+from recsys_ops.run_day import day_start
 from recsys_ops.source.database import Query, as_common, common_schema, open_query
 
 log = logging.getLogger(__name__)
@@ -22,26 +23,26 @@ log = logging.getLogger(__name__)
 def extract_slices(
     url: sa.URL,
     sql: str,
-    start: datetime,
-    end: datetime,
+    days: Sequence[date],
     *,
     hours: int,
     connections: int,
     timeout_s: int,
     folder: Path,
-) -> tuple[pl.LazyFrame, int]:
-    """Run the query for each slice of `hours` from `start` up to, not including, `end`.
+) -> tuple[pl.LazyFrame, dict[date, int]]:
+    """Run the query for each slice of `hours` of the days.
 
+    days : ascending; days may be missing in between.
     sql : selects between ``:start`` and ``:end``, and delivers the column `recorded_at`.
     connections : how many slices are read at a time.
     folder : empty, on the local disk; the returned frame reads the Arrow files in it.
 
-    Returns the rows of all slices in order, lazily, and their number. A column has one type, text
-    if the types of the slices differ, and is null in slices that lack it. Memory holds one batch of
-    the driver for each connection, however long the window is.
+    Returns the rows of all slices in order, lazily, and their number by day. A column has one type,
+    text if the types of the slices differ, and is null in slices that lack it. Memory holds one
+    batch of the driver for each connection, however many days there are.
 
     Each slice is a short transaction of its own. Together they are no snapshot. None is needed: new
-    rows get a later `recorded_at` than a window that is over, and the next run reads corrected rows
+    rows get a later `recorded_at` than a day that is over, and the next run reads corrected rows
     again.
 
     Raises SourceError and DataError as `database.open_query` does, DataError when `recorded_at` is
@@ -49,21 +50,21 @@ def extract_slices(
     """
     files: list[tuple[Path, pl.Schema]] = []
     schemas: list[pl.Schema] = []
-    rows = 0
+    rows = dict.fromkeys(days, 0)
     with ExitStack() as stack:
         free: SimpleQueue[Query] = SimpleQueue()
         for _ in range(connections):
             free.put(stack.enter_context(open_query(url, sql, timeout_s=timeout_s)))
         pool = stack.enter_context(ThreadPoolExecutor(connections))
-        windows = list(cut(start, end, hours))
-        for (_, last), batches in zip(
+        windows = [window for day in days for window in cut(day, hours)]
+        for (start, end), batches in zip(
             windows, pool.map(partial(_read_slice, free, folder), windows), strict=True
         ):
             files += [(file, schema) for file, schema, height in batches if height]
             schemas += [schema for _, schema, _ in batches if schema not in schemas]
-            rows += sum(height for _, _, height in batches)
-            if last == end or last.hour < hours:
-                log.info("read to %s, rows=%s", f"{last:%Y-%m-%d %H:%M}", f"{rows:,}")
+            rows[start.date()] += sum(height for _, _, height in batches)
+            if end.date() > start.date():
+                log.info("read %s, rows=%s", start.date(), f"{rows[start.date()]:,}")
     common = pl.Schema(common_schema(schemas))
     for file, schema in files:
         if schema != common:
@@ -118,8 +119,9 @@ def _write_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def cut(start: datetime, end: datetime, hours: int) -> Iterator[tuple[datetime, datetime]]:
-    """The start and end of each slice; the last slice may be shorter."""
+def cut(day: date, hours: int) -> Iterator[tuple[datetime, datetime]]:
+    """The start and end of each slice of a day; the last slice may be shorter."""
+    start, end = day_start(day), day_start(day + timedelta(days=1))
     while start < end:
         first, start = start, min(start + timedelta(hours=hours), end)
         yield first, start

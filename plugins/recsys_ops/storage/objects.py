@@ -20,7 +20,6 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
 from recsys_ops.errors import StorageError
-from recsys_ops.storage.temporary_folder import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -159,26 +158,6 @@ class Storage:
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", metadata=dict(metadata or {}))
         self.put(path, buffer.getvalue())
-
-    def sink_parquet(
-        self, path: str, frame: pl.LazyFrame, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Write a lazy frame; memory does not grow with its rows, a temporary file holds them."""
-        with temporary_folder() as folder:
-            file = folder / "object.parquet"
-            try:
-                frame.sink_parquet(
-                    file,
-                    compression="zstd",
-                    compression_level=1,
-                    metadata=dict(metadata or {}),
-                    maintain_order=True,
-                )
-                obstore.put(self._store, path, file)
-            except (BaseError, OSError, pl.exceptions.PolarsError) as error:
-                raise StorageError(
-                    f"cannot write {self.url(path)}: {error_reason(error)}"
-                ) from error
 
     def scan_parquet(self, path: str) -> tuple[pl.LazyFrame, dict[str, str]]:
         """The object as a lazy frame over its compressed bytes, and its metadata."""

@@ -4,6 +4,8 @@ import re
 from datetime import date
 from typing import NamedTuple
 
+RAW = "raw"  # the rows as the database delivered them
+CATALOGUE = "catalogue"
 HISTORY = "history"
 LIVE = "models/live.json"
 STUDIES = "tuning"
@@ -26,13 +28,14 @@ def parse(path: str) -> DayPath | None:
         return None
 
 
-def raw(day: date) -> str:
-    """The rows as the database delivered them."""
-    return f"raw/day={day}/events.parquet"
+def of_day(kind: str, day: date) -> str:
+    """The folder of a day."""
+    return f"{kind}/day={day}"
 
 
-def catalogue(day: date) -> str:
-    return f"catalogue/day={day}/products.parquet"
+def generation(kind: str, day: date, number: int, digest: str) -> str:
+    """A delivery (`RAW`) or a catalogue (`CATALOGUE`) of a day, see `storage.generations`."""
+    return f"{of_day(kind, day)}/{number:06d}-{digest}.parquet"
 
 
 def step(name: str, day: date) -> str:

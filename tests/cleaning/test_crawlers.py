@@ -43,6 +43,11 @@ def views(agents: Sequence[str | None] | pl.Series, each: int = 1) -> pl.LazyFra
     return pl.concat([frame] * each).with_row_index("row")
 
 
+def of_types(agent: str, *types: str) -> pl.LazyFrame:
+    """An event of each type by the user agent."""
+    return views([agent], each=len(types)).with_columns(event_type=pl.Series(types))
+
+
 def rejected(events: pl.LazyFrame, settings: CrawlerSettings | None = None) -> pl.DataFrame:
     return filter_crawlers(events, settings or CrawlerSettings()).rejected.collect()
 
@@ -50,7 +55,7 @@ def rejected(events: pl.LazyFrame, settings: CrawlerSettings | None = None) -> p
 def test_no_browser_phone_television_web_view_or_app_is_a_crawler() -> None:
     agents = browsers_and_apps().filter(pl.col("kind") != "bare_app")["user_agent"]
     cleaned = filter_crawlers(views(agents, each=30), CrawlerSettings())
-    assert len(agents) >= 300
+    assert len(agents) >= 650
     assert cleaned.rejected.collect()["value"].unique().to_list() == []
     assert cleaned.notes["suspect_user_agents"] == 0
 
@@ -108,7 +113,9 @@ def test_every_example_of_the_list_is_found_except_phones_and_apps() -> None:
     assert [
         agent
         for agent in kept
-        if "AP3A.240617.008" not in agent and not agent.startswith("okhttp/")
+        if "AP3A.240617.008" not in agent
+        and "MetaIAB Facebook" not in agent
+        and not agent.startswith("okhttp/")
     ] == []
 
 
@@ -116,6 +123,11 @@ def test_patterns_left_out_of_the_lists_are_still_in_them() -> None:
     listed = {entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA}
     assert NOT_CRAWLERS - listed - is_bot.Bots().patterns == set()
     assert listed.isdisjoint(DECLARED)
+
+
+@pytest.mark.parametrize("name", ["browsers", "phones", "televisions", "web_views"])
+def test_people_of_each_corpus_come_from_more_than_one_source(name: str) -> None:
+    assert corpus(name)["source"].n_unique() >= 2
 
 
 def test_corpora_are_distinct_and_hold_no_example_of_a_list() -> None:
@@ -168,8 +180,81 @@ def test_no_text_breaks_the_step_and_no_row_is_lost(agents: list[str | None]) ->
     )
 
 
-def test_missing_user_agent_is_no_crawler() -> None:
-    assert rejected(views([None])).height == 0
+@pytest.mark.parametrize(
+    "agent", [None, "", " ", "-", '"-"', "' - '", '""', "NULL", "(null)", "undefined", "(not set)"]
+)
+def test_missing_user_agent_is_no_crawler(agent: str | None) -> None:
+    assert rejected(views([agent], each=100)).height == 0
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "Mobile/15E148 MetaIAB Facebook",
+        "Mobile/15E148 [FBAN/FBIOS;FBAV/519.0.0.38.106;FBLC/en_US]",
+        "Mobile/15E148 Instagram 387.0.0.33.93 (iPhone15,2; iOS 18_5; de_DE)",
+        "Mobile/15E148 musical_ly_40.1.0 JsSdk/2.0 BytedanceWebview/d8a21c6",
+        "Mobile/15E148 [Pinterest/iOS]",
+        "Version/18.5 Mobile/15E148 Snapchat/13.45.0.52 (like Safari/8621.2.5.10.4, panda)",
+        "Mobile/15E148 Safari Line/15.9.0",
+        "Mobile/15E148 MicroMessenger/8.0.60(0x18003c2a) NetType/WIFI Language/zh_CN",
+    ],
+)
+def test_shoppers_inside_an_app_are_kept_whatever_they_do(ending: str) -> None:
+    agent = (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 "
+        f"(KHTML, like Gecko) {ending}"
+    )
+    assert rejected(views([agent], each=560)).is_empty()
+    assert rejected(of_types(agent, "view", "cart", "checkout", "purchase")).is_empty()
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+        "facebookexternalhit/1.1;line-poker/1.0",
+        "Mozilla/5.0 (Linux; Android 5.0) AppleWebKit/537.36 (KHTML, like Gecko) Mobile "
+        "Safari/537.36 (compatible; TikTokSpider; ttspider-feedback@tiktok.com)",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) [FBAN/FBIOS] PriceHawkBot/1.0",
+    ],
+)
+def test_preview_fetcher_of_such_an_app_is_a_crawler(agent: str) -> None:
+    assert rejected(views([agent]))["reason"].to_list() == ["crawler"]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "axios/1.7.9",
+        "python-requests/2.32.3",
+        "Python/3.12 aiohttp/3.9.5",
+        "Go-http-client/2.0",
+        "Apache-HttpClient/4.5.13 (Java/1.8.0_292)",
+        "node-fetch/1.0 (+https://github.com/bitinn/node-fetch)",
+        "GuzzleHttp/6.5.5 curl/7.68.0 PHP/7.4.3",
+        "okhttp/4.12.0",
+        "WordPress/6.4; https://shop.example",
+        "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+    ],
+)
+def test_orders_that_a_backend_reports_are_kept(agent: str) -> None:
+    orders = of_types(agent, "cart", "checkout", "purchase")
+    cleaned = filter_crawlers(orders, CrawlerSettings())
+    assert cleaned.kept.collect().height == 3
+    listed = not agent.startswith(("GuzzleHttp", "okhttp"))
+    assert cleaned.notes["conversions_of_libraries_kept"] == 3 * listed
+
+
+@pytest.mark.parametrize("agent", ["axios/1.7.9", "GuzzleHttp/7"], ids=["listed", "suspect"])
+def test_views_under_a_library_go_also_beside_orders(agent: str) -> None:
+    events = of_types(agent, *["view"] * 40, "purchase")
+    assert rejected(events)["row"].to_list() == list(range(40))
+
+
+def test_declared_crawler_does_not_shop() -> None:
+    googlebot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+    assert rejected(of_types(googlebot, "view", "cart", "purchase")).height == 3
 
 
 @pytest.mark.parametrize(

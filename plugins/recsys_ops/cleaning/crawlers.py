@@ -20,6 +20,7 @@ NOT_CRAWLERS = frozenset(
         r"008\/",  # Opera Mini 4.4.39008/
         "Blackboard",  # web views of the app of schools; the robot's full name is in DECLARED
         "Butterfly",  # HTC's phones
+        "Expanse",  # a phone; DECLARED has the scanner
         "Fever",  # tablets Fever_Plus
         "Sonic",  # ViewSonic's tablets
         "Sogou",  # SogouMobileBrowser; the robots say spider
@@ -27,12 +28,18 @@ NOT_CRAWLERS = frozenset(
         "Viber",  # web views of the messengers; their robots begin with the name
         "WhatsApp",
         "okhttp",  # an Android app that sets no name of its own
+        "24x7",  # a tablet of 1024x720
+        "capture",  # phones Capture+
         "catch",  # Catcher, in Vewd's browser on Hisense and other televisions
+        "chromeframe",  # Internet Explorer with Chrome's engine
         "discovery",  # General Mobile's and other phones
         "manager",  # LG's televisions: WebAppManager
+        "radar",  # HTC's phones, Superion's tablets
         "spider",  # a tablet Spider 8; DECLARED has the robots
         "tools",  # WeChat's web views: Process/tools
         "torrent",  # Opera, edition utorrent
+        "virtuoso",  # Aurii's phones
+        r"^[^ ]{50,}$",  # old phones and UC Browser write no blank
         r"\|",  # apps that write their name, system and version as a table's row
         r"(?:^|[^g])news(?!sapphire)",  # web views of NewsBreak and Apple News
         # Google TV; DECLARED has the robots
@@ -51,10 +58,37 @@ DECLARED = (
     r"(?i)spider(?:[^ \d]|$)",
     r"\bGoogle-[A-Z]",
     "^Blackboard Safeassign",
+    "^Expanse,",
     "^(?:Viber|WhatsApp)(?:/|$)",
 )
 # HTTP libraries of apps: a user agent with one of them is never suspect
 APPS = (r"\b(?:Alamofire|CFNetwork|Dalvik|Dart|UnityPlayer|okhttp)/", "(?i)^ktor.client")
+# browsers inside apps, which name the app; a user agent with one of them is no crawler unless it
+# declares itself, whatever the lists say
+IN_APP_BROWSERS = (
+    r"^Mozilla/5\.0 \((?:iPhone|iPad|iPod|Linux; (?:U; )?Android).*\b(?:"
+    "FBAN|FBAV|FB_IAB|MetaIAB|IABMV|Instagram|Barcelona|BytedanceWebview|musical_ly|trill|aweme|"
+    "Pinterest|Snapchat|Twitter|TwitterAndroid|LinkedInApp|Reddit|Tumblr|Line|KAKAOTALK|NAVER|"
+    "MicroMessenger|MQQBrowser|AliApp|Viber|GSA|BingSapphire|NewsBreak|Flipboard|Klarna"
+    r")\b",
+)
+# HTTP libraries, and senders of webhooks: with them the backend of a shop reports its own orders
+LIBRARIES = (
+    r"(?i)^(?:axios|node-fetch|node|undici|got|request|(?:node-)?superagent|deno|bun|"
+    r"python-requests|python-httpx|python-urllib3?|python/\S+ aiohttp|aiohttp|"
+    r"go-http-client|go-resty|fasthttp|reqwest|hyper|ureq|hackney|"
+    r"apache-http(?:async)?client|jakarta commons-httpclient|java|java-http-client|"
+    r"google-http-java-client|unirest-java|reactornetty|jersey|apache.cxf|ahc|jetty|okhttp|"
+    r"guzzlehttp|symfony httpclient|php|php-soap|php-curl-class|(?:lib)?curl|pecl::http|"
+    r"faraday|ruby|rest-client|http\.rb|typhoeus|restsharp|libwww-perl|lwp::simple|"
+    r"analytics-(?:node|python|php|ruby|go|java)|segment\.io|"
+    r"wordpress|woocommerce|magento|shopify-captain-hook|stripe|zapier|sfdc-callout|"
+    r"recurly webhooks|svix-webhooks)(?:[^\w]|$)",
+)
+# how a log writes that there was no user agent
+NO_AGENT = (
+    r"""(?i)^[\s"']*(?:-|none|null|nil|undefined|unknown|n/a|\(null\)|\(not set\))?[\s"']*$"""
+)
 SUSPECT_EVENTS = 30
 # RE2's default of 8 MiB is enough for the lists, but then it rebuilds its automaton repeatedly
 MEMORY = 1 << 28
@@ -69,38 +103,58 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
     ``crawler``: the user agent declares it, or the list of the package crawler-user-agents has it.
     ``crawler_suspect``: only the broader patterns of the package is-bot match, it is not an app's,
     and its events confirm it: on the UTC day of `recorded_at` it has at least 30 events, and nobody
-    with it filled a cart, checked out or bought. A user agent that `settings.allow` matches is
-    never a crawler, and neither is a missing one. Every distinct user agent is matched once, in
-    time linear in its length.
+    with it filled a cart, checked out or bought.
+
+    Under the user agent of an HTTP library or a webhook, conversions are kept: a shop's backend
+    reports its orders so. A user agent that `settings.allow` matches is never a crawler, and
+    neither is a missing one or a browser inside an app. Every distinct user agent is matched once,
+    in time linear in its length.
 
     Raises SettingsError when a pattern of `settings.allow` is not an RE2 regular expression.
     """
     allowed = _allow(settings.allow)
     day = pl.col("recorded_at").dt.date().alias("day")
+    converts = pl.col("event_type").is_in(CONVERSIONS)
     agent_days = (
-        events.filter(pl.col("user_agent").is_not_null())
+        events.filter(~pl.col("user_agent").str.contains(NO_AGENT))
         .group_by("user_agent", day)
-        .agg(events=pl.len(), converts=pl.col("event_type").is_in(CONVERSIONS).any())
+        .agg(events=pl.len(), converts=converts.any())
         .collect(engine="streaming")
     )
     agents = agent_days["user_agent"].unique()
     reasons = [None if _matches(allowed, agent) else _reason(agent) for agent in agents]
     matched = agent_days.join(
-        pl.DataFrame({"user_agent": agents, "reason": pl.Series(reasons, dtype=pl.String)}),
+        pl.DataFrame(
+            {
+                "user_agent": agents,
+                "reason": pl.Series(reasons, dtype=pl.String),
+                "library": pl.Series(
+                    [_matches(_libraries(), agent) for agent in agents], dtype=pl.Boolean
+                ),
+            }
+        ),
         on="user_agent",
     )
+    cleared = pl.col("converts") & ~pl.col("library")
     unconfirmed = (pl.col("reason") == "crawler_suspect") & (
-        pl.col("converts") | (pl.col("events") < SUSPECT_EVENTS)
+        cleared | (pl.col("events") < SUSPECT_EVENTS)
     )
     robots = matched.filter(pl.col("reason").is_not_null() & ~unconfirmed).select(
-        "user_agent", "day", "reason"
+        "user_agent", "day", "reason", "library"
     )
-    rejections = (
-        events.select("row", "user_agent", day)
+    rows = (
+        events.select("row", "user_agent", day, converts=converts)
         .join(robots.lazy(), on=["user_agent", "day"])
-        .select("row", "reason", column=pl.lit("user_agent"), value="user_agent")
+        .select(
+            "row",
+            "reason",
+            column=pl.lit("user_agent"),
+            value="user_agent",
+            reported=pl.col("library") & pl.col("converts"),
+        )
         .collect(engine="streaming")
     )
+    rejections = rows.filter(~pl.col("reported")).drop("reported")
     notes: dict[str, object] = {
         "crawler_user_agents": importlib.metadata.version("crawler-user-agents"),
         "is_bot": importlib.metadata.version("is-bot"),
@@ -109,6 +163,7 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
         "suspect_user_agents": matched.filter(pl.col("reason") == "crawler_suspect")[
             "user_agent"
         ].n_unique(),
+        "conversions_of_libraries_kept": int(rows["reported"].sum()),
     }
     return split_rejected(events, rejections, notes)
 
@@ -125,6 +180,10 @@ def _allow(patterns: tuple[str, ...]) -> re2.Set | None:
 
 
 def _reason(agent: str) -> str | None:
+    if _matches(_declared(), agent):
+        return "crawler"
+    if _matches(_in_app_browsers(), agent):
+        return None
     if _matches(_listed(), agent):
         return "crawler"
     if _matches(_apps(), agent):
@@ -137,11 +196,26 @@ def _reason(agent: str) -> str | None:
 
 @cache
 def _listed() -> re2.Set:
-    """The patterns of crawler-user-agents, and ours; each must compile in RE2."""
-    listed = (entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA)
-    patterns, invalid = _compile((*DECLARED, *(set(listed) - NOT_CRAWLERS)), case_sensitive=True)
+    """The patterns of crawler-user-agents; each must compile in RE2."""
+    listed = {entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA}
+    patterns, invalid = _compile(sorted(listed - NOT_CRAWLERS), case_sensitive=True)
     assert not invalid, f"RE2 cannot compile these patterns of crawler-user-agents: {invalid}"
     return patterns
+
+
+@cache
+def _declared() -> re2.Set:
+    return _compile(DECLARED, case_sensitive=True)[0]
+
+
+@cache
+def _in_app_browsers() -> re2.Set:
+    return _compile(IN_APP_BROWSERS, case_sensitive=True)[0]
+
+
+@cache
+def _libraries() -> re2.Set:
+    return _compile(LIBRARIES, case_sensitive=True)[0]
 
 
 @cache

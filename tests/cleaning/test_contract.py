@@ -38,13 +38,27 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
             "columns.quantity: min = 9 is above max = 1",
         ),
         ("quantity", {"default": 0}, "columns.quantity: default = 0 is not between min = 1"),
-        ("quantity", {"type": "decimal"}, "columns.quantity.type"),
+        ("quantity", {"type": "text"}, "columns.quantity"),
+        ("quantity", {"type": "decimal", "min": 0}, "columns.quantity.min: is 0.0, but must be ab"),
+        ("quantity", {"min": -(2**53)}, "columns.quantity.min: is -9007199254740992, but must be"),
+        ("quantity", {"max": 2**60}, "columns.quantity.max"),
+        ("value", {"type": "integer"}, "columns.value.type: integer is not allowed, use decimal"),
+        ("value", {"max": float("inf")}, "columns.value.max"),
+        ("user_id", {"type": "text"}, "columns.user_id.type: text is not allowed, use id"),
+        ("role", {"except": ["guest"]}, "columns.role.except: only ids have words"),
         (
             "event_time",
             {"timezone": "Middle/Earth"},
             "columns.event_time.timezone: is not a time zone",
         ),
-        ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0"),
+        ("event_time", {"formats": ["guess"]}, "columns.event_time.formats.0: must be one of iso"),
+        ("event_time", {"formats": ["%d/%m/%y %H:%M"]}, "%y in '%d/%m/%y %H:%M' is not known"),
+        (
+            "event_time",
+            {"formats": ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"]},
+            "columns.event_time.formats: '%d/%m/%Y %H:%M' and '%m/%d/%Y %H:%M' read '05/04/2003",
+        ),
+        ("event_time", {"max_ahead_minutes": 10**12}, "columns.event_time.max_ahead_minutes"),
         ("price_paid", {"type": "decimal"}, "price_paid"),
         (
             "recorded_at",
@@ -92,6 +106,13 @@ def test_metadata_name_the_version_and_the_hash_of_the_file(tmp_path: Path) -> N
         "contract_version": "12",
         "contract_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+
+
+def test_ignored_event_name_with_a_meaning_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "contract.yaml"
+    path.write_text(CONTRACT_FILE.read_text() + "  ignore: [scroll, view]\n")
+    with pytest.raises(ContractError, match="event_types: view named more than once"):
+        load_contract(path)
 
 
 def test_event_name_with_two_meanings_is_refused(tmp_path: Path) -> None:

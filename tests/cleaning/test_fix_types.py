@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -58,9 +59,13 @@ def test_good_row_becomes_a_canonical_event(contract: Contract) -> None:
         ("event_time", "", "missing"),
         ("user_id", "", "missing"),
         ("user_id", " \t", "missing"),
-        ("user_id", "NaN", "bad_id"),
-        ("user_id", "None", "bad_id"),
-        ("user_id", " null ", "bad_id"),
+        ("user_id", "NaN", "nobody"),
+        ("user_id", "None", "nobody"),
+        ("user_id", " null ", "nobody"),
+        ("user_id", "Guest", "nobody"),
+        ("user_id", "{{user_id}}", "nobody"),
+        ("item_id", "(not set)", "bad_id"),
+        ("user_id", "\u3164", "bad_id"),
         ("user_id", "u\x001", "bad_id"),
         ("user_id", "u\u200b1", "bad_id"),
         ("user_id", "u" * 201, "bad_id"),
@@ -83,11 +88,13 @@ def test_id_above_the_exact_doubles_keeps_every_digit(contract: Contract) -> Non
     ]
 
 
-def test_integer_above_the_exact_doubles_keeps_every_digit(
+def test_whole_quantity_above_the_exact_doubles_is_no_other_number(
     changed: Callable[..., Contract],
 ) -> None:
-    cleaned = fixed("quantity", ["9007199254740993"], changed(quantity={"max": 2**63 - 1}))
-    assert cleaned.kept["quantity"].to_list() == [9007199254740993]
+    contract = changed(quantity={"max": 2**53})
+    cleaned = fixed("quantity", ["9007199254740992", "9007199254740993"], contract)
+    assert cleaned.kept["quantity"].to_list() == [2**53]
+    assert verdicts(cleaned) == [("out_of_bounds", "quantity", "9007199254740993")]
 
 
 @few
@@ -96,7 +103,7 @@ def test_accepted_integers_read_back_as_written(texts: list[str]) -> None:
     cleaned = fixed("quantity", texts, CONTRACT)
     rows = dict(cleaned.kept.select("event_id", "quantity").rows())
     written = [(text.strip(), rows[f"e{i}"]) for i, text in enumerate(texts) if f"e{i}" in rows]
-    assert all(str(value) == (text or "1") for text, value in written)
+    assert all(f"{value:.0f}" == (text or "1") for text, value in written)
     assert [v for *_, v in verdicts(cleaned)] == [
         text for i, text in enumerate(texts) if f"e{i}" not in rows
     ]
@@ -262,7 +269,9 @@ def test_naive_times_of_a_declared_zone(changed: Callable[..., Contract], typed:
         ),
         ("value", pl.Series([Decimal("19.99"), Decimal("-1.00")]), [19.99], ["out_of_bounds"]),
         ("user_id", pl.Series([7.0, 7.5, float("nan"), 2.0**53]), ["7"], ["bad_id"] * 3),
-        ("user_id", pl.Series(["u1", "null"], dtype=pl.Categorical), ["u1"], ["bad_id"]),
+        ("user_id", pl.Series(["u1", "null"], dtype=pl.Categorical), ["u1"], ["nobody"]),
+        ("user_id", pl.Series([7, 0, -1]), ["7"], ["nobody"] * 2),
+        ("user_id", pl.Series([True, False]), [], ["nobody"] * 2),
         ("user_id", pl.Series([None], dtype=pl.Null), [], ["missing"]),
         ("event_time", pl.Series([date(2026, 3, 1)]), [], ["not_a_time"]),
         ("event_time", pl.Series(["2026-03-01T00:00:00"]).str.to_datetime(), [], ["naive_time"]),
@@ -309,7 +318,7 @@ def test_pattern_holds_for_the_whole_id_after_its_case(changed: Callable[..., Co
 
 def test_first_broken_column_of_the_contract_gives_the_reason(contract: Contract) -> None:
     cleaned = fix(aligned({"quantity": "x", "user_id": "nan", "value": "y"}), contract)
-    assert verdicts(cleaned) == [("bad_id", "user_id", "nan")]
+    assert verdicts(cleaned) == [("nobody", "user_id", "nan")]
     assert cleaned.rejected["quantity"].to_list() == ["x"]
     assert cleaned.rejected["delivered_value"].to_list() == ["y"]
 
@@ -320,3 +329,19 @@ def test_empty_day_and_day_of_rejections_only_keep_the_schema(contract: Contract
         assert cleaned.kept.is_empty()
         assert cleaned.kept.schema == NUMBERED
         assert cleaned.rejected.schema["reason"] == pl.String
+
+
+def test_ignored_events_are_counted_but_neither_kept_nor_rejected(tmp_path: Path) -> None:
+    text = CONTRACT_FILE.read_text()
+    path = tmp_path / "contract.yaml"
+    path.write_text(text + "  ignore: [scroll, Session_Start]\n")
+    frame = aligned(
+        {"event_type": " Scroll ", "item_id": None, "user_id": "guest", "event_time": "x"},
+        {"event_type": "session_start", "quantity": "-1"},
+        {"event_type": "scrolled"},
+        {"event_type": "view"},
+    )
+    cleaned = fix(frame, load_contract(path))
+    assert cleaned.ignored["event"].to_list() == ["scroll", "session_start"]
+    assert cleaned.kept["row"].to_list() == [3]
+    assert verdicts(cleaned) == [("unknown_event", "event_type", "scrolled")]

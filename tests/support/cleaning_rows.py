@@ -69,6 +69,7 @@ class Collected:
     kept: pl.DataFrame
     rejected: pl.DataFrame
     notes: dict[str, object]
+    ignored: pl.DataFrame
 
 
 def collected(cleaned: Cleaned) -> Collected:
@@ -76,6 +77,7 @@ def collected(cleaned: Cleaned) -> Collected:
         cleaned.kept.collect(engine="streaming"),
         cleaned.rejected.collect(engine="streaming"),
         cleaned.notes,
+        pl.DataFrame({"row": []}) if cleaned.ignored is None else cleaned.ignored.collect(),
     )
 
 
@@ -91,12 +93,13 @@ def align(delivered: pl.DataFrame, contract: Contract) -> Collected:
 
 
 def fix(frame: pl.DataFrame, contract: Contract) -> Collected:
-    """Run `fix_types`; checks that every row is kept or rejected, in the original order."""
+    """Run `fix_types`; checks that every row is kept, rejected or ignored, in its old order."""
     numbered = frame if "row" in frame.columns else frame.with_row_index("row")
     cleaned = collected(fix_types(numbered.lazy(), contract))
     assert cleaned.kept["row"].is_sorted()
     assert cleaned.rejected["row"].is_sorted()
-    assert sorted([*cleaned.kept["row"], *cleaned.rejected["row"]]) == numbered["row"].to_list()
+    rows = [*cleaned.kept["row"], *cleaned.rejected["row"], *cleaned.ignored["row"]]
+    assert sorted(rows) == numbered["row"].to_list()
     return cleaned
 
 

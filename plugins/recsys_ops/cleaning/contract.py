@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import polars as pl
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from recsys_ops.cleaning.time_formats import check_unambiguous, time_format
 from recsys_ops.errors import ContractError
 from recsys_ops.settings import EventType
 
@@ -32,14 +34,42 @@ SCHEMA: dict[str, pl.DataType] = {
     "item_id": pl.String(),
     "event_type": pl.String(),
     "event_time": TIME,
-    "quantity": pl.Int64(),
+    "quantity": pl.Float64(),
     "value": pl.Float64(),
     "user_agent": pl.String(),
     "ip": pl.String(),
     "email": pl.String(),
     "role": pl.String(),
 }
+# the types of rules that make a column
+_TYPES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("recorded_at", "event_time"), ("time",)),
+    **dict.fromkeys(("event_id", "user_id", "item_id"), ("id",)),
+    **dict.fromkeys(("row_id", "user_agent", "ip", "email", "role"), ("text", "id")),
+    "event_type": ("event",),
+    "quantity": ("integer", "decimal"),
+    "value": ("decimal",),
+}
 MAY_BE_NULL = frozenset({"row_id", "value", "user_agent", "ip", "email", "role"})
+
+NOT_PATTERNS = ("iso8601", "epoch_s", "epoch_ms", "epoch_us")
+# larger whole numbers are not exact as doubles
+EXACT = 2**53
+# a year; a longer time would not fit where it is subtracted from a date
+MAX_MINUTES = 366 * 24 * 60
+# events with these names are counted, but are neither kept nor rejected
+IGNORE = "ignore"
+
+
+def _known_format(name: str) -> str:
+    if "%" in name:
+        time_format(name)
+    elif name not in NOT_PATTERNS:
+        raise ValueError(
+            f"must be one of {', '.join(NOT_PATTERNS)}, or a pattern such as '%d/%m/%Y %H:%M:%S %z'"
+        )
+    return name
+
 
 Name = Annotated[str, Field(min_length=1)]
 # the name of a column of JSON text, and the keys that lead to a value in it
@@ -75,6 +105,7 @@ class TextRule(BaseRule):
     pattern: str | None = None
     case: Literal["upper", "lower"] | None = None
     split: Name | None = None
+    except_: tuple[Name, ...] = Field((), alias="except")
     default: None = None
 
     @field_validator("pattern")
@@ -92,8 +123,8 @@ class TextRule(BaseRule):
 
 class IntegerRule(BaseRule):
     type: Literal["integer"]
-    min: int = -(2**63)
-    max: int = 2**63 - 1
+    min: Annotated[int, Field(ge=-EXACT)] = -EXACT
+    max: Annotated[int, Field(le=EXACT)] = EXACT
     default: int | None = None
 
     @model_validator(mode="after")
@@ -117,10 +148,12 @@ class DecimalRule(BaseRule):
 class TimeRule(BaseRule):
     type: Literal["time"]
     formats: Annotated[
-        tuple[Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"], ...], Field(min_length=1)
+        tuple[Annotated[str, AfterValidator(_known_format)], ...],
+        Field(min_length=1),
+        AfterValidator(check_unambiguous),
     ] = ("iso8601",)
     timezone: str | None = None
-    max_ahead_minutes: Annotated[int, Field(ge=0)] | None = None
+    max_ahead_minutes: Annotated[int, Field(ge=0, le=MAX_MINUTES)] | None = None
     default: None = None
 
     @field_validator("timezone")
@@ -146,7 +179,9 @@ class Contract(_Strict):
 
     version: Annotated[int, Field(ge=1)]
     columns: dict[str, ColumnRule]
-    event_types: Annotated[dict[EventType, tuple[Name, ...]], Field(min_length=1)]
+    event_types: Annotated[
+        dict[EventType | Literal["ignore"], tuple[Name, ...]], Field(min_length=1)
+    ]
     _sha256: str = PrivateAttr("")
 
     @property
@@ -156,7 +191,7 @@ class Contract(_Strict):
 
     @cached_property
     def event_names(self) -> dict[str, str]:
-        """Delivered name, lower case → canonical event type."""
+        """Delivered name, lower case → canonical event type, or `IGNORE`."""
         return {
             name.lower(): canonical
             for canonical, names in self.event_types.items()
@@ -171,8 +206,11 @@ class Contract(_Strict):
                 f"missing or unknown: {', '.join(wrong)}"
             )
         for name, rule in self.columns.items():
-            if _dtype(rule) != SCHEMA[name]:
-                raise ValueError(f"columns.{name}.type: {rule.type} does not make {SCHEMA[name]}")
+            if rule.type not in _TYPES[name]:
+                raise ValueError(
+                    f"columns.{name}.type: {rule.type} is not allowed, "
+                    f"use {' or '.join(_TYPES[name])}"
+                )
             if rule.nullable and name not in MAY_BE_NULL:
                 raise ValueError(
                     f"columns.{name}.nullable: must be false, later steps need the value"
@@ -187,6 +225,14 @@ class Contract(_Strict):
                     f"columns.{name}.split: "
                     "only item_id may name several values, each a row of its own"
                 )
+            if isinstance(rule, TextRule) and rule.except_ and rule.type != "id":
+                raise ValueError(f"columns.{name}.except: only ids have words that are refused")
+        quantity = self.columns["quantity"]
+        if isinstance(quantity, IntegerRule | DecimalRule) and quantity.min <= 0:
+            raise ValueError(
+                f"columns.quantity.min: is {quantity.min}, but must be above 0, "
+                "because the history holds no returns"
+            )
         recorded_at = self.columns["recorded_at"]
         if isinstance(recorded_at, TimeRule) and recorded_at.timezone not in (None, "UTC"):
             raise ValueError(
@@ -244,17 +290,6 @@ def _check_bounds(low: float, high: float, default: float | None) -> None:
         raise ValueError(f"min = {low} is above max = {high}")
     if default is not None and not low <= default <= high:
         raise ValueError(f"default = {default} is not between min = {low} and max = {high}")
-
-
-def _dtype(rule: BaseRule) -> pl.DataType:
-    match rule:
-        case IntegerRule():
-            return pl.Int64()
-        case DecimalRule():
-            return pl.Float64()
-        case TimeRule():
-            return TIME
-    return pl.String()
 
 
 def _key(loc: tuple[int | str, ...]) -> str:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from recsys_ops.cleaning.contract import SCHEMA, Contract, TimeRule
+from recsys_ops.cleaning.contract import IGNORE, SCHEMA, Contract, TimeRule
 from recsys_ops.cleaning.parsing import as_text, first_reason, read_column, with_readings
 from recsys_ops.cleaning.result import Cleaned, original_columns
 
@@ -16,9 +16,10 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         `align_schema` returns it.
 
     Keeps ``row`` and the canonical event frame (`contract.SCHEMA`). A row is rejected for the first
-    column, in the contract's order, whose value breaks its rule: missing, bad_id, pattern,
+    column, in the contract's order, whose value breaks its rule: missing, bad_id, nobody, pattern,
     not_an_integer, not_a_decimal, not_a_time, naive_time, out_of_bounds, unknown_event, future
-    (more than `max_ahead_minutes` after the row was recorded).
+    (more than `max_ahead_minutes` after the row was recorded). Rows of events that the contract
+    ignores are neither kept nor rejected, whatever their other values are.
     """
     dtypes = aligned.collect_schema()
     readings = {
@@ -29,15 +30,17 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         name: reading.rejections | _future(name, contract) for name, reading in readings.items()
     }
     read = with_readings(aligned, readings)
+    ignored = (pl.col("event_type value") == IGNORE).fill_null(False)
     conditions = [condition for column in rejections.values() for condition in column.values()]
-    marked = read.with_columns(
-        broken=pl.any_horizontal(condition.fill_null(False) for condition in conditions)
-    )
-    kept = marked.filter(~pl.col("broken")).select(
-        "row", *(pl.col(f"{name} value").alias(name) for name in SCHEMA)
+    broken = pl.any_horizontal(condition.fill_null(False) for condition in conditions)
+    kept = read.filter(~broken & ~ignored).select(
+        "row", *(pl.col(f"{name} value").cast(dtype).alias(name) for name, dtype in SCHEMA.items())
     )
     return Cleaned(
-        kept, _with_reasons(marked.filter("broken"), rejections, dtypes), dict(contract.metadata)
+        kept,
+        _with_reasons(read.filter(broken & ~ignored), rejections, dtypes),
+        dict(contract.metadata),
+        ignored=read.filter(ignored).select("row", event="event_type part"),
     )
 
 

@@ -1,6 +1,6 @@
 """Values: how one delivered column is read by its rule in the contract."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,20 +15,44 @@ from recsys_ops.cleaning.contract import (
     TextRule,
     TimeRule,
 )
+from recsys_ops.cleaning.time_formats import ZONE, read_time, time_format
 from recsys_ops.errors import ContractError
 
 MAX_ID_LENGTH = 200
-# words for "no value", invisible characters, and the character that replaces undecodable bytes
-NOT_AN_ID = (
-    r"^(?i:nan|none|null|nil|nat|undefined|<na>|n/a|#n/a|\(null\)|\\n|\[object object\])$"
-    r"|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]"
+# an id must show every character, and one that is no mark: characters that show nothing, and the
+# character that replaces undecodable bytes; variation selectors are part of emoji
+INVISIBLE = (
+    r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{2800}\x{1D159}\x{FFFD}]"
+    r"|[\p{Default_Ignorable_Code_Point}--\x{FE00}-\x{FE0F}]|^[\p{M}\p{Z}]+$"
+)
+_AROUND = r"[[:punct:]–—\s]*"
+# what programs write for "no value": words, dashes, the UUIDs of zeros and of f, empty brackets,
+# and templates that were not filled in, such as {{user_id}}, ${user.id}, %USER%, [[user]]
+NO_VALUE = (
+    rf"^{_AROUND}(?i:nan|none|null|nil|nat|undefined|n/a|not[ _-]?set|object object)?{_AROUND}$"
+    r"|^(?i:<na>|\\n|[{(]?(?:0{8}(?:-?0{4}){3}-?0{12}|f{8}(?:-?f{4}){3}-?f{12})[)}]?)$"
+    r"|\{\{.*\}\}|\{%.*%\}|[$#]\{.*\}|<[%?].*[%?]>|\[\[.*\]\]|\*\|.*\|\*|(?i:%7b%7b|(?:\$|%24)%7b)"
+    r"|^(?:\{[A-Za-z_][\w.]*\}|\[[A-Za-z_][\w.]*\]|%{1,2}[A-Za-z_]\w*%{1,2}|%\(\w+\)s|%[sd])$"
+    r"|^(?:\$[A-Z_]+|__[A-Z_]+__|@@\w+@@)$"
+)
+# what programs write where nobody is signed in, or where a field's name took the place of its
+# value. PostHog refuses `0`, `guest`, `true`, `id` and the like; WooCommerce, WordPress, Drupal,
+# PrestaShop and OpenCart give guests the number 0, and -1 stands for "unknown" in warehouses.
+NOBODY = (
+    rf"^{_AROUND}(?i:0+|na|anon|anonym|anonymous(?:[ _-]?(?:user|customer|visitor))?|nobody|visitor"
+    r"|guest(?:[ _-]?(?:user|customer|visitor|checkout))?|unknown(?:[ _-]?(?:user|customer))?"
+    r"|no[ _-]?(?:user|customer|name|id|one|value)|un(?:identified|registered|authenticated|set)"
+    r"|not[ _-]?(?:logged[ _-]?in|authenticated|available|provided|known|defined|found|applicable)"
+    r"|logged[ _-]?out|empty|blank|missing|default|deleted(?:[ _-]?user)?|removed|redacted|hidden"
+    r"|true|false|string|x{3,}|e[ _-]?mail|(?:(?:user|customer|client|distinct|visitor)[ _-]?)?id"
+    r"|user|customer|gast|invité|invitado|convidado|ospite|гость|anonyme|anónimo|anonimo|аноним"
+    rf"|unbekannt|inconnu|desconocido|sconosciuto|匿名|游客){_AROUND}$|^-1$"
 )
 INTEGER = r"^(0|-?[1-9][0-9]*)$"
 DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 NAIVE = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0{0,3})?"
 )
-OFFSET = r"(Z|[+-]((0[0-9]|1[0-3])(:?[0-5][0-9])?|14(:?00)?))$"
 FIRST, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 EXACT_FLOAT = 2.0**53
@@ -75,7 +99,8 @@ def read_column(
     part_made = pl.lit(None)
     match rule:
         case TextRule():
-            value, rejections = _text(text, read, rule, dtype)
+            word = "nobody" if name == "user_id" else "bad_id"
+            value, rejections = _text(text, read, rule, dtype, word)
         case IntegerRule():
             value, rejections = _integer(text, read, rule)
         case DecimalRule():
@@ -157,16 +182,23 @@ def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
 
 
 def _text(
-    text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType
+    text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType, word: str
 ) -> tuple[pl.Expr, Rejections]:
+    """word : the reason for an id that is a word for no value."""
     cased = {"upper": text.str.to_uppercase(), "lower": text.str.to_lowercase(), None: text}[
         rule.case
     ]
     rejections: Rejections = {}
     if rule.type == "id":
-        unfit = text.str.contains(NOT_AN_ID) | (text.str.len_chars() > MAX_ID_LENGTH)
+        words = f"{NO_VALUE}|{NOBODY}" if word == "nobody" else NO_VALUE
+        is_word = text.str.contains(words)
+        if rule.except_:
+            is_word &= ~text.is_in(rule.except_)
+        unfit = text.str.contains(INVISIBLE) | (text.str.len_chars() > MAX_ID_LENGTH)
         # a float that is not an exact whole number is no longer the id that it was made from
-        rejections["bad_id"] = unfit | ~text.str.contains(INTEGER) if dtype.is_float() else unfit
+        lost = ~text.str.contains(INTEGER) if dtype.is_float() else pl.lit(False)
+        rejections["bad_id"] = unfit | lost
+        rejections[word] = is_word | rejections.get(word, pl.lit(False))
     if rule.pattern is not None:
         rejections["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
     return cased, rejections
@@ -193,23 +225,14 @@ def _decimal(
 def _written_time(
     text: pl.Expr, number: pl.Expr, read: pl.Expr, rule: TimeRule
 ) -> tuple[pl.Expr, Rejections]:
-    readings: list[pl.Expr] = []
+    readings = _zoned_times(text, rule.formats)
     rejections: Rejections = {}
-    if "iso8601" in rule.formats:
-        zoned = (
-            pl.when(text.str.contains(NAIVE + OFFSET))
-            .then(text)
-            .str.replace(" ", "T", literal=True)
-        )
-        readings = [
-            zoned.str.to_datetime(
-                "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False
-            )
-        ]
-        if rule.timezone is None:
-            rejections["naive_time"] = _naive(pl.when(read.is_null()).then(text)).is_not_null()
-        else:
-            readings.append(_in_utc(_naive(text), rule.timezone))
+    if rule.timezone is None:
+        naive = _naive_times(pl.when(read.is_null()).then(text), rule.formats)
+        rejections["naive_time"] = pl.any_horizontal(False, *(time.is_not_null() for time in naive))
+    else:
+        naive = _naive_times(text, rule.formats)
+        readings += [_in_utc(time, rule.timezone) for time in naive]
     # plausible seconds, milliseconds and microseconds differ in their number of digits, so a number
     # is at most one of them
     for name in rule.formats:
@@ -224,13 +247,41 @@ def _written_time(
                 .cast(pl.Datetime("us"))
                 .dt.replace_time_zone("UTC")
             )
-    return pl.coalesce(readings), rejections | _time_rejections(read)
+    return pl.coalesce(*readings, pl.lit(None, TIME)), rejections | _time_rejections(read)
 
 
-def _naive(text: pl.Expr) -> pl.Expr:
-    """A time without a zone, as written."""
-    written = pl.when(text.str.contains(NAIVE + "$")).then(text).str.replace(" ", "T", literal=True)
-    return written.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+def _zoned_times(text: pl.Expr, formats: Sequence[str]) -> list[pl.Expr]:
+    """The readings of the formats with a zone; ISO 8601 as databases write it, too.
+
+    Such as `2026-03-02 10:00:00 UTC` and `2026-03-02 10:00:00 +0100`.
+    """
+    patterns = [time_format(name) for name in formats if "%" in name]
+    readings = [read_time(text, pattern) for pattern in patterns if pattern.zoned]
+    if "iso8601" not in formats:
+        return readings
+    iso8601 = (
+        pl.when(text.str.contains(f"{NAIVE} ?{ZONE}$"))
+        .then(text)
+        .str.replace(" ?(?:UTC|GMT)$", "Z")
+        .str.replace("T", " ", literal=True)
+        .str.to_datetime("%Y-%m-%d %H:%M:%S%.f %#z", time_unit="us", time_zone="UTC", strict=False)
+    )
+    return [iso8601, *readings]
+
+
+def _naive_times(text: pl.Expr, formats: Sequence[str]) -> list[pl.Expr]:
+    """The readings of the formats without a zone, as written."""
+    patterns = [time_format(name) for name in formats if "%" in name]
+    readings = [read_time(text, pattern) for pattern in patterns if not pattern.zoned]
+    if "iso8601" not in formats:
+        return readings
+    iso8601 = (
+        pl.when(text.str.contains(f"{NAIVE}$"))
+        .then(text)
+        .str.replace("T", " ", literal=True)
+        .str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    )
+    return [iso8601, *readings]
 
 
 def _typed_time(

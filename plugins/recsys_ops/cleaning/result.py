@@ -11,18 +11,21 @@ REASON_COLUMNS = ("reason", "column", "value")
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The rows of a step, each in exactly one of two lazy frames, in their original order.
+    """The rows of a step, each in exactly one of the lazy frames, in their original order.
 
     kept : the rows for the next step.
     rejected : the other rows with their original columns, and ``reason`` (a code), ``column`` and
         ``value`` (the original text), all String. The last two are null if the reason is not about
         a single column. An original column with one of these names becomes ``delivered_<name>``.
     notes : other figures of the step for its report, as JSON values.
+    ignored : the rows that the contract wants neither kept nor rejected, if any: ``row`` and the
+        delivered name of the ``event``.
     """
 
     kept: pl.LazyFrame
     rejected: pl.LazyFrame
     notes: dict[str, object] = field(default_factory=dict)
+    ignored: pl.LazyFrame | None = None
 
 
 def hidden_column(name: str) -> str:

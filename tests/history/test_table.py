@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
+from deltalake.schema import PrimitiveType
 from support.history_rows import FIRST, SUNDAY, counts, events
 
 from recsys_ops.errors import DataError, StorageError
@@ -100,11 +101,77 @@ def test_a_row_that_breaks_a_constraint_is_refused_and_not_shown(
 ) -> None:
     replace_days(storage, events(FIRST, 2), FIRST, FIRST)
     wrong = events(FIRST, 3).with_columns(pl.lit(value).alias(column), event_id=pl.lit("secret"))
-    with pytest.raises(DataError, match="quantity >= 1") as refused:
+    with pytest.raises(DataError, match="quantity > 0") as refused:
         replace_days(storage, wrong, FIRST, FIRST)
     assert "secret" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert counts(storage) == {FIRST: 2}
+
+
+def test_a_quantity_may_be_a_fraction(storage: Storage) -> None:
+    rows = events(FIRST, 2).with_columns(quantity=pl.lit(0.15))
+    version = replace_days(storage, rows, FIRST, FIRST)
+    assert read_events(storage, FIRST, FIRST, version=version)["quantity"].to_list() == [0.15, 0.15]
+
+
+def make_table_of_an_earlier_release(storage: Storage, days: int) -> None:
+    """Its quantities are whole numbers; each day has three rows."""
+    table = DeltaTable.create(
+        storage.url(paths.HISTORY),
+        Schema(
+            [
+                Field(
+                    name,
+                    PrimitiveType("long") if name == "quantity" else field.type,
+                    nullable=name == "value",
+                )
+                for name, field in zip(
+                    SCHEMA, Schema.from_arrow(pl.Schema(SCHEMA)).fields, strict=True
+                )
+            ]
+        ),
+        partition_by=["day"],
+        configuration={"delta.checkpointInterval": "10"},
+        storage_options=storage.options,
+    )
+    table.alter.add_constraint(
+        {
+            "event_type_is_known": "event_type IN ('view', 'purchase')",
+            "quantity_is_positive": "quantity >= 1",
+        }
+    )
+    rows = pl.concat(events(FIRST + timedelta(n), 3) for n in range(days))
+    rows = rows.with_columns(day=pl.col("event_time").dt.date(), quantity=pl.lit(2))
+    write_deltalake(table, rows.select(*SCHEMA).cast({"value": pl.Float64}), mode="append")
+
+
+def test_a_history_of_an_earlier_release_keeps_its_rows_and_takes_fractions(
+    storage: Storage,
+) -> None:
+    make_table_of_an_earlier_release(storage, days=3)
+    before = current_version(storage)
+    rows = events(FIRST, 2).with_columns(quantity=pl.lit(0.15))
+    version = replace_days(storage, rows, FIRST, FIRST)
+    second, third = FIRST + timedelta(1), FIRST + timedelta(2)
+    read = read_events(storage, FIRST, third, version=version)
+    assert read["quantity"].to_list() == [0.15] * 2 + [2.0] * 6
+    assert dict(read.group_by("day").len().iter_rows()) == {FIRST: 2, second: 3, third: 3}
+    assert read_events(storage, FIRST, third, version=before).height == 9
+    for column, value in (("user_id", None), ("quantity", 0.0), ("value", -1.0)):
+        wrong = events(FIRST, 1).with_columns(pl.lit(value).alias(column))
+        with pytest.raises(DataError, match="quantity > 0"):
+            replace_days(storage, wrong, FIRST, FIRST)
+    table = DeltaTable(storage.url(paths.HISTORY), storage_options=storage.options)
+    assert table.metadata().partition_columns == ["day"]
+    converted = version
+    assert replace_days(storage, rows, FIRST, FIRST) == converted + 1
+
+
+def test_four_runs_at_once_convert_a_history_of_an_earlier_release(storage: Storage) -> None:
+    make_table_of_an_earlier_release(storage, days=5)
+    days = [FIRST + timedelta(n) for n in range(4)]
+    commit_at_once(storage, days, [4, 5, 6, 7])
+    assert counts(storage) == dict(zip([*days, FIRST + timedelta(4)], [4, 5, 6, 7, 3], strict=True))
 
 
 def test_the_table_says_which_run_and_which_contract_wrote_last(storage: Storage) -> None:

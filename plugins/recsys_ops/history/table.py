@@ -4,12 +4,14 @@ Days are replaced in one atomic commit: no reader sees, and no killed writer lea
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar, get_args
 
 import polars as pl
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -18,6 +20,8 @@ from recsys_ops.settings import EventType, HistorySettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage, error_reason, retry
 
+log = logging.getLogger(__name__)
+
 SCHEMA: Mapping[str, pl.DataType] = {
     "day": pl.Date(),
     "event_id": pl.String(),
@@ -25,13 +29,13 @@ SCHEMA: Mapping[str, pl.DataType] = {
     "item_id": pl.String(),
     "event_type": pl.String(),
     "event_time": pl.Datetime("us", "UTC"),
-    "quantity": pl.Int64(),
+    "quantity": pl.Float64(),
     "value": pl.Float64(),
 }
 # The table itself refuses other rows. NaN compares as greater than every number.
 CONSTRAINTS: Mapping[str, str] = {
     "event_type_is_known": f"event_type IN {get_args(EventType)}",
-    "quantity_is_positive": "quantity >= 1",
+    "quantity_is_above_zero": "quantity > 0",
     "value_is_a_price": "value IS NULL OR (value >= 0 AND value < 1e300)",
 }
 _CONFIGURATION = {
@@ -299,24 +303,53 @@ def _open_or_create(storage: Storage) -> DeltaTable:
     try:
         table = DeltaTable(url, storage_options=storage.options)
     except TableNotFoundError:
-        columns = Schema.from_arrow(pl.Schema(SCHEMA)).fields
-        schema = Schema(
-            [Field(column.name, column.type, nullable=column.name == "value") for column in columns]
-        )
         table = DeltaTable.create(
             url,
-            schema,
+            _delta_schema(),
             mode="ignore",
             partition_by=["day"],
             configuration=_CONFIGURATION,
             storage_options=storage.options,
         )
-    configuration = table.metadata().configuration
-    missing = {
-        name: rule
-        for name, rule in CONSTRAINTS.items()
-        if f"delta.constraints.{name}" not in configuration
+    if table.schema() != _delta_schema():
+        _convert(table)
+    prefix = "delta.constraints."
+    present = {
+        name.removeprefix(prefix)
+        for name in table.metadata().configuration
+        if name.startswith(prefix)
     }
-    if missing:
+    for name in sorted(present - CONSTRAINTS.keys()):  # of an earlier release
+        table.alter.drop_constraint(name)
+    if missing := {name: rule for name, rule in CONSTRAINTS.items() if name not in present}:
         table.alter.add_constraint(missing)
     return table
+
+
+def _delta_schema() -> Schema:
+    columns = Schema.from_arrow(pl.Schema(SCHEMA)).fields
+    return Schema(
+        [Field(column.name, column.type, nullable=column.name == "value") for column in columns]
+    )
+
+
+def _convert(table: DeltaTable) -> None:
+    """Write a table of an earlier release, with whole quantities, once again in one commit.
+
+    Delta cuts off fractions that are written into a column of integers. Memory grows with the
+    compressed files.
+    """
+    log.warning("converting %s to quantities with fractions, once", table.table_uri)
+    schema = pa.schema(_delta_schema().to_arrow())
+    frames = pl.scan_delta(table).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    batches = (
+        batch
+        for frame in frames.collect_batches(maintain_order=True)
+        for batch in frame.to_arrow().cast(schema).to_batches()
+    )
+    write_deltalake(
+        table,
+        pa.RecordBatchReader.from_batches(schema, batches),
+        mode="overwrite",
+        schema_mode="overwrite",
+    )

@@ -207,12 +207,30 @@ def test_too_many_rejections_stop_the_day_and_say_why_without_names(
     )
     assert (
         "not_an_integer 2, such as row_id 1, quantity = '1_000'; "
-        "bad_id 1, such as row_id 3, user_id. The rows: " in message
+        "nobody 1, such as row_id 3, user_id. The rows: " in message
     )
     assert "eve" not in message
     assert storage.read_parquet(paths.quarantine("fix_types", DAY)).height == 3
     with pytest.raises(StorageError, match="is not there"):
         kept_rows(storage, "fix_types", DAY)
+
+
+def test_ignored_events_are_counted_and_are_no_rejections(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (include_dir() / "contract.yaml").read_text()
+    (tmp_path / "contract.yaml").write_text(text + "  ignore: [scroll, session_start]\n")
+    monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
+    scrolls = [{"action": "scroll", "product_id": None}] * 7
+    deliver(storage, [{}, {}, {"quantity": "x"}, *scrolls, {"action": "Session_Start"}])
+    figures = clean(storage)["fix_types"]
+    assert figures["ignored"] == {"scroll": 7, "session_start": 1}
+    assert (figures["rows_in"], figures["kept"], figures["rejected"]) == (11, 2, 1)
+    assert quarantine_summary(storage, DAY)["rows"].to_list() == [1]
+    deliver(storage, [{}, {"quantity": "x"}, {"quantity": "y"}, *scrolls])
+    clean(storage, "align_schema")
+    with pytest.raises(DataError, match="2 of 3 rows rejected, more than"):
+        clean(storage, "fix_types")
 
 
 def test_new_missing_and_retyped_columns_are_reported(

@@ -40,7 +40,9 @@ def fix_types(aligned: pl.LazyFrame, contract: Contract) -> Cleaned:
         kept,
         _with_reasons(read.filter(broken & ~ignored), rejections, dtypes),
         dict(contract.metadata),
-        ignored=read.filter(ignored).select("row", event="event_type part"),
+        ignored=read.filter(ignored).select("row", event="event_type part")
+        if IGNORE in contract.event_types
+        else None,
     )
 
 

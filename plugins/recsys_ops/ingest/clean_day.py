@@ -70,19 +70,23 @@ def run_step(
         for later in steps_after(step):  # what they rejected in an earlier run is out of date
             storage.delete(paths.quarantine(later.name, day))
         quarantined = pl.scan_parquet(rejected)
-        figures = _figures(rows, quarantined, cleaned.notes)
-        if figures["rejected"] > settings.max_rejected_share * figures["rows_in"]:
+        figures = _figures(rows, quarantined, cleaned)
+        ignored = sum(figures.get("ignored", {}).values())
+        wanted = figures["rows_in"] - ignored
+        if figures["rejected"] > settings.max_rejected_share * wanted:
             # the rows of an earlier run must not be taken for those of this run
             storage.delete(paths.step(name, day))
             raise DataError(
-                _too_many(storage, name, day, figures, quarantined, settings.max_rejected_share)
+                _too_many(
+                    storage, name, day, figures, wanted, quarantined, settings.max_rejected_share
+                )
             )
         figures["kept"] = _count(pl.scan_parquet(kept) if step.writes_rows else cleaned.kept)
-        exploded = figures["kept"] + figures["rejected"] - figures["rows_in"]
+        exploded = figures["kept"] + figures["rejected"] + ignored - figures["rows_in"]
         if exploded and not (exploded > 0 and cleaned.notes.get("split")):
             raise DataError(
-                f"{name} {day}: kept and rejected rows must add up to the rows in: {figures}. "
-                "The step's function loses or doubles rows; correct it"
+                f"{name} {day}: kept, rejected and ignored rows must add up to the rows in: "
+                f"{figures}. The step's function loses or doubles rows; correct it"
             )
         if step.writes_rows:
             storage.put(paths.step(name, day), kept)
@@ -203,19 +207,21 @@ def _count(rows: pl.LazyFrame) -> int:
     return int(rows.select(pl.len()).collect(engine="streaming").item())
 
 
-def _figures(
-    rows: pl.LazyFrame, quarantined: pl.LazyFrame, notes: dict[str, object]
-) -> dict[str, Any]:
-    reasons = dict(
-        quarantined.group_by("reason").len().sort("reason").collect(engine="streaming").iter_rows()
-    )
+def _figures(rows: pl.LazyFrame, quarantined: pl.LazyFrame, cleaned: Cleaned) -> dict[str, Any]:
+    reasons = _count_by(quarantined, "reason")
+    ignored = {} if cleaned.ignored is None else {"ignored": _count_by(cleaned.ignored, "event")}
     return {
         "rows_in": _count(rows),
         "kept": 0,
         "rejected": sum(reasons.values()),
         "reasons": reasons,
-        **notes,
+        **ignored,
+        **cleaned.notes,
     }
+
+
+def _count_by(rows: pl.LazyFrame, column: str) -> dict[str, int]:
+    return dict(rows.group_by(column).len().sort(column).collect(engine="streaming").iter_rows())
 
 
 def _too_many(
@@ -223,6 +229,7 @@ def _too_many(
     name: str,
     day: date,
     figures: dict[str, Any],
+    wanted: int,
     quarantined: pl.LazyFrame,
     max_share: float,
 ) -> str:
@@ -236,7 +243,7 @@ def _too_many(
         f"{reason} {count:,}, such as {sample[reason]}" for reason, count in commonest
     )
     return (
-        f"{name} {day}: {figures['rejected']:,} of {figures['rows_in']:,} rows rejected, "
+        f"{name} {day}: {figures['rejected']:,} of {wanted:,} rows rejected, "
         f"more than cleaning.max_rejected_share = {max_share}. {reasons}. "
         f"The rows: {storage.url(paths.quarantine(name, day))}. "
         "Correct the source, include/contract.yaml or the settings"

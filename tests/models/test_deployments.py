@@ -2,12 +2,12 @@
 
 from datetime import date, timedelta
 
+from support.deployments import block, went_live
+
 from recsys_ops.models.deployments import (
-    block_versions,
     champion_deployment,
     pin_version,
     read_deployment_state,
-    record_deployment,
     reference_deployment,
     release_version,
     unpin_version,
@@ -23,20 +23,25 @@ def deploy(storage: Storage, *days_ago: int) -> list[str]:
     versions = [f"{DAY - timedelta(days=ago):%Y%m%d}-0000000000" for ago in days_ago]
     for version, ago in zip(versions, days_ago, strict=True):
         storage.put(paths.model(version, "manifest.json"), b"{}")
-        record_deployment(storage, version, DAY - timedelta(days=ago), "blessed")
+        went_live(storage, version, DAY - timedelta(days=ago), "blessed")
     return versions
 
 
 def test_deployments_blocks_and_pins_leave_each_other_alone(storage: Storage) -> None:
-    assert read_deployment_state(storage) == {"deployments": [], "blocked": {}, "pinned": []}
+    assert read_deployment_state(storage) == {
+        "deployments": [],
+        "swapping": None,
+        "blocked": {},
+        "pinned": [],
+    }
     first, second = deploy(storage, 2, 1)
     pin_version(storage, second)
     pin_version(storage, first)
     pin_version(storage, first)
-    block_versions(storage, [second], "rolled back")
-    block_versions(storage, [second], "another reason")
-    record_deployment(storage, first, DAY - timedelta(days=2), "robots", "ann")
-    record_deployment(storage, first, DAY - timedelta(days=2), "again", "bob")
+    block(storage, [second], "rolled back")
+    block(storage, [second], "another reason")
+    went_live(storage, first, DAY - timedelta(days=2), "robots", "ann")
+    went_live(storage, first, DAY - timedelta(days=2), "again", "bob")
     live = read_deployment_state(storage)
     assert [(d["version"], d["reason"], d["by"]) for d in live["deployments"]] == [
         (first, "blessed", None),
@@ -49,13 +54,13 @@ def test_deployments_blocks_and_pins_leave_each_other_alone(storage: Storage) ->
     release_version(storage, second)
     unpin_version(storage, first)
     after = read_deployment_state(storage)
-    assert after == {"deployments": live["deployments"], "blocked": {}, "pinned": [second]}
+    assert after == live | {"blocked": {}, "pinned": [second]}
 
 
 def test_after_a_rollback_the_next_day_is_compared_with_the_live_version(storage: Storage) -> None:
     older, newer = deploy(storage, 2, 1)
     assert champion_deployment(storage, DAY)["version"] == newer
-    block_versions(storage, [newer], "rolled back")
+    block(storage, [newer], "rolled back")
     deploy(storage, 2)
     assert champion_deployment(storage, DAY)["version"] == older
     assert champion_deployment(storage, DAY - timedelta(days=2)) is None
@@ -66,7 +71,7 @@ def test_the_reference_is_the_last_old_version_that_exists_unblocked(
 ) -> None:
     oldest, old, _ = deploy(storage, 40, 31, 29)
     assert reference_deployment(storage, DAY)["version"] == old
-    block_versions(storage, [old], "rolled back")
+    block(storage, [old], "rolled back")
     assert reference_deployment(storage, DAY)["version"] == oldest
     storage.delete(paths.model(oldest, "manifest.json"))
     assert reference_deployment(storage, DAY) is None

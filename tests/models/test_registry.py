@@ -6,15 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from support.deployments import block, went_live
 from support.jobs import DAY, history
 
 from recsys_ops import cli
 from recsys_ops.errors import ModelError
 from recsys_ops.models.deployments import (
-    block_versions,
     pin_version,
     read_deployment_state,
-    record_deployment,
     reference_deployment,
 )
 from recsys_ops.models.registry import (
@@ -58,7 +57,7 @@ def put(
 
 
 def deploy(storage: Storage, version: str) -> None:
-    record_deployment(storage, version, version_day(version), "blessed")
+    went_live(storage, version, version_day(version), "blessed")
 
 
 def test_versions_expire_if_old_and_not_among_the_newest_except_verdicts(
@@ -87,7 +86,7 @@ def test_versions_in_use_never_expire(storage: Storage) -> None:
     oldest, old, previous, live = (put(storage, ago) for ago in (200, 150, 140, 130))
     for version in (oldest, old, previous, live):
         deploy(storage, version)
-    block_versions(storage, [oldest, previous], "rolled back")
+    block(storage, [oldest, previous], "rolled back")
     pinned, champion, reference, learned = (put(storage, ago) for ago in (190, 189, 188, 187))
     pin_version(storage, pinned)
     second, newest = put(storage, 2), put(storage, 1)
@@ -173,7 +172,7 @@ def two(storage: Storage, make_job: Callable[..., JobSpec]) -> tuple[str, str]:
             "forced": None,
         }
         write_verdict(storage, spec.version, verdict)
-        record_deployment(storage, spec.version, day, "blessed: NDCG@20 +1.0 %")
+        went_live(storage, spec.version, day, "blessed: NDCG@20 +1.0 %")
         versions.append(champion := spec.version)
     return versions[0], versions[1]
 
@@ -260,7 +259,7 @@ def test_the_message_for_a_wrong_version_names_the_versions(
             models(*words) == f"ModelError: there is no model version v9; there are {new}, {old}\n"
         )
     assert models("unpin", old) == f"ModelError: {old} is not pinned; pinned are none\n"
-    block_versions(storage, [new], f"rolled back to {old}: robots")
+    block(storage, [new], f"rolled back to {old}: robots")
     assert models("release", old) == f"ModelError: {old} is not blocked; blocked are {new}\n"
     assert f"blocked: rolled back to {old}: robots" in models("show", new)
     assert models("release", new).startswith(f"{new} may go live again")
@@ -276,7 +275,7 @@ def test_rollback_targets_are_finished_and_blessed_or_forced(
 ) -> None:
     old, new = two
     assert rollback_targets(storage) == [old]
-    record_deployment(storage, old, DAY - timedelta(days=1), "rolled back")
+    went_live(storage, old, DAY - timedelta(days=1), "rolled back")
     verdict = storage.read_json(paths.model(new, "verdict.json"))
     for blessed, forced, offered in (
         (False, None, []),

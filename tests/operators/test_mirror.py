@@ -18,12 +18,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from support.deployments import went_live
 from support.jobs import DAY, history
 from support.packages import python_with
 
 from recsys_ops.demo.services import free_port
 from recsys_ops.errors import TrackingError
-from recsys_ops.models.deployments import record_deployment
 from recsys_ops.models.spec import JobSpec
 from recsys_ops.models.verdict import write_verdict
 from recsys_ops.models.version import evaluation_figures
@@ -199,7 +199,7 @@ def test_a_retraining_is_one_run_and_the_alias_is_the_live_version(
 ) -> None:
     name, day_before = tmp_path.name, DAY - timedelta(days=1)
     good = train(day_before, BLESSED)
-    record_deployment(storage, good, day_before, "blessed")
+    went_live(storage, good, day_before, "blessed")
     bad = train(DAY, REFUSED, good)
 
     figures = mirror()
@@ -233,7 +233,7 @@ def test_a_retraining_is_one_run_and_the_alias_is_the_live_version(
 
     # somebody forces the version, and the task runs again
     write_verdict(storage, bad, REFUSED | {"forced": {"reason": "recalled goods", "by": "ann"}})
-    record_deployment(storage, bad, DAY, "recalled goods", "ann")
+    went_live(storage, bad, DAY, "recalled goods", "ann")
     mirror()
     again = runs(client, name)
     assert again.keys() == mirrored.keys()
@@ -250,7 +250,7 @@ def test_a_day_whose_training_failed_only_moves_the_alias(
     assert mirror() == {"version": None, "live": None, "champion": None}
     assert runs(client, tmp_path.name) == {}
     good = train(DAY, BLESSED)
-    record_deployment(storage, good, DAY, "blessed")
+    went_live(storage, good, DAY, "blessed")
     storage.write_json(
         paths.job(DAY + timedelta(days=1), "spec.json"), {"version": "20260311-0123456789"}
     )

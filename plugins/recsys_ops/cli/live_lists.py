@@ -37,15 +37,16 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def show_redis_status(arguments: argparse.Namespace) -> None:
     """Print what Redis holds, and which version is live according to storage."""
-    from recsys_ops.models.deployments import list_deployments
-    from recsys_ops.serving.status import redis_status
+    from recsys_ops.models.deployments import read_deployment_state
+    from recsys_ops.serving.status import describe_difference, redis_status
     from recsys_ops.storage import paths
 
     storage = configured_storage()
-    deployments = list_deployments(storage)
-    status = {
-        **redis_status(configured_redis(), load_settings().serving),
-        "last_deployment": deployments[-1] if deployments else None,
+    recorded = read_deployment_state(storage)
+    status = redis_status(configured_redis(), load_settings().serving)
+    status |= {
+        "last_deployment": next(reversed(recorded["deployments"]), None),
+        "difference": describe_difference(status["versions"]["live"], recorded),
     }
     if arguments.json:
         print(json.dumps(status, indent=2))
@@ -56,6 +57,8 @@ def show_redis_status(arguments: argparse.Namespace) -> None:
     deployment = status["last_deployment"]
     version = deployment["version"] if deployment else "nothing"
     print(f"recorded  {version} in {storage.url(paths.LIVE)}")
+    if status["difference"]:
+        print(f"DIFFERENT {status['difference']}")
     print(f"fields    {status['fields']:,} in the live buckets\n")
     print(
         format_rows(

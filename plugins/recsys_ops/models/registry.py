@@ -245,12 +245,13 @@ def _needed(
 
 
 def _marks(state: DeploymentState) -> dict[str, list[str]]:
-    """By version: live, previous, pinned, blocked."""
+    """By version: live, previous, swapping, pinned, blocked."""
     names = [deployment["version"] for deployment in state["deployments"]]
     previous = next((name for name in reversed(names) if name != names[-1]), None)
     marked = {
         "live": names[-1:],
         "previous": [previous] if previous else [],
+        "swapping": [state["swapping"]["version"]] if state["swapping"] else [],
         "pinned": state["pinned"],
         "blocked": state["blocked"],
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recsys_ops.connections import open_redis, open_storage
@@ -26,7 +27,12 @@ class RefreshRedisOperator(DayOperator):
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
-        from recsys_ops.models.deployments import read_deployment_state, record_deployment
+        from recsys_ops.models.deployments import (
+            Deployment,
+            HeldBackError,
+            read_deployment_state,
+            recorded_swap,
+        )
         from recsys_ops.models.verdict import read_verdict
         from recsys_ops.models.version import verify_version
         from recsys_ops.serving.publish import publish
@@ -39,11 +45,23 @@ class RefreshRedisOperator(DayOperator):
         lists = read_version_lists(storage, manifest)
         params, dag_run = context["params"], context["dag_run"]
         reason = params.get("publish_reason")
-        held = why_not_live(dag_run, spec, day, read_deployment_state(storage), reason)
-        if held is None:
-            publish(open_redis(settings), settings.serving, version, lists)
-            because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
-            record_deployment(storage, version, day, because, dag_run.triggering_user_name)
+        because = reason or (verdict["forced"] or {}).get("reason") or verdict["summary"]
+        deployment = Deployment(
+            version=version, day=str(day), reason=because, by=dag_run.triggering_user_name
+        )
+
+        def check(live: "DeploymentState") -> None:
+            if held := why_not_live(dag_run, spec, day, live, reason):
+                raise HeldBackError(held)
+
+        held = None
+        try:
+            check(read_deployment_state(storage))
+            # while it was staged, somebody may have rolled back: the record checks again
+            record = partial(recorded_swap, storage, deployment, check)
+            publish(open_redis(settings), settings.serving, version, lists, record)
+        except HeldBackError as error:
+            held = str(error)
         return {
             "version": version,
             "users": lists.users.height,

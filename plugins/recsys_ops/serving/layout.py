@@ -2,7 +2,8 @@
 
 All lists are spread over `buckets` hashes; the bucket of an id is crc32(UTF-8 id) mod buckets. Each
 bucket has three keys of one cluster slot (the literal braces are Redis' hash tag): ``recsys:{17}``
-is live, ``recsys:{17}:next`` is staged, ``recsys:{17}:previous`` was live before. The fields:
+is live, ``recsys:{17}:next`` is staged, ``recsys:{17}:previous`` was live before. ``recsys:lock``
+is the lock of publishing. The fields of a bucket:
 
 - ``<user id>``: the user's items, best first. A user id that begins with ``_`` gets one more ``_``
   in front, so that no user id equals another field.
@@ -63,6 +64,11 @@ def next_key(settings: ServingSettings, bucket: int) -> str:
 def previous_key(settings: ServingSettings, bucket: int) -> str:
     """The key of the version that was live before."""
     return f"{live_key(settings, bucket)}:previous"
+
+
+def lock_key(settings: ServingSettings) -> str:
+    """The key of the lock that a publisher holds while it swaps."""
+    return f"{settings.prefix}:lock"
 
 
 def bucket_of(settings: ServingSettings, name: str) -> int:

@@ -6,8 +6,9 @@ atomic HSET stages a bucket, so a staged bucket is complete or missing, and a se
 nothing. Readers never find a bucket missing, and never get an answer of two versions.
 
 One server swaps all buckets together, or none. In a cluster, where no command reaches two nodes,
-they are swapped one after the other. If two publishers run at the same time, the one that finds
-foreign staged data fails; publish again. Readers notice nothing.
+they are swapped one after the other. If two publishers stage at the same time, the one that finds
+foreign staged data fails; publish again. Swaps and their records run under a lock (see
+`recsys_ops.serving.lock`): the script swaps only for its holder. Readers notice nothing.
 
 Every step takes what `find_nodes` returns, so that a publish finds the nodes once.
 """
@@ -15,6 +16,8 @@ Every step takes what `find_nodes` returns, so that a publish finds the nodes on
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +36,7 @@ from recsys_ops.serving.layout import (
     next_key,
     previous_key,
 )
+from recsys_ops.serving.lock import Lock, hold_lock
 from recsys_ops.serving.nodes import BucketKey, RedisNode, RedisNodes, find_nodes
 from recsys_ops.serving.redis_errors import explained_errors
 from recsys_ops.serving.resp import hmget_commands, hset_commands, send_commands
@@ -40,16 +44,22 @@ from recsys_ops.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 
+# Called under the lock with the versions that are live; what it returns encloses the swap.
+Record = Callable[[Collection[str | None]], AbstractContextManager[None]]
+
 _BATCH_LISTS = 50_000
 # bytes of Redis for each field, beside the field and its value, on average
 _FIELD_OVERHEAD = 80
 
 # KEYS: for each bucket its live key, the key of the version that becomes live, and the key that the
-# live version is moved to. ARGV: the version that becomes live. The script looks at all buckets
-# before it changes one. It returns how many it cannot swap, and the first of them, counted from 1.
+# live version is moved to; at the end the lock, but not in a cluster, where it has another slot.
+# ARGV: the version that becomes live, and the token of the lock. The script looks at all buckets
+# before it changes one. It returns how many it cannot swap, and the first of them, counted from 1;
+# or -1 where the lock is lost.
 _SWAP = """
+if #KEYS % 3 == 1 and redis.call('GET', KEYS[#KEYS]) ~= ARGV[2] then return {-1, 0} end
 local refused, first = 0, 0
-for i = 1, #KEYS, 3 do
+for i = 1, #KEYS - 2, 3 do
   if redis.call('HGET', KEYS[i], '_version') ~= ARGV[1]
       and redis.call('HGET', KEYS[i + 1], '_version') ~= ARGV[1] then
     refused = refused + 1
@@ -57,7 +67,7 @@ for i = 1, #KEYS, 3 do
   end
 end
 if refused > 0 then return {refused, first} end
-for i = 1, #KEYS, 3 do
+for i = 1, #KEYS - 2, 3 do
   if redis.call('HGET', KEYS[i + 1], '_version') == ARGV[1] then
     if redis.call('HGET', KEYS[i], '_version') == ARGV[1] then
       redis.call('UNLINK', KEYS[i])
@@ -90,8 +100,17 @@ class Published:
     seconds_swapped: float
 
 
+def nothing_recorded(live: Collection[str | None]) -> AbstractContextManager[None]:
+    """A `Record` for a Redis that no deployments are recorded of."""
+    return nullcontext()
+
+
 def publish(
-    client: RedisClient, settings: ServingSettings, version: str, lists: VersionLists
+    client: RedisClient,
+    settings: ServingSettings,
+    version: str,
+    lists: VersionLists,
+    record: Record = nothing_recorded,
 ) -> Published:
     """Make a version live. After an error before the swap, the live version is untouched.
 
@@ -100,12 +119,13 @@ def publish(
     Memory: the lists, their encoded form, and a batch of 50,000 lists or of one bucket.
 
     client : with replies as bytes
+    record : encloses the swap, and may raise an error instead
 
     Raises ServingError.
     """
     content = encode_version(settings, version, lists)
     nodes = find_nodes(client, settings)
-    started = staged = verified = swapped = time.perf_counter()
+    started = staged = verified = time.perf_counter()
     check_layout(nodes)
     if not _is_live(nodes, content):
         free_redis_memory(nodes, content)
@@ -113,8 +133,8 @@ def publish(
         staged = time.perf_counter()
         verify_buckets(nodes, content)
         verified = time.perf_counter()
-        swap(nodes, version)
-        swapped = time.perf_counter()
+    swap(nodes, version, record)
+    swapped = time.perf_counter()
     published = Published(
         version=version,
         previous_version=previous_version(nodes),
@@ -266,21 +286,21 @@ def _first_difference(nodes: RedisNodes, content: EncodedVersion, key: BucketKey
     return None
 
 
-def swap(nodes: RedisNodes, version: str) -> None:
+def swap(nodes: RedisNodes, version: str, record: Record = nothing_recorded) -> None:
     """Make the staged version live; the version that was live becomes ``:previous``.
 
     Repeatable: a bucket in which the version is live and not staged is left alone. Raises
     ServingError where the version is neither live nor staged.
     """
-    _swap(nodes, version, source=next_key, target=previous_key)
+    _swap(nodes, version, next_key, previous_key, record)
 
 
-def swap_back(nodes: RedisNodes, version: str) -> None:
+def swap_back(nodes: RedisNodes, version: str, record: Record = nothing_recorded) -> None:
     """Make the previous version live again; the version that was live becomes ``:next``.
 
     Repeatable like `swap`. Raises ServingError where a bucket's previous version is another one.
     """
-    _swap(nodes, version, source=previous_key, target=next_key)
+    _swap(nodes, version, previous_key, next_key, record)
 
 
 def live_version(nodes: RedisNodes) -> str | None:
@@ -325,7 +345,18 @@ def _count_values(nodes: RedisNodes, key: BucketKey, field: bytes) -> Counter[st
     return values
 
 
-def _swap(nodes: RedisNodes, version: str, source: BucketKey, target: BucketKey) -> None:
+def _swap(
+    nodes: RedisNodes, version: str, source: BucketKey, target: BucketKey, record: Record
+) -> None:
+    with hold_lock(nodes, version) as lock, record(set(bucket_versions(nodes, live_key))):
+        _swap_buckets(nodes, version, source, target, lock)
+        if live_version(nodes) != version:
+            raise lock.lost()
+
+
+def _swap_buckets(
+    nodes: RedisNodes, version: str, source: BucketKey, target: BucketKey, lock: Lock
+) -> None:
     settings = nodes.settings
     refused: list[int] = []
     count = 0
@@ -333,14 +364,19 @@ def _swap(nodes: RedisNodes, version: str, source: BucketKey, target: BucketKey)
         for node in nodes:
             # all keys of a script must be of one slot, and each bucket has a slot of its own
             groups = [[bucket] for bucket in node.buckets] if node.in_cluster else [node.buckets]
+            if node.in_cluster:
+                lock.check()
             pipe = node.client.pipeline(transaction=False)
             for group in groups:
                 keys = [
                     key(settings, bucket) for bucket in group for key in (live_key, source, target)
                 ]
+                keys += [] if node.in_cluster else [lock.key]
                 # EVAL, because a restarted server does not know a script that EVALSHA names
-                pipe.eval(_SWAP, len(keys), *keys, version)
+                pipe.eval(_SWAP, len(keys), *keys, version, lock.token)
             for group, (missing, first) in zip(groups, pipe.execute(), strict=True):
+                if missing < 0:
+                    raise lock.lost()
                 count += missing
                 refused += [group[first - 1]] if missing else []
     if count:

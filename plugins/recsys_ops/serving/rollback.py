@@ -1,12 +1,13 @@
 """Rolling back: an earlier model version becomes live again."""
 
+from functools import partial
 from typing import Any
 
 from recsys_ops.models.deployments import (
+    Deployment,
+    DeploymentState,
     block_versions,
-    list_deployments,
-    record_deployment,
-    release_version,
+    recorded_swap,
 )
 from recsys_ops.models.verdict import read_verdict
 from recsys_ops.models.version import load_manifest
@@ -32,30 +33,37 @@ def roll_back(
     Redis holds the version as the previous one, it is swapped back, which moves no lists; else it
     is published again. Repeatable.
 
-    Raises NotBlessedError, ModelError, ServingError.
+    Raises NotBlessedError, ModelError, StorageError, ServingError.
     """
     manifest = load_manifest(storage, version)
     read_verdict(storage, version)
     nodes = find_nodes(client, settings)
     check_layout(nodes)
     swaps = previous_version(nodes) == version
-    lists = None if swaps else read_version_lists(storage, manifest)
-    newer = {
-        deployment["version"]
-        for deployment in list_deployments(storage)
-        if deployment["day"] >= str(manifest.day)
-    } - {version}
-    # before the swap, so that no run makes them live again in the meantime
-    block_versions(storage, sorted(newer), f"rolled back to {version}: {reason}")
-    if lists is None:
-        swap_back(nodes, version)
+    deployment = Deployment(version=version, day=str(manifest.day), reason=reason, by=by)
+    newer: list[str] = []
+
+    def block_newer(state: DeploymentState) -> None:
+        unrecorded = [state["swapping"]] if state["swapping"] else []
+        newer[:] = sorted(
+            {
+                deployed["version"]
+                for deployed in [*state["deployments"], *unrecorded]
+                if deployed["day"] >= deployment["day"]
+            }
+            - {version}
+        )
+        block_versions(state, newer, f"rolled back to {version}: {reason}")
+        state["blocked"].pop(version, None)
+
+    record = partial(recorded_swap, storage, deployment, block_newer)
+    if swaps:
+        swap_back(nodes, version, record)
     else:
-        publish(client, settings, version, lists)
-    release_version(storage, version)
-    record_deployment(storage, version, manifest.day, reason, by)
+        publish(client, settings, version, read_version_lists(storage, manifest), record)
     return {
         "version": version,
-        "rolled_back_from": sorted(newer),
+        "rolled_back_from": newer,
         "reason": reason,
         "swapped_back": swaps,
         "by": by,

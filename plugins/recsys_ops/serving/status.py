@@ -1,7 +1,9 @@
 """What Redis holds, for a person or a monitor."""
 
+from collections.abc import Collection
 from typing import Any
 
+from recsys_ops.models.deployments import DeploymentState
 from recsys_ops.serving.client import RedisClient
 from recsys_ops.serving.layout import live_key, next_key, previous_key
 from recsys_ops.serving.nodes import find_nodes
@@ -49,3 +51,23 @@ def redis_status(client: RedisClient, settings: ServingSettings) -> dict[str, An
         },
         "servers": servers,
     }
+
+
+def describe_difference(live: Collection[str], recorded: DeploymentState) -> str | None:
+    """What Redis and the record of deployments say differently, and what to do; None if nothing.
+
+    live : the versions of the live buckets, `nothing` for those without one
+    """
+    last = recorded["deployments"][-1]["version"] if recorded["deployments"] else "nothing"
+    if {*live} == {last}:
+        return None
+    versions = ", ".join(sorted(live))
+    if (swapping := recorded["swapping"]) and swapping["version"] in live:
+        return (
+            f"{versions} is live, but {last} is recorded, because the swap to "
+            f"{swapping['version']} was cut short: clear refresh_redis of its run, or roll back"
+        )
+    return (
+        f"{versions} is live, but {last} is recorded: Redis was emptied, restored or written to "
+        f"by others; clear refresh_redis of the run that made {last}, or roll back"
+    )

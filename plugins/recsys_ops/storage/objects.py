@@ -1,12 +1,13 @@
 """Access to blob storage: whole objects in `file://`, `abfs://` and `gs://`, written atomically."""
 
+import fcntl
 import io
 import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from urllib.request import url2pathname
 
 import obstore
 import polars as pl
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore, from_url
 
 from recsys_ops.errors import StorageError
@@ -127,7 +128,7 @@ class Storage:
                 for path in Path(url2pathname(urlsplit(self.root).path)).rglob("*#*"):
                     with suppress(FileNotFoundError):  # its writer has just renamed it
                         if (
-                            re.search(r"#\d+$", path.name)
+                            re.search(r"#[1-9]\d*$", path.name)
                             and path.stat().st_mtime < before.timestamp()
                         ):
                             path.unlink()
@@ -139,17 +140,74 @@ class Storage:
         return deleted
 
     def write_json(self, path: str, value: Any) -> None:
-        self.put(
-            path, json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False).encode()
-        )
+        self.put(path, _to_json(value))
 
     def read_json(self, path: str) -> Any:
         try:
             return json.loads(self.get(path))
         except ValueError as error:
-            raise StorageError(
-                f"{self.url(path)} is no JSON ({error}): run the task that writes it again"
-            ) from error
+            raise self._no_json(path, error) from error
+
+    def update_json(self, path: str, change: Callable[[Any], Any]) -> None:
+        """Replace a JSON object by what `change` makes of it; of two writers neither is lost.
+
+        change : gets the content, None where there is no object, and returns the new content. The
+            object is not written where they are equal. It is called again when another writer was
+            faster, and when the storage's answer was lost: called with its own result, it must
+            return it unchanged.
+        """
+        with self._locked(path) if self.root.startswith("file:") else nullcontext():
+            try:
+                retry(
+                    lambda: self._update_json(path, change), AlreadyExistsError, PreconditionError
+                )
+            except (BaseError, OSError) as error:
+                raise StorageError(
+                    f"cannot write {self.url(path)}: {error_reason(error)}"
+                ) from error
+
+    def _update_json(self, path: str, change: Callable[[Any], Any]) -> None:
+        try:
+            found = obstore.get(self._store, path)
+            content, meta = json.loads(bytes(found.bytes())), found.meta
+        except FileNotFoundError:
+            content, meta = None, None
+        except ValueError as error:
+            raise self._no_json(path, error) from error
+        before = meta and _to_json(content)
+        data = _to_json(change(content))
+        if data == before:
+            return
+        if self.root.startswith("file:"):
+            # object_store does not compare the tag of a local file; the lock keeps others out
+            obstore.put(self._store, path, data)
+        elif meta is None:
+            obstore.put(self._store, path, data, mode="create")
+        else:
+            tags = {name: meta[name] for name in ("e_tag", "version") if meta[name]}
+            obstore.put(self._store, path, data, mode=tags)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold the lock file of a local object, which the system releases with its process.
+
+        Its name ends like that of a half-written file, so that no listing shows it.
+        """
+        lock = Path(url2pathname(urlsplit(self.url(f"{path}#0")).path))
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("a")
+        except OSError as error:
+            raise StorageError(f"cannot write {self.url(path)}: {error_reason(error)}") from error
+        with file:
+            try:
+                retry(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB), BlockingIOError)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write {self.url(path)}: cannot lock {lock} ({error_reason(error)}); "
+                    "look for a process that hangs"
+                ) from error
+            yield
 
     def write_parquet(
         self, path: str, frame: pl.DataFrame, metadata: Mapping[str, str] | None = None
@@ -207,11 +265,20 @@ class Storage:
     def _missing(self, path: str) -> StorageError:
         return StorageError(f"{self.url(path)} is not there: run the task that writes it first")
 
+    def _no_json(self, path: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self.url(path)} is no JSON ({error}): run the task that writes it again"
+        )
+
     def _unreadable(self, path: str, error: Exception) -> StorageError:
         return StorageError(
             f"{self.url(path)} is no Parquet ({error_reason(error)}): "
             "run the task that writes it again"
         )
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False).encode()
 
 
 def _metadata(data: bytes) -> dict[str, str]:

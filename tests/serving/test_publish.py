@@ -1,6 +1,8 @@
 """Publishing a version, step by step, and swapping back."""
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,12 +10,14 @@ import redis
 from support.redis_lists import lists_of, read_live_buckets
 
 from recsys_ops.errors import ServingError
+from recsys_ops.serving import lock
 from recsys_ops.serving import publish as publishing
 from recsys_ops.serving.layout import (
     VersionLists,
     bucket_of,
     encode_version,
     live_key,
+    lock_key,
     next_key,
     previous_key,
 )
@@ -224,6 +228,37 @@ def test_two_publishers_at_once_leave_one_version_in_every_bucket(
     assert live_version(find_nodes(redis_client, settings)) == "v2"
     publish(redis_client, settings, "v1", v1)
     assert live_version(find_nodes(redis_client, settings)) == "v1"
+
+
+@pytest.mark.parametrize("lost", ["expired", "taken"])
+def test_a_publisher_that_lost_the_lock_does_not_swap(
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists, lost: str
+) -> None:
+    @contextmanager
+    def slow(versions: Collection[str | None]) -> Iterator[None]:
+        assert versions == {"v1"}
+        live.delete(lock_key(settings))
+        if lost == "taken":
+            live.set(lock_key(settings), "v3 0123")
+        yield
+
+    before = read_live_buckets(live, settings)
+    with pytest.raises(ServingError, match="recsys:lock was lost before the swap was complete"):
+        publish(live, settings, "v2", v2, slow)
+
+    assert read_live_buckets(live, settings) == before
+    # nobody's lock but its own is released
+    assert live.get(lock_key(settings)) == (b"v3 0123" if lost == "taken" else None)
+
+
+def test_who_waits_in_vain_for_the_lock_reads_who_holds_it(
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_WAIT_S", 0.2)
+    live.set(lock_key(settings), "v3 0123")
+    with pytest.raises(ServingError, match="recsys:lock is held by others, now to make v3 live"):
+        publish(live, settings, "v2", v2)
+    assert RecommendationStore(live, settings).version() == "v1"
 
 
 @pytest.mark.parametrize("damage", ["lost field", "changed field", "lost bucket"])

@@ -19,6 +19,7 @@ from recsys_ops.serving.publish import (
     previous_version,
     publish,
     stage_version,
+    swap_back,
 )
 from recsys_ops.serving.store import RecommendationStore
 from recsys_ops.settings import ServingSettings
@@ -41,6 +42,21 @@ def test_a_redis_out_of_memory_keeps_serving_what_it_served(
 
     assert read_live_buckets(live, settings) == before
     assert not live.keys("*:next")
+
+
+def test_a_full_redis_can_be_swapped_back(
+    live: redis.Redis, settings: ServingSettings, v2: VersionLists
+) -> None:
+    publish(live, settings, "v2", v2)
+    live.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            live.set("other", 1)
+        swap_back(find_nodes(live, settings), "v1")
+    finally:
+        live.config_set("maxmemory", 0)
+
+    assert RecommendationStore(live, settings).version() == "v1"
 
 
 def test_a_read_only_replica_is_recognised(

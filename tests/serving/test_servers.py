@@ -4,8 +4,8 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from recsys_ops.serving.client import (
     connect_redis_async,
     parse_address,
 )
-from recsys_ops.serving.layout import VersionLists, encode_version, live_key, next_key
+from recsys_ops.serving.layout import VersionLists, encode_version, live_key, lock_key, next_key
 from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import (
     live_version,
@@ -146,6 +146,26 @@ def test_a_cluster_half_swapped_is_finished_by_publishing_again(
     verify_buckets(find_nodes(cluster, settings), encode_version(settings, "v2", v2), live_key)
 
 
+def test_on_a_cluster_a_publisher_that_lost_the_lock_does_not_swap(
+    cluster: RedisClient, v1: VersionLists, v2: VersionLists
+) -> None:
+    settings = ServingSettings(buckets=64)
+    publish(cluster, settings, "v1", v1)
+
+    @contextmanager
+    def slow(live: Collection[str | None]) -> Iterator[None]:
+        cluster.delete(lock_key(settings))
+        yield
+
+    with pytest.raises(ServingError, match=r"recsys:lock was lost before the swap was complete"):
+        publish(cluster, settings, "v2", v2, slow)
+
+    assert live_version(find_nodes(cluster, settings)) == "v1"
+    publish(cluster, settings, "v2", v2)
+    assert live_version(find_nodes(cluster, settings)) == "v2"
+    assert not cluster.exists(lock_key(settings))
+
+
 def test_a_cluster_that_cannot_be_reached_is_named() -> None:
     unreachable = parse_address(
         "shop", {"host": "127.0.0.1", "port": 1, "extra": {"cluster": True}}
@@ -246,7 +266,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # what docs/reference/redis-layout.md says
 RULES = {
-    "publisher": "~recsys:* +hset +hget +hmget +hlen +exists +unlink +rename +eval +info +ping",
+    "publisher": "~recsys:* +get +set +hset +hget +hmget +hlen +exists +unlink +rename +eval +info "
+    "+ping",
     "shop": "~recsys:* +hmget +ping",
 }
 

@@ -107,6 +107,32 @@ def test_half_written_files_are_deleted_when_they_are_old(tmp_path: Path) -> Non
     assert storage.list("") == ["raw/day=1/a#b.parquet", "raw/day=1/a.parquet"]
 
 
+def count_up(root: str, options: dict[str, str], times: int) -> None:
+    storage = Storage(root, options)
+    for _ in range(times):
+        storage.update_json(
+            "models/live.json", lambda count: {"count": (count or {"count": 0})["count"] + 1}
+        )
+
+
+def test_of_writers_at_the_same_time_none_is_lost(storage: Storage) -> None:
+    arguments = (storage.root, storage.account, 15)
+    processes = [PROCESSES.Process(target=count_up, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert storage.read_json("models/live.json") == {"count": 60}
+    assert storage.list("") == ["models/live.json"]
+
+
+def test_an_object_that_does_not_change_is_not_written(storage: Storage) -> None:
+    storage.write_json("a.json", {"b": [1]})
+    before = storage.write_times("")
+    storage.update_json("a.json", lambda content: content)
+    assert storage.write_times("") == before
+
+
 def test_a_damaged_object_is_named_with_what_to_do(storage: Storage) -> None:
     storage.write_parquet("a.parquet", FRAME)
     storage.put("a.parquet", storage.get("a.parquet")[:1000])

@@ -71,6 +71,11 @@ class Storage:
                 "check storage.root and its connection"
             ) from error
 
+    @property
+    def _folder(self) -> Path:
+        """The folder of a ``file://`` root."""
+        return Path(url2pathname(urlsplit(self.root).path))
+
     def put(self, path: str, data: bytes | Path) -> None:
         """Write an object from bytes or a local file; a reader sees all old or all new bytes."""
         try:
@@ -125,7 +130,7 @@ class Storage:
         deleted = 0
         if self.root.startswith("file:"):
             try:
-                for path in Path(url2pathname(urlsplit(self.root).path)).rglob("*#*"):
+                for path in self._folder.rglob("*#*"):
                     with suppress(FileNotFoundError):  # its writer has just renamed it
                         if (
                             re.search(r"#[1-9]\d*$", path.name)
@@ -193,7 +198,7 @@ class Storage:
 
         Its name ends like that of a half-written file, so that no listing shows it.
         """
-        lock = Path(url2pathname(urlsplit(self.url(f"{path}#0")).path))
+        lock = self._folder / f"{path}#0"
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = lock.open("a")

@@ -38,6 +38,8 @@ def first_deployment() -> dict[str, Any]:
         "champion": None,
         "champion_version": None,
         "champion_data": None,
+        "champion_lists": None,
+        "lists": metrics()["lists"] | {"lost_share": None},
         "reference": None,
         "reference_version": None,
     }
@@ -151,6 +153,17 @@ def test_a_champion_that_was_not_scored_is_no_first_deployment():
         with_value("data.rows.usual", 0),
         without("champion_data"),
         with_value("champion_data.window_rows", 0),
+        without("champion_lists"),
+        with_value("lists", None),
+        without("lists.counts"),
+        without("lists.changed_settings"),
+        with_value("lists.lost_share", None),
+        with_value("lists.full_share", float("nan")),
+        with_value("champion_lists.full_share", None),
+        with_value("data.eligible.value", None),
+        with_value("data.known_share.value", None),
+        with_value("data.known_items", None),
+        without("data.unread_days"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_with_a_sentence(figures: Any):
@@ -202,6 +215,16 @@ def test_small_drops_do_not_add_up_over_a_month():
         ("data.bot_share.value", 0.26, "bot_share"),
         ("data.gap.value", 2, "gap"),
         ("data.window_rows", 700_000, "window"),
+        ("data.unread_days", ["2026-03-02", "2026-03-04"], "gap"),
+        ("lists.counts.similar", 149, "list_counts"),
+        ("lists.counts.categories", 0, "list_counts"),
+        ("lists.popular", 9, "popular_list"),
+        ("lists.full_share", 0.87, "full_lists"),
+        ("lists.lost_share", 0.11, "lost_lists"),
+        ("data.eligible.value", 195, "eligible"),
+        ("data.unmanaged_share.value", 0.16, "unmanaged_share"),
+        ("data.known_share.value", 0.87, "known_share"),
+        ("data.window_known_share", 0.86, "window_known_share"),
     ],
 )
 def test_unusual_data_or_refit_is_refused_by_one_rule_with_both_numbers(
@@ -228,11 +251,95 @@ def test_figures_that_always_vary_much_may_vary_more():
 def test_a_new_shop_has_nothing_usual_yet():
     figures = metrics()
     for name, figure in figures["data"].items():
-        if not name.startswith("window_"):
+        if isinstance(figure, dict):
             figure["usual"] = None
             if name in ("gap", "bot_share"):
                 figure["value"] = None
     assert decide(figures, SETTINGS).blessed
+
+
+def of_older_release(figures: dict[str, Any]) -> dict[str, Any]:
+    """The same metrics, but the champion's version has no figures of lists and catalogue."""
+    champion_data = copy.deepcopy(figures["champion_data"])
+    for name in ("eligible", "unmanaged_share", "known_share"):
+        champion_data[name] = {"value": None, "usual": None, "spread": None}
+        figures["data"][name]["usual"] = None
+    champion_data |= {"window_known_share": None, "known_items": None}
+    return figures | {"champion_data": champion_data, "champion_lists": None}
+
+
+def test_a_champion_of_an_older_release_cannot_be_compared_and_that_is_said():
+    verdict = decide(of_older_release(metrics()), SETTINGS)
+    assert verdict.blessed
+    (rule,) = [rule for rule in verdict.rules if rule.name == "full_lists"]
+    assert "cannot be compared: an older release has not counted them" in rule.sentence
+
+
+def test_what_a_stranger_gets_is_checked_without_any_earlier_figure():
+    figures = of_older_release(metrics())
+    figures["lists"]["popular"] = 3
+    figures["data"]["known_share"]["value"] = 0.49
+    figures["lists"]["lost_share"] = 0.9
+    assert failed(decide(figures, SETTINGS)) == ["popular_list", "lost_lists", "known_share"]
+
+
+@pytest.mark.parametrize(
+    ("known", "popular", "blessed"), [(12, 12, True), (12, 6, True), (12, 5, False), (1, 1, True)]
+)
+def test_a_small_catalogue_need_not_fill_the_lists(known: int, popular: int, blessed: bool):
+    figures = with_value("data.known_items", known)
+    figures["lists"] |= {"popular": popular, "full_share": 0.0}
+    figures["champion_lists"] = figures["lists"]
+    assert decide(figures, SETTINGS).blessed is blessed
+
+
+@pytest.mark.parametrize(("now", "blessed"), [(7, True), (5, True), (4, False)])
+def test_in_a_small_catalogue_a_few_items_may_sell_out_at_once(now: int, blessed: bool):
+    figures = with_value("data.eligible", {"value": now, "usual": 10})
+    figures["champion_data"]["eligible"]["value"] = 10
+    assert decide(figures, SETTINGS).blessed is blessed
+
+
+def test_a_sale_may_empty_the_shelves_over_weeks():
+    figures = with_value("data.eligible", {"value": 110, "usual": 300})
+    figures["champion_data"]["eligible"]["value"] = 130
+    assert decide(figures, SETTINGS).blessed
+    figures["data"]["eligible"]["value"] = 99
+    assert failed(decide(figures, SETTINGS)) == ["eligible"]
+
+
+def test_a_change_that_was_forced_once_is_the_new_normal():
+    figures = with_value("data.unmanaged_share.value", 0.6)
+    figures["champion_data"]["unmanaged_share"]["value"] = 0.6
+    figures["data"]["known_share"]["value"] = figures["champion_data"]["known_share"]["value"] = 0.7
+    assert decide(figures, SETTINGS).blessed
+
+
+def test_lists_that_the_owner_has_changed_are_not_compared():
+    figures = with_value("lists.changed_settings", ["exclude_categories"])
+    figures["lists"] |= {"full_share": 0.3, "lost_share": 0.5}
+    figures["lists"]["counts"] = figures["lists"]["counts"] | {"categories": 2}
+    assert decide(figures, SETTINGS).blessed
+    figures["lists"]["changed_settings"] = ["pinned_items"]
+    assert failed(decide(figures, SETTINGS)) == ["full_lists", "lost_lists"]
+    figures["lists"]["changed_settings"] = ["sell_unmanaged_stock"]
+    figures["data"]["eligible"]["value"] = 120
+    assert failed(decide(figures, SETTINGS)) == ["full_lists"]
+
+
+@pytest.mark.parametrize("path", ["lists.counts.recommendations", "lists.popular"])
+def test_a_version_without_lists_cannot_even_be_forced(path: str):
+    (sentence,) = decide(with_value(path, 0), SETTINGS).never_forced
+    assert "a version without lists never goes live" in sentence
+    assert decide(with_value("lists.popular", 3), SETTINGS).never_forced == []
+    assert decide({}, SETTINGS).never_forced
+
+
+def test_the_first_deployment_is_allowed_only_with_lists():
+    allowed = SETTINGS.model_copy(update={"allow_first_deployment": True})
+    figures = first_deployment()
+    figures["lists"]["popular"] = 3
+    assert failed(decide(figures, allowed)) == ["popular_list"]
 
 
 def test_the_other_protocols_need_no_champion():

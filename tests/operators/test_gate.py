@@ -100,6 +100,21 @@ def test_a_forced_version_carries_the_reason_and_the_user(
     assert verdict["blessed"] is False
 
 
+def test_a_version_without_lists_does_not_go_live_even_with_a_reason(
+    settings: Settings, store: Storage
+) -> None:
+    figures = copy.deepcopy(metrics())
+    figures["lists"]["counts"]["recommendations"] = 0
+    store.write_json(paths.model(VERSION, "metrics.json"), figures)
+    with pytest.raises(
+        NotBlessedError,
+        match=r"force_deploy cannot override: users with a list: 0, popular items: 20",
+    ):
+        run(settings, force_deploy="it is urgent")
+    with pytest.raises(NotBlessedError):
+        read_verdict(store, VERSION)
+
+
 def test_what_needs_no_force_is_not_marked_as_forced(settings: Settings, store: Storage) -> None:
     run(settings, force_deploy="to be on the safe side")
     assert read_verdict(store, VERSION)["forced"] is None

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_ops.interactions.day_profile import profile_day
+from recsys_ops.interactions.day_profile import CatalogueProfile, profile_day
 from recsys_ops.interactions.encoded_window import first_window_day
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.lists.bought_together import build_baskets
@@ -108,7 +108,13 @@ def make_job(storage: Storage) -> Callable[..., JobSpec]:
             window_start=start,
             champion=champion,
             reference=reference,
-            data=profile_day(events, day, start, {}),
+            data=profile_day(
+                events,
+                day,
+                start,
+                {},
+                catalogue=CatalogueProfile(items, int(eligible.sum()), 0.0, len(items)),
+            ),
             price_per_hour=price,
         )
         return write_job(storage, draft, JobInputs(interactions, eligible, list_inputs))

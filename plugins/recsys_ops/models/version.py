@@ -13,8 +13,9 @@ from scipy import sparse
 from recsys_ops.als.factors import Factors
 from recsys_ops.errors import ModelError
 from recsys_ops.evaluation.compare import Evaluation, RefitLists, compare_models
+from recsys_ops.evaluation.list_figures import KINDS, list_figures, lost_share
 from recsys_ops.models.code_version import code_digest, package_versions
-from recsys_ops.models.files import EVALUATION, FACTORS, MANIFEST, table
+from recsys_ops.models.files import EVALUATION, FACTORS, MANIFEST, METRICS, table
 from recsys_ops.models.spec import JobSpec, ids_digest
 from recsys_ops.storage import paths, serialization
 from recsys_ops.storage.objects import Storage
@@ -185,12 +186,14 @@ def is_finished(storage: Storage, spec: JobSpec) -> bool:
     return True
 
 
-def read_frame(storage: Storage, manifest: Manifest, name: str) -> pl.DataFrame:
-    """One of the frames of `write_version`.
+def read_frame(
+    storage: Storage, manifest: Manifest, name: str, columns: list[str] | None = None
+) -> pl.DataFrame:
+    """One of the frames of `write_version`, or some of its columns.
 
     Raises ModelError if the file is missing or not the one that the manifest names.
     """
-    return serialization.to_frame(_read(storage, manifest, table(name)))
+    return serialization.to_frame(_read(storage, manifest, table(name)), columns)
 
 
 def read_factors(storage: Storage, manifest: Manifest) -> Factors:
@@ -215,10 +218,15 @@ def read_evaluation(storage: Storage, manifest: Manifest) -> Evaluation:
 
 
 def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
-    """The figures of a job's version for the gate, ready for JSON; the job seeds the bootstrap."""
+    """The figures of a job's version for the gate, ready for JSON; the job seeds the bootstrap.
+
+    The lists are those that the version has stored, and that would be served. Memory grows with the
+    factors, and with the lists of one version at a time.
+    """
     manifest = load_manifest(storage, spec.version)
     factors = read_factors(storage, manifest)
-    champion_data = load_manifest(storage, spec.champion).spec.data if spec.champion else None
+    champion = load_manifest(storage, spec.champion) if spec.champion else None
+    champion_data = champion.spec.data if champion else None
     users = read_frame(storage, manifest, "users")["user_id"]
     items = read_frame(storage, manifest, "items")["item_id"]
     return {
@@ -231,12 +239,54 @@ def evaluation_figures(storage: Storage, spec: JobSpec) -> dict[str, Any]:
         and (len(users), len(items)) == (len(factors.user), len(factors.item)),
         "data": spec.data and spec.data.model_dump(mode="json"),
         "champion_data": champion_data and champion_data.model_dump(mode="json"),
+        "lists": _list_figures(storage, manifest, champion),
+        "champion_lists": champion and _earlier_list_figures(storage, champion),
         **compare_models(
             read_evaluation(storage, manifest),
             cutoffs=spec.evaluation.cutoffs,
             seed=spec.training.seed,
         ),
     }
+
+
+def _list_figures(
+    storage: Storage, manifest: Manifest, champion: Manifest | None
+) -> dict[str, Any]:
+    """The figures of a version's lists, and ``lost_share``, what the champion's have lost.
+
+    ``changed_settings`` are the names of the settings of the lists that are not the champion's.
+    """
+    popular = read_frame(storage, manifest, "popular")["item_id"]
+    figures = list_figures(
+        {kind: _items(storage, manifest, kind) for kind in KINDS},
+        popular,
+        n_users=manifest.users,
+        top_n=manifest.spec.lists.top_n,
+    )
+    items = read_frame(storage, manifest, "items")
+    # the popular list has the pinned items, which need not be among the items of the matrices
+    may_be_listed = pl.concat([items.filter("eligible")["item_id"], popular])
+    own = manifest.spec.lists.model_dump()
+    earlier = champion.spec.lists.model_dump() if champion else own
+    return figures | {
+        "lost_share": champion
+        and lost_share(_items(storage, champion, "recommendations"), may_be_listed),
+        "changed_settings": [name for name in own if own[name] != earlier[name]],
+    }
+
+
+def _items(storage: Storage, manifest: Manifest, kind: str) -> pl.Series:
+    """The items of each list of a kind, List[String]."""
+    return read_frame(storage, manifest, kind, ["items"])["items"]
+
+
+def _earlier_list_figures(storage: Storage, champion: Manifest) -> dict[str, Any] | None:
+    """The figures of the champion's lists; None where an older release has not counted them."""
+    path = paths.model(champion.version, METRICS)
+    figures: dict[str, Any] | None = (
+        storage.read_json(path).get("lists") if storage.exists(path) else None
+    )
+    return figures
 
 
 def _read(storage: Storage, manifest: Manifest, name: str) -> bytes:

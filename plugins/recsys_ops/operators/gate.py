@@ -29,8 +29,8 @@ class GateOperator(DayOperator):
     A version that is not blessed fails the task and with it the run, or, with
     `gate.when_not_blessed` = skip, skips the rest of the run. What is live stays live.
 
-    A reason in the trigger form's `force_deploy` lets such a version pass; the verdict records the
-    reason and who gave it.
+    A reason in the trigger form's `force_deploy` lets such a version pass, unless it has no lists;
+    the verdict records the reason and who gave it.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -41,8 +41,8 @@ class GateOperator(DayOperator):
         version = storage.read_json(paths.job(day, files.SPEC))["version"]
         metrics = storage.read_json(paths.model(version, files.METRICS))
         verdict = decide(metrics, settings.gate)
-        forced = None
-        if not verdict.blessed and (reason := context["params"].get("force_deploy")):
+        forced, reason = None, context["params"].get("force_deploy")
+        if reason and not verdict.blessed and not verdict.never_forced:
             forced = {"reason": reason, "by": context["dag_run"].triggering_user_name}
         bootstrap = (
             metrics["bootstrap"] if isinstance(metrics, dict) and "bootstrap" in metrics else None
@@ -64,7 +64,10 @@ class GateOperator(DayOperator):
         if verdict.blessed or forced:
             return figures
         storage.write_json(paths.report(self.name, day), figures)
-        error = NotBlessedError(f"{version} is {verdict.summary}. What is live stays live.")
+        refused = f"{version} is {verdict.summary}. What is live stays live."
+        if reason:
+            refused += f" force_deploy cannot override: {'; '.join(verdict.never_forced)}"
+        error = NotBlessedError(refused)
         if settings.gate.when_not_blessed == "skip":
             alert({**context, "exception": error})
             raise AirflowSkipException(str(error))

@@ -479,10 +479,23 @@ class GateSettings(Section):
 
     max_share_change: Share = 0.1
     """The share of rows rejected for their values, and the share rejected as crawlers and bots, may
-    each differ from its 28-day median by at most this much."""
+    each differ from its 28-day median by at most this much. The shares of users with a full list
+    and of rows whose item the catalogue has may fall, and that of items without a figure of stock
+    may rise, by at most as much."""
 
     min_window_share: Share = 0.8
     """The window must have at least this share of the rows that the champion's window had."""
+
+    min_eligible_share: Share = 0.7
+    """The catalogue must have at least this share of the eligible items that it had on the
+    champion's day."""
+
+    min_known_share: Share = 0.5
+    """At least this share of the day's rows must be of items that the catalogue has."""
+
+    max_lost_lists: Share = 0.1
+    """At most this share of the live lists may have lost over 30 % of their items because the
+    catalogue does not offer them any more."""
 
     allow_first_deployment: bool = False
     """The first version has no champion to be compared with. Set this to true for one run to let it

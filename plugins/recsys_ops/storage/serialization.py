@@ -37,8 +37,8 @@ def from_matrix(matrix: sparse.csr_matrix) -> bytes:
     return buffer.getvalue()
 
 
-def to_frame(data: bytes) -> pl.DataFrame:
-    return pl.read_parquet(data)
+def to_frame(data: bytes, columns: list[str] | None = None) -> pl.DataFrame:
+    return pl.read_parquet(data, columns=columns)
 
 
 def to_arrays(data: bytes) -> dict[str, NDArray[Any]]:

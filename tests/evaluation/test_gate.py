@@ -213,6 +213,7 @@ def test_small_drops_do_not_add_up_over_a_month():
         ("data.repeats.value", 1.6, "repeats"),
         ("data.bot_share.value", 0.0, "bot_share"),
         ("data.bot_share.value", 0.26, "bot_share"),
+        ("data.ignored_share.value", 0.29, "ignored_share"),
         ("data.gap.value", 2, "gap"),
         ("data.window_rows", 700_000, "window"),
         ("data.unread_days", ["2026-03-02", "2026-03-04"], "gap"),

@@ -30,3 +30,7 @@ def test_rejected_rows_are_counted_against_all_delivered_rows(storage: Storage) 
     assert rejected_shares(storage, [failed, empty, DAY]) == {
         DAY: {"quarantine_share": pytest.approx(0.1), "bot_share": pytest.approx(0.2)}
     }
+    report = paths.report("fix_types", DAY)
+    storage.write_json(report, storage.read_json(report) | {"ignored": {"scroll": 20, "tap": 5}})
+    delivered = REPORTS["align_schema"][0]
+    assert rejected_shares(storage, [DAY])[DAY]["ignored_share"] == pytest.approx(25 / delivered)

@@ -58,6 +58,7 @@ def test_with_less_than_a_week_before_nothing_is_usual():
         "gap",
         "quarantine_share",
         "bot_share",
+        "ignored_share",
         "eligible",
         "unmanaged_share",
         "known_share",

@@ -7,7 +7,7 @@ from typing import Any
 def metrics() -> dict[str, Any]:
     counts = {"rows": 40_000, "users": 900, "items": 250, "gap": 1}
     ratios = {"rows_per_user": 44.4, "repeats": 1.2}
-    shares = {"quarantine_share": 0.02, "bot_share": 0.15}
+    shares = {"quarantine_share": 0.02, "bot_share": 0.15, "ignored_share": 0.4}
     catalogue = {"eligible": 280, "unmanaged_share": 0.05, "known_share": 0.98}
     data: dict[str, Any] = {
         name: {"value": value, "usual": value, "spread": None}

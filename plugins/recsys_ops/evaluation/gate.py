@@ -183,7 +183,7 @@ def usual(
 
 
 def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """A share of rejected rows differs by at most `max_share_change` from its usual one.
+    """A share of rejected or ignored rows differs by at most `max_share_change` from its usual one.
 
     name : the key in ``metrics["data"]`` · words : which rows, for the sentence
     """
@@ -421,6 +421,7 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
     "repeats": partial(usual, "max_ratio_change", "rows per pair of user and item"),
     "quarantine_share": partial(share, "rejected for their values"),
     "bot_share": partial(share, "rejected as bots'"),
+    "ignored_share": partial(share, "of ignored events"),
     "gap": gap,
     "window": window,
     "some_lists": some_lists,

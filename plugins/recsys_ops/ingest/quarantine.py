@@ -43,8 +43,9 @@ def rejected_rows(
 def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[str, float]]:
     """The shares of the delivered rows that the runs of `days` rejected, from the steps' reports.
 
-    Returns for each day ``quarantine_share`` and ``bot_share``, see `Step.counts_as`. A day is
-    missing if it had no run, if its run failed, or if nothing was delivered.
+    Returns for each day ``quarantine_share`` and ``bot_share``, see `Step.counts_as`, and
+    ``ignored_share`` if the contract ignores events. A day is missing if it had no run, if its run
+    failed, or if nothing was delivered.
     """
     counted = [step for step in STEPS.values() if step.counts_as is not None]
     first, *_ = STEPS
@@ -61,6 +62,9 @@ def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[s
                 / delivered
                 for share in ("quarantine_share", "bot_share")
             }
+            for report in reports.values():
+                if "ignored" in report:
+                    shares[day]["ignored_share"] = sum(report["ignored"].values()) / delivered
     return shares
 
 

@@ -53,6 +53,7 @@ class DayProfile(BaseModel):
         a gap of that length was usual before it
     quarantine_share, bot_share : the shares of the delivered rows that were rejected for their
         values, and as those of crawlers and bots
+    ignored_share : the share of the delivered rows of events that the contract ignores
     window_rows, window_days : of the whole window
     eligible : the eligible items of the catalogue, those of excluded categories included
     unmanaged_share : the share of the published items that have no figure of stock
@@ -76,6 +77,7 @@ class DayProfile(BaseModel):
     bot_share: Figure
     window_rows: int
     window_days: int
+    ignored_share: Figure = _NONE
     eligible: Figure = _NONE
     unmanaged_share: Figure = _NONE
     known_share: Figure = _NONE
@@ -168,6 +170,7 @@ def profile_day(
         unread_days=() if read_days is None else _unread(days_before, day, read_days),
         quarantine_share=share("quarantine_share"),
         bot_share=share("bot_share"),
+        ignored_share=share("ignored_share"),
         window_rows=int(window_days["rows"].sum()),
         window_days=(day - window_start).days + 1,
         eligible=share("eligible"),

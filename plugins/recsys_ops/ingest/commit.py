@@ -104,7 +104,13 @@ def replay_days(
         own_days = [day for day in days if deliveries[day].path == path]
         delivery = deliveries[own_days[0]]
         figures[delivery.run_day], committed = _clean_and_commit(
-            storage, delivery, own_days, settings, min_kept_share, reason
+            storage,
+            delivery,
+            own_days,
+            settings,
+            f"replay of {format_days(own_days)}",
+            min_kept_share,
+            reason,
         )
         rows |= committed
     return {"runs": figures, "rows": {day: rows[day] for day in days}}
@@ -162,10 +168,12 @@ def restore_day(
     why = accepted(lost_rows(rows, current.rows, min_kept_share), reason)
     frame, _ = storage.scan_parquet(earlier.path)
     before = sum(count for other, count in earlier.rows.items() if other < day)
-    run = f"restore of {earlier.number}"
+    run = f"restore of generation {earlier.number}"
     write_delivery(storage, day, frame.slice(before, earlier.rows[day]), rows, run, why)
     restored = deliveries_of(storage, day)[-1]
-    _, committed = _clean_and_commit(storage, restored, [day], settings, min_kept_share, reason)
+    _, committed = _clean_and_commit(
+        storage, restored, [day], settings, run, min_kept_share, reason
+    )
     return earlier, committed[day]
 
 
@@ -174,6 +182,7 @@ def _clean_and_commit(
     delivery: Delivery,
     days: Sequence[date],
     settings: CleaningSettings,
+    run: str,
     min_kept_share: float,
     reason: str | None,
 ) -> tuple[dict[str, Any], dict[date, int]]:
@@ -181,7 +190,6 @@ def _clean_and_commit(
     figures = {
         step: run_step(storage, step, delivery.run_day, settings, delivery.path) for step in STEPS
     }
-    run = f"replay of {format_days(days)}"
     rows = _commit(storage, delivery.run_day, days, run, min_kept_share, reason)["rows"]
     return figures, rows
 

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from recsys_ops.errors import DataError
 from recsys_ops.history import encoded
-from recsys_ops.history.encoded import read_encoded_events
+from recsys_ops.history.encoded import check_superseded, read_encoded_events
 from recsys_ops.history.table import apply_retention, current_version, read_events, replace_days
 from recsys_ops.interactions.matrix import build_interactions
 from recsys_ops.settings import ConfidenceSettings, EvaluationSettings, HistorySettings
@@ -270,3 +271,54 @@ def test_a_window_without_events_is_empty(storage: Storage) -> None:
     rows = read(storage, version=version)
     assert rows.is_empty()
     assert rows.columns == COLUMNS
+
+
+def repeating(day: date, share: float) -> pl.DataFrame:
+    """A day's events, of which this share has ids that every day has."""
+    rows = events(day)
+    number = pl.int_range(pl.len())
+    return rows.with_columns(
+        event_id=pl.when(number < share * pl.len())
+        .then("all" + number.cast(pl.String))
+        .otherwise("event_id"),
+        item_id=pl.when(number < share * pl.len()).then(pl.lit("1")).otherwise("item_id"),
+    )
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.02, False), (0.36, True)])
+def test_events_that_several_days_have_are_counted_and_many_are_said(
+    storage: Storage, share: float, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day in DAYS:
+        replace_days(storage, repeating(day, share), day, day)
+    version = current_version(storage)
+    rows = read(storage)
+    assert check_superseded(storage, rows, FIRST, LAST, version=version) == 4 * 300 * share
+    text = f"event_id repeats across days: 108 of 300 rows of {DAYS[3]} have an event"
+    assert (text in caplog.text) is said
+    # the window may begin within the history
+    later = read(storage, DAYS[3])
+    assert check_superseded(storage, later, DAYS[3], LAST, version=version) == 300 * share
+
+
+def test_ids_that_restart_every_day_are_refused_with_the_cause(storage: Storage) -> None:
+    for day in DAYS:
+        replace_days(storage, repeating(day, 1), day, day)
+    with pytest.raises(
+        DataError,
+        match=r"300 of 300 rows of 2026-03-04 .* 1,200 of the 1,500 rows of .* Make event_id uniq",
+    ):
+        check_superseded(storage, read(storage), FIRST, LAST, version=current_version(storage))
+
+
+def test_one_old_day_that_was_written_again_is_refused(filled: Storage) -> None:
+    replace_days(
+        filled,
+        pl.concat(
+            [events(LAST), events(FIRST).with_columns(recorded_at=events(LAST)["recorded_at"])]
+        ),
+        LAST,
+        LAST,
+    )
+    with pytest.raises(DataError, match="300 of 300 rows of 2026-03-01"):
+        check_superseded(filled, read(filled), FIRST, LAST, version=current_version(filled))

@@ -59,6 +59,7 @@ def test_slow_bots_and_shared_ids_are_left_out_with_their_reasons(
     figures = BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
     assert figures["users_left_out"] == {"slow_bot": 1, "pseudo_user": 1}
     assert figures["events_left_out"] == 28 * 60
+    assert figures["events_superseded"] == read_spec(storage, DAY).data.superseded_rows == 0
     assert figures["users"] == 80
     quarantine = storage.read_parquet(paths.quarantine("build_matrix", DAY)).sort("user_id")
     assert quarantine.select("user_id", "reason", "value").rows() == [
@@ -67,6 +68,20 @@ def test_slow_bots_and_shared_ids_are_left_out_with_their_reasons(
     ]
     users = read_inputs(storage, read_spec(storage, DAY)).interactions.users
     assert sorted(users) == sorted(f"u{n}" for n in range(80))
+
+
+def test_event_ids_that_restart_every_day_are_said_to_be_the_cause(settings: Settings) -> None:
+    storage = Storage(settings.storage.root)
+    events = pl.concat([viewed(f"u{n}", 5, "cart") for n in range(80)])
+    number = pl.int_range(pl.len()).over(pl.col("recorded_at").dt.date())
+    restarting = events.with_columns(event_id=number.cast(pl.String), item_id=pl.lit("p1"))
+    replace_days(storage, restarting, DAY - timedelta(days=27), DAY)
+    put_catalogue(
+        storage,
+        pl.DataFrame({"item_id": ["p1"], "category": "home", "status": "published", "stock": 1}),
+    )
+    with pytest.raises(DataError, match=r"event_id repeats across days: 400 of 400 rows of 2026"):
+        BuildMatrixOperator(task_id="build_matrix").run(DAY, settings, {})
 
 
 def test_encoded_days_give_the_same_matrix_as_the_history(

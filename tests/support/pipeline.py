@@ -205,7 +205,7 @@ class Pipeline:
 
     def served(self) -> State:
         """All keys of Redis, also the staged and the previous ones."""
-        keys = sorted(self.redis.scan_iter(count=1000))
+        keys = sorted(self.redis.scan_iter(count=1000, _type="hash"))
         pipe = self.redis.pipeline()
         for key in keys:
             pipe.hgetall(key)
@@ -224,7 +224,7 @@ class Pipeline:
     def snapshot(self, folder: Path) -> Snapshot:
         self._wait_for_orphans()
         shutil.copytree(self.folder, folder)
-        keys = list(self.redis.scan_iter(count=1000))
+        keys = list(self.redis.scan_iter(count=1000, _type="hash"))
         pipe = self.redis.pipeline()
         for key in keys:
             pipe.dump(key)

@@ -12,8 +12,8 @@ from typing import get_args
 
 import polars as pl
 
-from recsys_ops.errors import StorageError
-from recsys_ops.history.table import data_files, read_events
+from recsys_ops.errors import DataError, StorageError
+from recsys_ops.history.table import data_files, read_events, rows_by_day
 from recsys_ops.settings import EventType
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _READERS = 4
 _EVENT_TYPES = pl.Enum(get_args(EventType))
 _IDS = ("user_id", "item_id")
+# A shop corrects a few rows of a day later. Ids that restart or collide repeat many. Of a day with
+# fewer such rows nothing is said.
+_UNUSUAL_SHARE, _IMPLAUSIBLE_SHARE, _UNUSUAL_ROWS = 0.05, 0.5, 20
 _ROW = {
     "event": pl.UInt64(),
     "user": pl.UInt32(),
@@ -67,6 +70,42 @@ def read_encoded_events(storage: Storage, first: date, last: date, *, version: i
     return rows.with_columns(_ascending(rows[name], categories[name]) for name in _IDS).select(
         _READ.keys()
     )
+
+
+def check_superseded(
+    storage: Storage, events: pl.DataFrame, first: date, last: date, *, version: int
+) -> int:
+    """Count the rows that `read_encoded_events` left out because a later day has their event.
+
+    events : what it returned for these days
+
+    A day that has lost more than a twentieth of its rows is named in a warning. Raises DataError
+    where a day, or all days together, have lost more than half: then event ids are not unique.
+    """
+    rows = {
+        day: count for day, count in rows_by_day(storage, version).items() if first <= day <= last
+    }
+    days = (
+        pl.DataFrame({"day": [*rows], "rows": [*rows.values()]}, {"day": pl.Date, "rows": pl.Int64})
+        .join(events.group_by("day").agg(read=pl.len()), on="day", how="left")
+        .with_columns(superseded=pl.col("rows") - pl.col("read").fill_null(0))
+        .with_columns(share=pl.col("superseded") / pl.col("rows"))
+    )
+    superseded, total = int(days["superseded"].sum()), int(days["rows"].sum())
+    many = days.filter(pl.col("superseded") >= _UNUSUAL_ROWS).sort("share", "day", descending=True)
+    worst = next(many.iter_rows(named=True), None)
+    if not worst or worst["share"] <= _UNUSUAL_SHARE:
+        return superseded
+    text = (
+        f"event_id repeats across days: {worst['superseded']:,} of {worst['rows']:,} rows of "
+        f"{worst['day']} have an event and an item that a later day has, too, and so have "
+        f"{superseded:,} of the {total:,} rows of {first} … {last}; only the later rows count. "
+        "Make event_id unique in include/sql, for example by day and id, and ingest the days again"
+    )
+    if max(worst["share"], superseded / total) > _IMPLAUSIBLE_SHARE:
+        raise DataError(text)
+    log.warning("%s", text)
+    return superseded
 
 
 def encode_events(events: pl.DataFrame) -> pl.DataFrame:

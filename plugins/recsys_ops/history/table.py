@@ -204,13 +204,17 @@ def data_files(storage: Storage, version: int) -> dict[date, list[str]]:
     return dict(files.iter_rows())
 
 
-def rows_by_day(storage: Storage) -> dict[date, int]:
-    """The number of rows of each day that has rows, from the log; empty without a history."""
+def rows_by_day(storage: Storage, version: int | None = None) -> dict[date, int]:
+    """The number of rows of each day that has rows, from the log; empty without a history.
+
+    version : of the table; None: the newest
+    """
     url = storage.url(paths.HISTORY)
     try:
         if not retry(lambda: DeltaTable.is_deltatable(url, storage_options=storage.options)):
             return {}
-        rows = _files(_open(storage)).group_by("day").agg(pl.col("rows").sum()).sort("day")
+        files = _files(_open(storage, version))
+        rows = files.group_by("day").agg(pl.col("rows").sum()).sort("day")
     except (DeltaError, OSError) as error:
         raise StorageError(f"cannot read {url}: {error_reason(error)}") from error
     return dict(rows.filter(pl.col("rows") > 0).iter_rows())

@@ -55,6 +55,7 @@ class DayProfile(BaseModel):
         values, and as those of crawlers and bots
     ignored_share : the share of the delivered rows of events that the contract ignores
     window_rows, window_days : of the whole window
+    superseded_rows : the rows of the window that are left out because a later day has their event
     eligible : the eligible items of the catalogue, those of excluded categories included
     unmanaged_share : the share of the published items that have no figure of stock
     known_share, window_known_share : the shares of the day's rows, and of the window's, whose item
@@ -78,6 +79,7 @@ class DayProfile(BaseModel):
     window_rows: int
     window_days: int
     ignored_share: Figure = _NONE
+    superseded_rows: int | None = None
     eligible: Figure = _NONE
     unmanaged_share: Figure = _NONE
     known_share: Figure = _NONE

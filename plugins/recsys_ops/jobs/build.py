@@ -10,7 +10,7 @@ from scipy import sparse
 
 from recsys_ops.cleaning.slow_bots import Window, without_slow_bots
 from recsys_ops.errors import DataError
-from recsys_ops.history.encoded import read_encoded_events
+from recsys_ops.history.encoded import check_superseded, read_encoded_events
 from recsys_ops.history.table import current_version
 from recsys_ops.ingest.commit import read_days
 from recsys_ops.ingest.quarantine import rejected_shares
@@ -69,7 +69,7 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
         sell_unmanaged_stock=settings.lists.sell_unmanaged_stock,
     )
     history_version = current_version(storage)
-    window = read_window(storage, day, settings, settings.confidence, history_version)
+    window, superseded = read_window(storage, day, settings, settings.confidence, history_version)
     storage.write_parquet(paths.quarantine(QUARANTINE_NAME, day), window.slow_bots)
     events = window.human_events
     interactions = build_interactions(events, day, settings.confidence, settings.evaluation)
@@ -78,6 +78,7 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
         raise _nothing_to_list(interactions.items, eligible["item_id"], day)
     list_inputs = _list_inputs(events, products, eligible, interactions.items, day, settings.lists)
     profile = _profile(storage, events, products, interactions.items, day, settings)
+    profile = profile.model_copy(update={"superseded_rows": superseded})
     champion, reference = _earlier_versions(storage, day, settings)
     draft = JobDraft(
         day=day,
@@ -98,6 +99,7 @@ def build_day_job(storage: Storage, day: date, settings: Settings) -> dict[str, 
         record_first_use(storage, study, day, spec.version)
     return {
         "events": window.events.height,
+        "events_superseded": superseded,
         "first_day": str(window.events["day"].min()),
         "events_left_out": window.events.height - events.height,
         "users_left_out": dict(window.slow_bots["reason"].value_counts(sort=True).iter_rows()),
@@ -135,7 +137,7 @@ def build_trial_job(
     trial_storage : where the job is written
     day : the held-out day
     """
-    window = read_window(storage, day, settings, confidence, history_version)
+    window, _ = read_window(storage, day, settings, confidence, history_version)
     interactions = build_interactions(window.human_events, day, confidence, evaluation)
     draft = JobDraft(
         purpose="score",
@@ -165,12 +167,16 @@ def read_window(
     settings: Settings,
     confidence: ConfidenceSettings,
     history_version: int,
-) -> Window:
-    """The window that ends with `day`, from one version of the history."""
-    events = read_encoded_events(
-        storage, first_window_day(day, confidence), day, version=history_version
-    )
-    return without_slow_bots(events, settings.cleaning.slow_bots)
+) -> tuple[Window, int]:
+    """The window that ends with `day`, from one version of the history.
+
+    Also returns the number of its rows that a later day's rows supersede. Raises DataError where
+    that are implausibly many.
+    """
+    first = first_window_day(day, confidence)
+    events = read_encoded_events(storage, first, day, version=history_version)
+    superseded = check_superseded(storage, events, first, day, version=history_version)
+    return without_slow_bots(events, settings.cleaning.slow_bots), superseded
 
 
 def _earlier_versions(

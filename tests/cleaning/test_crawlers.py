@@ -181,7 +181,7 @@ def test_no_text_breaks_the_step_and_no_row_is_lost(agents: list[str | None]) ->
 
 
 @pytest.mark.parametrize(
-    "agent", [None, "", " ", "-", '"-"', "' - '", '""', "NULL", "(null)", "undefined", "(not set)"]
+    "agent", [None, "", " ", "-", '"-"', "' - '", '""', "NULL", "(null)", "unknown", "(not set)"]
 )
 def test_missing_user_agent_is_no_crawler(agent: str | None) -> None:
     assert rejected(views([agent], each=100)).height == 0
@@ -252,9 +252,15 @@ def test_views_under_a_library_go_also_beside_orders(agent: str) -> None:
     assert rejected(events)["row"].to_list() == list(range(40))
 
 
-def test_declared_crawler_does_not_shop() -> None:
+def test_declared_crawler_that_shops_is_rejected_with_a_warning() -> None:
     googlebot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
-    assert rejected(of_types(googlebot, "view", "cart", "purchase")).height == 3
+    cleaned = filter_crawlers(of_types(googlebot, "view", "cart", "purchase"), CrawlerSettings())
+    assert cleaned.rejected.collect().height == 3
+    assert cleaned.warnings == (
+        "2 carts, checkouts and purchases under 1 user agents are rejected as crawlers'. "
+        "If people shop with them, add them to cleaning.crawlers.allow",
+    )
+    assert filter_crawlers(views([googlebot]), CrawlerSettings()).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ RULES = StaffSettings(
         ({"ip": "::FFFF:CB00:7109"}, ("staff_network", "ip", "::FFFF:CB00:7109")),
         ({"ip": "2001:db8::1"}, ("staff_network", "ip", "2001:db8::1")),
         ({"ip": "2001:0DB8:ffff::1/128"}, ("staff_network", "ip", "2001:0DB8:ffff::1/128")),
+        ({"ip": "203.0.113.9:51234"}, ("staff_network", "ip", "203.0.113.9:51234")),
+        ({"ip": '"203.0.113.9"'}, ("staff_network", "ip", '"203.0.113.9"')),
+        ({"ip": "203.0.113.9, 10.0.0.1"}, ("staff_network", "ip", "203.0.113.9, 10.0.0.1")),
+        ({"ip": "3405803785"}, ("staff_network", "ip", "3405803785")),
+        ({"ip": "cb007109"}, ("staff_network", "ip", "cb007109")),
+        ({"ip": "[2001:db8::7]:64828"}, ("staff_network", "ip", "[2001:db8::7]:64828")),
         ({"ip": "2001:db8::203.0.113.9"}, ("staff_network", "ip", "2001:db8::203.0.113.9")),
         ({"email": "Test+1@mail.example"}, ("test_account", "email", "Test+1@mail.example")),
         ({"user_id": "boss", "role": "admin"}, ("staff_account", "user_id", "boss")),
@@ -63,7 +69,8 @@ def test_staff_are_rejected_with_the_rule_that_matched(
         {"ip": "203.0.113"},
         {"ip": "203.0.113.009"},
         {"ip": "203.0.113.9é"},
-        {"ip": "203.0.113.9, 198.51.100.1"},
+        {"ip": "198.51.100.1, 203.0.113.9"},
+        {"ip": "-"},
         {"ip": "not an address"},
         {"ip": None},
         {"email": "jo@shop.example.org"},
@@ -92,6 +99,29 @@ def test_corrected_list_applied_to_the_same_rows_gives_a_new_result() -> None:
 def test_e_mail_domain_that_would_match_nobody_is_refused(domain: str) -> None:
     with pytest.raises(ValidationError, match="email_domains"):
         StaffSettings(email_domains=(domain,))
+
+
+def test_texts_that_are_no_address_are_counted_by_their_form() -> None:
+    day = frame(
+        *({"ip": text} for text in ("203.0.113", "198.51.100", "unknown host", "203.0.113.9")),
+        *({"ip": text} for text in ("-", "null", '""', None)),
+    )
+    cleaned = filter_staff(day, RULES)
+    assert cleaned.notes["no_addresses"] == {"9.9.9": 2, "a a": 1}
+    assert cleaned.warnings == (
+        "the column ip holds rows whose text is no address, such as 9.9.9 (2), a a (1): "
+        "cleaning.staff.networks cannot find staff among them",
+    )
+    assert cleaned.kept.collect().height == 7
+    without_networks = filter_staff(day, StaffSettings())
+    assert (without_networks.notes["no_addresses"], without_networks.warnings) == ({}, ())
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "203.0.113.8/31", "203.0.113.9/32"])
+def test_network_of_any_size_contains_its_address(network: str) -> None:
+    rules = StaffSettings(networks=[network])  # type: ignore[arg-type]
+    day = frame({"ip": "203.0.113.9"}, {"ip": "2001:db8::1"})
+    assert filter_staff(day, rules).rejected.collect()["ip"].to_list() == ["203.0.113.9"]
 
 
 def test_without_rules_only_roles_count() -> None:

@@ -9,6 +9,7 @@ import is_bot
 import polars as pl
 import re2
 
+from recsys_ops.cleaning.parsing import NO_VALUE
 from recsys_ops.cleaning.result import Cleaned, split_rejected
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import CONVERSIONS, CrawlerSettings
@@ -85,10 +86,8 @@ LIBRARIES = (
     r"wordpress|woocommerce|magento|shopify-captain-hook|stripe|zapier|sfdc-callout|"
     r"recurly webhooks|svix-webhooks)(?:[^\w]|$)",
 )
-# how a log writes that there was no user agent
-NO_AGENT = (
-    r"""(?i)^[\s"']*(?:-|none|null|nil|undefined|unknown|n/a|\(null\)|\(not set\))?[\s"']*$"""
-)
+# how logs write that there was no user agent
+NO_AGENT = rf"{NO_VALUE}|^(?i:unknown)$"
 SUSPECT_EVENTS = 30
 # RE2's default of 8 MiB is enough for the lists, but then it rebuilds its automaton repeatedly
 MEMORY = 1 << 28
@@ -116,10 +115,11 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
     day = pl.col("recorded_at").dt.date().alias("day")
     converts = pl.col("event_type").is_in(CONVERSIONS)
     agent_days = (
-        events.filter(~pl.col("user_agent").str.contains(NO_AGENT))
+        events.filter(pl.col("user_agent").is_not_null())
         .group_by("user_agent", day)
         .agg(events=pl.len(), converts=converts.any())
         .collect(engine="streaming")
+        .filter(~pl.col("user_agent").str.contains(NO_AGENT))
     )
     agents = agent_days["user_agent"].unique()
     reasons = [None if _matches(allowed, agent) else _reason(agent) for agent in agents]
@@ -146,15 +146,19 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
         events.select("row", "user_agent", day, converts=converts)
         .join(robots.lazy(), on=["user_agent", "day"])
         .select(
-            "row",
-            "reason",
-            column=pl.lit("user_agent"),
-            value="user_agent",
-            reported=pl.col("library") & pl.col("converts"),
+            "row", "reason", "library", "converts", column=pl.lit("user_agent"), value="user_agent"
         )
         .collect(engine="streaming")
     )
-    rejections = rows.filter(~pl.col("reported")).drop("reported")
+    reported = pl.col("library") & pl.col("converts")
+    shopping = rows.filter("converts", ~pl.col("library"))
+    warnings: tuple[str, ...] = ()
+    if shopping.height:
+        warnings = (
+            f"{shopping.height:,} carts, checkouts and purchases under "
+            f"{shopping['value'].n_unique():,} user agents are rejected as crawlers'. "
+            "If people shop with them, add them to cleaning.crawlers.allow",
+        )
     notes: dict[str, object] = {
         "crawler_user_agents": importlib.metadata.version("crawler-user-agents"),
         "is_bot": importlib.metadata.version("is-bot"),
@@ -163,9 +167,10 @@ def filter_crawlers(events: pl.LazyFrame, settings: CrawlerSettings) -> Cleaned:
         "suspect_user_agents": matched.filter(pl.col("reason") == "crawler_suspect")[
             "user_agent"
         ].n_unique(),
-        "conversions_of_libraries_kept": int(rows["reported"].sum()),
+        "conversions_of_libraries_kept": rows.filter(reported).height,
     }
-    return split_rejected(events, rejections, notes)
+    rejections = rows.filter(~reported).drop("library", "converts")
+    return split_rejected(events, rejections, notes, warnings)
 
 
 def _allow(patterns: tuple[str, ...]) -> re2.Set | None:

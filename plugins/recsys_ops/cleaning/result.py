@@ -20,12 +20,14 @@ class Cleaned:
     notes : other figures of the step for its report, as JSON values.
     ignored : the rows that the contract wants neither kept nor rejected, if any: ``row`` and the
         delivered name of the ``event``.
+    warnings : sentences for the task's log, without personal data.
     """
 
     kept: pl.LazyFrame
     rejected: pl.LazyFrame
     notes: dict[str, object] = field(default_factory=dict)
     ignored: pl.LazyFrame | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def hidden_column(name: str) -> str:
@@ -43,7 +45,10 @@ def original_columns(
 
 
 def split_rejected(
-    events: pl.LazyFrame, rejections: pl.DataFrame, notes: dict[str, object]
+    events: pl.LazyFrame,
+    rejections: pl.DataFrame,
+    notes: dict[str, object],
+    warnings: tuple[str, ...] = (),
 ) -> Cleaned:
     """Divide rows into kept and rejected ones.
 
@@ -57,6 +62,7 @@ def split_rejected(
         events.filter(~is_rejected),
         rejected.join(rejections.lazy(), on="row", how="left", maintain_order="left"),
         notes,
+        warnings=warnings,
     )
 
 

@@ -58,6 +58,8 @@ def run_step(
     rows, metadata = _rows_to_clean(storage, step, day, settings, delivery)
     cleaned = step.function(rows, settings)
     metadata |= _metadata(cleaned)
+    for warning in cleaned.warnings:
+        log.warning("%s %s: %s", name, day, warning)
     with temporary_folder() as folder:
         kept, rejected = folder / "kept.parquet", folder / "rejected.parquet"
         try:

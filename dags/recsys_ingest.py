@@ -31,7 +31,6 @@ from recsys_ops.operators.commit_history import CommitHistoryOperator
 from recsys_ops.operators.expire import ExpireOperator
 from recsys_ops.operators.extract_delta import ExtractDeltaOperator
 from recsys_ops.operators.rollback import offer_versions
-from recsys_ops.settings import include_dir
 
 with DAG(
     "recsys_ingest",
@@ -68,7 +67,6 @@ with DAG(
             description="Why days may lose rows that they had",
         ),
     },
-    template_searchpath=str(include_dir() / "sql"),
     tags=["recsys", "ingest"],
     doc_md=__doc__,
 ):

@@ -43,7 +43,7 @@ from recsys_ops.operators.rollback import offer_versions
 from recsys_ops.operators.start_machine import StartMachineOperator
 from recsys_ops.operators.stop_machine import StopMachineOperator, stop_left_on
 from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
-from recsys_ops.settings import include_dir, load_settings
+from recsys_ops.settings import load_settings
 
 with DAG(
     "recsys_retrain",
@@ -87,7 +87,6 @@ with DAG(
             description="Why the catalogue may lose items that it had",
         ),
     },
-    template_searchpath=str(include_dir() / "sql"),
     tags=["recsys", "train"],
     doc_md=__doc__,
 ):

@@ -96,7 +96,8 @@ def find_connection(conn_id: str, conn_type: str, setting: str) -> Connection:
 
     conn_type, setting : for the message, which says what to add or to change
 
-    Raises SettingsError if there is none.
+    Raises SettingsError if there is none, or if its extra is not an object in JSON: Airflow would
+    use the connection without it, and so without TLS.
     """
     try:
         connection: Connection = Connection.get(conn_id)
@@ -105,16 +106,30 @@ def find_connection(conn_id: str, conn_type: str, setting: str) -> Connection:
             f"Airflow has no connection {conn_id}: add it with type {conn_type}, "
             f"or name another one in {setting}"
         ) from error
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except json.JSONDecodeError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise SettingsError(
+            f"connection {conn_id}: extra cannot be used, because it is not an object in JSON; "
+            'correct it, e.g. {"sslmode": "require"}'
+        )
     return connection
 
 
 def database_url(settings: Settings) -> "sqlalchemy.URL":
-    """The URL of the shop's database, from ``source.conn_id``."""
-    from recsys_ops.source.session import sqlalchemy_url
+    """The URL of the shop's database, from ``source.conn_id``.
 
-    connection = Connection.get(settings.source.conn_id)
+    Raises SettingsError if the connection is missing or has what no driver of ours can use.
+    """
+    from recsys_ops.source.url import sqlalchemy_url
+
+    connection = find_connection(
+        settings.source.conn_id, "postgres, mysql or sqlite", "source.conn_id"
+    )
     return sqlalchemy_url(
-        connection.conn_type,
+        connection.conn_type or "",
         username=connection.login,
         password=connection.password,
         host=connection.host,

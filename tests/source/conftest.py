@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from recsys_ops.source.session import sqlalchemy_url
+from recsys_ops.source.url import sqlalchemy_url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from support.databases import make, read
 
 from recsys_ops.errors import DataError, SourceError
 from recsys_ops.source.database import open_query, query_frame
-from recsys_ops.source.session import sqlalchemy_url
+from recsys_ops.source.url import sqlalchemy_url
 
 
 def test_two_columns_of_one_name_are_refused(database_url: str, mariadb_url: sa.URL) -> None:
@@ -131,11 +131,6 @@ def test_a_missing_sqlite_file_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="unable to open database file"):
         read(sqlalchemy_url("sqlite", host=f"{tmp_path}/shop.db"), "SELECT 1")
     assert not (tmp_path / "shop.db").exists()
-
-
-def test_a_connection_of_an_unknown_type_is_refused() -> None:
-    with pytest.raises(DataError, match="driver that is not installed"):
-        read(sqlalchemy_url("oracle", host="db"), "SELECT 1")
 
 
 def test_a_password_of_any_characters_opens_both_servers(

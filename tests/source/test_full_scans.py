@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops.source.full_scans import FullScan, full_scans
-from recsys_ops.source.session import sqlalchemy_url
+from recsys_ops.source.url import sqlalchemy_url
 
 WINDOW = {"start": datetime(2026, 1, 1, tzinfo=UTC), "end": datetime(2026, 1, 1, 1, tzinfo=UTC)}
 SQL = """-- the events

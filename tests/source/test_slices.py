@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, SourceError, StorageError
-from recsys_ops.source.session import sqlalchemy_url
 from recsys_ops.source.slices import extract_slices
+from recsys_ops.source.url import sqlalchemy_url
 
 DAY = date(2026, 1, 1)
 SQL = "SELECT * FROM events WHERE recorded_at >= :start AND recorded_at < :end ORDER BY recorded_at"

@@ -1,6 +1,7 @@
 """Rows from real databases arrive as delivered: types, windows, order."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ def test_rows_arrive_as_delivered_within_the_window(database_url: str) -> None:
     frame = read(url, "SELECT * FROM events WHERE at >= :start AND at < :end ORDER BY at", **DAY)
     assert frame["id"].to_list() == [2, 9007199254740993]
     assert frame["at"].to_list()[1] == datetime(2026, 1, 2, 0, 30, tzinfo=UTC)
-    assert frame["price"].to_list() == [None, "1.10"]
+    assert frame["price"].to_list() == [None, Decimal("1.10")]
 
 
 POSTGRESQL_VALUES = {
@@ -31,14 +32,22 @@ POSTGRESQL_VALUES = {
     "'{\"a\": 1}'::jsonb": '{"a": 1}',
     "'{1,NULL}'::int[]": "{1,NULL}",
     "interval '1 day 2 hours'": "1 day 02:00:00",
-    "'\\x00ff'::bytea": "\\x00ff",
-    "12345.50::numeric": "12345.50",
+    "'\\x00ff'::bytea": "00ff",
+    "12345.50::numeric": "12345.5",
+    "12345.50::numeric(12,4)": Decimal("12345.5000"),
+    "12345678901234567890.12::numeric(60,2)": Decimal("12345678901234567890.12"),
+    "'NaN'::numeric(12,4)": "NaN",
+    "100::numeric": "100",
+    "100.0::numeric": "100",
     "0.00000000000000000033::numeric": "0.00000000000000000033",
     "'NaN'::numeric": "NaN",
     "9223372036854775807::bigint": 9223372036854775807,
     "1.1::real": 1.1,
     "0.1::float8": 0.1,
-    "true": True,
+    "16777216::real": 16777216.0,
+    "true": 1,
+    "B'101'": 5,
+    "'{2026-01-02 03:04:05}'::timestamp[]": '{"2026-01-02 03:04:05"}',
     "'x'::char(3)": "x  ",
     "''::text": "",
     "NULL::inet": None,
@@ -52,6 +61,14 @@ POSTGRESQL_VALUES = {
 
 
 def test_no_value_of_postgresql_is_changed(database_url: str) -> None:
+    shop = sa.make_url(database_url).database
+    make(  # settings of an account or a database must not change how values are written
+        database_url,
+        f"ALTER DATABASE {shop} SET extra_float_digits = -9",
+        f"ALTER DATABASE {shop} SET DateStyle = 'German'",
+        f"ALTER DATABASE {shop} SET IntervalStyle = 'iso_8601'",
+        f"ALTER DATABASE {shop} SET client_encoding = 'LATIN1'",
+    )
     columns = ", ".join(
         f'{written} AS "{number}"' for number, written in enumerate(POSTGRESQL_VALUES)
     )
@@ -99,7 +116,7 @@ def test_no_value_of_mariadb_is_changed(mariadb_url: sa.URL) -> None:
         "INSERT INTO odd (id, note, name) VALUES (2, '', NULL)",
     )
     one, two = read(url, "SELECT * FROM odd ORDER BY id DESC").rows()[::-1]
-    assert one[:5] == (1, 18446744073709551615, 1, "12345678901234567890.0123456789", 0.1)
+    assert one[:5] == (1, 18446744073709551615, 1, Decimal("12345678901234567890.0123456789"), 0.1)
     assert one[5:9] == (
         "2026-03-29 02:30:00.123456",
         "2026-03-29 02:30:00.123456+00:00",

@@ -50,6 +50,8 @@ NOBODY = (
 )
 INTEGER = r"^(0|-?[1-9][0-9]*)$"
 DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+# the zeros that end a fraction, and the point if nothing else is behind it; becomes ${1}
+ENDING_ZEROS = r"(\.[0-9]*[1-9])0+$|\.0+$"
 NAIVE = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0{0,3})?"
 )
@@ -164,7 +166,7 @@ def as_text(name: str, dtype: pl.DataType) -> pl.Expr:
             .fill_null(value.cast(pl.String))
         )
     if dtype.is_decimal():
-        return value.cast(pl.String).str.replace(r"(\.[0-9]*[1-9])0+$|\.0+$", "${1}")
+        return value.cast(pl.String).str.replace(ENDING_ZEROS, "${1}")
     return value.cast(pl.String)
 
 

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import literal
+
 from recsys_ops.connections import database_url, open_storage
 from recsys_ops.operators.base import DayOperator, accept_reason
 from recsys_ops.settings import Settings, include_dir
+from recsys_ops.source.sql import read_sql
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,12 +26,12 @@ class ExtractCatalogueOperator(DayOperator):
     """
 
     template_fields: Sequence[str] = ("day", "sql")
-    template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql"}
 
     def __init__(self, *, sql: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.sql = sql
+        # shown in the UI as a template field, but no template: Jinja would read {% and {{ in it
+        self.sql: Any = literal(read_sql(include_dir() / "sql" / sql))
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.cleaning import load_contract

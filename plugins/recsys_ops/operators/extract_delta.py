@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import literal
+
 from recsys_ops.connections import database_url, open_storage
 from recsys_ops.operators.base import DayOperator, accept_reason
 from recsys_ops.run_day import days_between, format_days, requested_lookback
-from recsys_ops.settings import Settings
+from recsys_ops.settings import Settings, include_dir
+from recsys_ops.source.sql import read_sql
 from recsys_ops.storage.temporary_folder import temporary_folder
 
 if TYPE_CHECKING:
@@ -29,12 +32,12 @@ class ExtractDeltaOperator(DayOperator):
     """
 
     template_fields: Sequence[str] = ("day", "sql")
-    template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql"}
 
     def __init__(self, *, sql: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.sql = sql
+        # shown in the UI as a template field, but no template: Jinja would read {% and {{ in it
+        self.sql: Any = literal(read_sql(include_dir() / "sql" / sql))
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
         from recsys_ops.history.table import rows_by_day

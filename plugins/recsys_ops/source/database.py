@@ -1,15 +1,21 @@
 """Reading the production database: read-only, in UTC, with a time limit, no value changed.
 
 PostgreSQL is read through Arrow's driver (ADBC, the server's binary COPY), MySQL, MariaDB and
-SQLite row by row. A type for which Polars has no exact equivalent is delivered as text, as the
-database writes it: numeric, uuid, inet, json, arrays, intervals, bytes. So are the times of MySQL
-and SQLite, because they can be invalid dates. A MySQL TIMESTAMP gets the offset ``+00:00``.
+SQLite row by row. The same values become the same canonical rows from each of them:
+
+- Exact numerics are decimals. Where no decimal can hold them (no declared scale, more than 38
+  digits), they are text without the zeros that end a fraction.
+- Booleans and bits are integers, bytes are hexadecimal digits.
+- A type for which Polars has no exact equivalent is text, as the database writes it: uuid, inet,
+  json, arrays, intervals. So are the times of MySQL and SQLite, because they can be invalid dates.
+  A MySQL TIMESTAMP gets the offset ``+00:00``.
+- Text is UTF-8, whatever the database's encoding is.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import adbc_driver_postgresql.dbapi
@@ -21,6 +27,15 @@ from pymysql.cursors import SSCursor
 from sqlalchemy.dialects import postgresql
 
 from recsys_ops.errors import DataError
+from recsys_ops.source.columns import (
+    Described,
+    as_common,
+    check_calendar,
+    check_utf8,
+    column,
+    common_schema,
+    with_decimals,
+)
 from recsys_ops.source.session import (
     begin_read_only,
     bind_times,
@@ -28,14 +43,23 @@ from recsys_ops.source.session import (
     transaction_limits,
     translate_errors,
 )
+from recsys_ops.source.sql import as_query
 
 Query = Callable[[Mapping[str, datetime]], Iterator[pa.Table]]
 _ROWS_AT_ONCE = 20_000
 _NOTHING: Mapping[str, None] = defaultdict(lambda: None)
-# bool, int8, int2, int4, text, float8, char(n), varchar, date, timestamp, timestamptz
-_EXACT = {16, 20, 21, 23, 25, 701, 1042, 1043, 1082, 1114, 1184}
-# how some others become text: a cast alone would add /32 to an address and digits to a float4
-_AS_TEXT = {700: "CAST(CAST({} AS text) AS float8)", 869: "textin(inet_out({}))"}
+# PostgreSQL's int8, int2, int4, text, float8, char(n), varchar, date, timestamp, timestamptz
+_EXACT = {20, 21, 23, 25, 701, 1042, 1043, 1082, 1114, 1184}
+# bool, bytea, float4, inet, bit; the others are cast to text. A cast alone would add digits to a
+# float4 and /32 to an address
+_CONVERTED = {
+    16: "CAST({} AS int)",
+    17: "encode({}, 'hex')",
+    700: "CAST(CAST({} AS text) AS float8)",
+    869: "textin(inet_out({}))",
+    1560: "CAST({} AS int8)",
+}
+_NUMERIC = 1700
 
 
 def query_frame(
@@ -76,29 +100,6 @@ def open_query(database: sa.URL, sql: str, *, timeout_s: int) -> Iterator[Query]
         yield query
 
 
-def common_schema(schemas: Iterable[Mapping[str, pl.DataType]]) -> dict[str, pl.DataType]:
-    """Every column with its type: text if the schemas differ or all are Null."""
-    dtypes: dict[str, set[pl.DataType]] = {}
-    for schema in schemas:
-        for name, dtype in schema.items():
-            dtypes.setdefault(name, set()).add(dtype)
-    not_null = {name: of_column - {pl.Null()} for name, of_column in dtypes.items()}
-    return {
-        name: next(iter(of_column)) if len(of_column) == 1 else pl.String()
-        for name, of_column in not_null.items()
-    }
-
-
-def as_common(
-    schema: Mapping[str, pl.DataType], common: Mapping[str, pl.DataType]
-) -> list[pl.Expr]:
-    """The expressions that convert a frame from its schema to the common one."""
-    return [
-        (pl.col(name) if name in schema else pl.lit(None)).cast(dtype).alias(name)
-        for name, dtype in common.items()
-    ]
-
-
 def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query:
     with database_session(database, timeout_s) as connection:
         begin_read_only(connection, timeout_s)
@@ -106,9 +107,19 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
         described = driver.execute(
             f"SELECT * FROM (\n{render_sql(sql, _NOTHING)}\n) AS delivered LIMIT 0"  # noqa: S608
         ).description
-        password = {"password": driver.info.password} if driver.info.password else {}
-        conninfo = psycopg.conninfo.make_conninfo(**driver.info.get_parameters(), **password)
+        secrets = {
+            "password": driver.info.password,
+            "sslpassword": database.query.get("sslpassword"),
+        }
+        # SQL_ASCII is no encoding: the server converts nothing, and could not say which column
+        is_ascii = driver.info.parameter_status("server_encoding") == "SQL_ASCII"
+        conninfo = psycopg.conninfo.make_conninfo(
+            **driver.info.get_parameters()
+            | {name: secret for name, secret in secrets.items() if secret}
+            | {"client_encoding": "SQL_ASCII" if is_ascii else "UTF8"}
+        )
     columns = _columns(described)
+    scales = {column.name: column.scale for column in described if column.type_code == _NUMERIC}
     arrow = stack.enter_context(adbc_driver_postgresql.dbapi.connect(conninfo))
 
     def run(parameters: Mapping[str, datetime]) -> Iterator[pa.Table]:
@@ -119,11 +130,15 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
                 f"SELECT {columns} FROM (\n{render_sql(sql, parameters)}\n) AS delivered"  # noqa: S608
             )
             reader = cursor._results.reader  # the errors of the public reader lack the SQLSTATE
-            yield reader.schema.empty_table()
+            yield with_decimals(reader.schema.empty_table(), scales)
+            rows = 0
             for batch in reader:
                 table = pa.Table.from_batches([batch])
-                _check_calendar(table)
-                yield table
+                if is_ascii:
+                    check_utf8(table, rows)
+                check_calendar(table)
+                yield with_decimals(table, scales)
+                rows += table.num_rows
         arrow.rollback()
 
     return run
@@ -132,7 +147,7 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
 def render_sql(sql: str, parameters: Mapping[str, datetime | None]) -> str:
     """The query for PostgreSQL with its parameters inserted: COPY takes no parameters."""
     dialect = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
-    compiled = sa.text(_bare(sql)).compile(dialect=dialect)
+    compiled = sa.text(as_query(sql, "postgresql")).compile(dialect=dialect)
     try:
         literals = {
             name: f"CAST({psycopg.sql.Literal(parameters[name]).as_string()} AS timestamptz)"
@@ -141,7 +156,7 @@ def render_sql(sql: str, parameters: Mapping[str, datetime | None]) -> str:
     except KeyError as error:
         raise DataError(
             f"the query names :{error.args[0]}, which has no value; "
-            "write \\: for a colon in include/sql"
+            "write \\: for a colon in the code of include/sql"
         ) from None
     return str(compiled) % literals
 
@@ -154,25 +169,10 @@ def _columns(described: Iterable[psycopg.Column]) -> str:
     return ", ".join(
         quoted[name]
         if type_code in _EXACT
-        else f"{_AS_TEXT.get(type_code, 'CAST({} AS text)').format(quoted[name])} AS {quoted[name]}"
+        else f"{_CONVERTED.get(type_code, 'CAST({} AS text)').format(quoted[name])} "
+        f"AS {quoted[name]}"
         for name, type_code in columns.items()
     )
-
-
-def _check_calendar(table: pa.Table) -> None:
-    """Raises DataError for PostgreSQL's infinity and for years that Polars cannot hold."""
-    times = [field.name for field in table.schema if pa.types.is_temporal(field.type)]
-    bounds = pl.all().cast(pl.Date).is_between(date(1, 1, 1), date(9999, 12, 31))
-    for name, is_valid in (
-        pl.DataFrame(table.select(times)).select(bounds.all()).to_dicts()[0].items()
-        if times
-        else ()
-    ):
-        if not is_valid:
-            raise DataError(
-                f"column {name} holds an infinite time or a year outside 1 … 9999: "
-                "cast it to text in include/sql"
-            )
 
 
 def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query:
@@ -180,16 +180,24 @@ def _rows(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Query
 
     def run(parameters: Mapping[str, datetime]) -> Iterator[pa.Table]:
         begin_read_only(connection, timeout_s)
-        statement = sa.text(_bare(sql)).execution_options(stream_results=True)
+        query = as_query(sql, database.get_backend_name())
+        statement = sa.text(query).execution_options(stream_results=True)
         result = connection.execute(statement, bind_times(database, parameters))
         cursor = result.cursor
         try:
-            names = list(result.keys())
+            described = [
+                Described(name, code, scale) for name, code, *_, scale, _ in cursor.description
+            ]
+            names = [column.name for column in described]
             _check_names(names)
             yield pa.schema((name, pa.null()) for name in names).empty_table()
+            before = 0
             for rows in result.partitions(_ROWS_AT_ONCE):
-                columns = zip(names, zip(*rows, strict=True), strict=True)
-                yield pl.DataFrame([_column(name, values) for name, values in columns]).to_arrow()
+                values = zip(*rows, strict=True)
+                yield pl.DataFrame(
+                    [column(*each, before) for each in zip(described, values, strict=True)]
+                ).to_arrow()
+                before += len(rows)
         except BaseException:
             _abandon(cursor)
             connection.invalidate()
@@ -203,29 +211,6 @@ def _abandon(cursor: Any) -> None:
     """Keep PyMySQL from reading the remaining rows when the cursor is deleted."""
     if isinstance(cursor, SSCursor) and cursor._result is not None:
         cursor._result.unbuffered_active = False
-
-
-def _column(name: str, values: tuple[Any, ...]) -> pl.Series:
-    """The values in their common type.
-
-    They become text if their types mix or if they are integers beyond 64 bits. Bytes become
-    hexadecimal digits.
-    """
-    types = set(map(type, values)) - {type(None)}
-    if len(types) > 1 and bytes in types:
-        raise DataError(
-            f"column {name} mixes bytes with other values: cast it to text in include/sql"
-        )
-    if len(types) > 1:
-        return pl.Series(name, values, dtype=pl.String, strict=False)
-    series = pl.Series(name, values)
-    if series.dtype == pl.Binary:
-        return series.bin.encode("hex")
-    return series.cast(pl.String) if series.dtype == pl.Int128 else series
-
-
-def _bare(sql: str) -> str:
-    return sql.strip().rstrip(";")
 
 
 def _check_names(names: list[str]) -> None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from recsys_ops.errors import DataError
 from recsys_ops.source.database import render_sql
 from recsys_ops.source.session import begin_read_only, bind_times, database_session
+from recsys_ops.source.sql import as_query
 
 LARGE = 100_000
 
@@ -80,7 +81,7 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mysql(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> list[FullScan]:
-    plan = connection.execute(sa.text(f"EXPLAIN {sql}"), bound).mappings()
+    plan = connection.execute(sa.text(f"EXPLAIN {as_query(sql, 'mysql')}"), bound).mappings()
     full = [
         row for row in plan if row["type"] in ("ALL", "index") and int(row["rows"] or 0) > LARGE
     ]
@@ -88,7 +89,9 @@ def _mysql(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> lis
 
 
 def _sqlite(connection: sa.Connection, sql: str, bound: Mapping[str, Any]) -> list[FullScan]:
-    plan = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {sql}"), bound).scalars("detail")
+    plan = connection.execute(
+        sa.text(f"EXPLAIN QUERY PLAN {as_query(sql, 'sqlite')}"), bound
+    ).scalars("detail")
     tables = [_table(sql, step.split()[1]) for step in plan if step.startswith("SCAN ")]
     sizes = {
         table: connection.execute(

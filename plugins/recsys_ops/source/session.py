@@ -22,19 +22,18 @@ from pymysql.converters import conversions
 
 from recsys_ops.errors import DataError, SourceError
 
-_DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
-    "sqlite": "sqlite",
-}
 # a server that disappears silently is given up after two minutes, not the kernel's two hours
 _LIBPQ = {
     "connect_timeout": 10,
     "keepalives_idle": 60,
     "keepalives_interval": 10,
     "keepalives_count": 6,
+}
+_POSTGRESQL_TEXT = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
 }
 # PyMySQL leaves a type without a reader as text: decimals, dates and times such as '0000-00-00'
 _KEPT = {
@@ -50,6 +49,7 @@ _MYSQL = {
     for field_type, reader in conversions.items()
     if not isinstance(field_type, int) or field_type in _KEPT
 } | {
+    FIELD_TYPE.BIT: int.from_bytes,
     FIELD_TYPE.FLOAT: float,
     FIELD_TYPE.DOUBLE: float,
     FIELD_TYPE.TIMESTAMP: "{}+00:00".format,
@@ -72,22 +72,6 @@ _MYSQL_TRANSIENT = {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1053, 1135, *range
 _MYSQL_TRANSIENT |= {1203, 1205, 1213, 1226, 1317, 1927, 1969, 3024}
 
 
-def sqlalchemy_url(
-    conn_type: str, *, extra: Mapping[str, Any] | None = None, **parts: Any
-) -> sa.URL:
-    """The SQLAlchemy URL for the parts of an Airflow connection.
-
-    extra : options of the driver, e.g. ``{"sslmode": "verify-full"}`` for PostgreSQL,
-        ``{"ssl_ca": "…"}`` for MySQL.
-    parts : username, password, host, port, database. For SQLite the host or the database is the
-        file.
-    """
-    options = {name: str(value) for name, value in (extra or {}).items()}
-    if conn_type == "sqlite":
-        return sa.URL.create("sqlite", database=parts.get("host") or parts.get("database"))
-    return sa.URL.create(_DRIVERS.get(conn_type, conn_type), **parts, query=options)
-
-
 @contextmanager
 def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection]:
     """A connection in UTC; after `begin_read_only` its transaction can only read."""
@@ -95,9 +79,8 @@ def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection
     arguments: dict[str, Any] = {}
     match backend:
         case "postgresql":
-            arguments = {
-                name: value for name, value in _LIBPQ.items() if name not in database.query
-            }
+            waiting = {name: value for name, value in _LIBPQ.items() if name not in database.query}
+            arguments = {**waiting, "client_encoding": "UTF8"}
         case "mysql" | "mariadb":
             secret = (database.password or "").encode()  # PyMySQL would encode text as latin1
             arguments = {
@@ -125,7 +108,15 @@ def database_session(database: sa.URL, timeout_s: int) -> Iterator[sa.Connection
             for statement in ("time_zone = '+00:00'", limit, "TRANSACTION READ ONLY"):
                 connection.exec_driver_sql(f"SET SESSION {statement}")
             connection.rollback()
+        if backend == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            driver.text_factory = _escaped_text
         yield connection
+
+
+def _escaped_text(stored: bytes) -> str:
+    """SQLite's text; a byte that is not UTF-8 becomes a surrogate, which no Series can hold."""
+    return stored.decode(errors="surrogateescape")
 
 
 def begin_read_only(connection: sa.Connection, timeout_s: int) -> None:
@@ -154,7 +145,8 @@ def transaction_limits(timeout_s: int) -> list[str]:
     return [
         "SET TRANSACTION READ ONLY",
         f"SET LOCAL statement_timeout = {timeout_s * 1000}",
-        "SET LOCAL TimeZone = 'UTC'",
+        # an account's own settings must not change how a value is written as text
+        *(f"SET LOCAL {name} = '{value}'" for name, value in _POSTGRESQL_TEXT.items()),
         # with the default of 4 MB the server sorts a slice of 20,000 rows on its disk
         "SELECT set_config('work_mem', "
         "greatest(pg_size_bytes(current_setting('work_mem')), 32 << 20) / 1024 || 'kB', true)",
@@ -192,10 +184,6 @@ def translate_errors(database: sa.URL) -> Iterator[None]:
             f"{source} does not answer or stopped: {_first_line(cause)}; "
             "check connection, load and time limit"
         ) from None
-    except (sa.exc.ArgumentError, ImportError) as error:
-        raise DataError(
-            f"{source} needs a driver that is not installed: {error}; check the connection's type"
-        ) from error
 
 
 def _is_final(error: Any) -> bool:

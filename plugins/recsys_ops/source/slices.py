@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from recsys_ops.errors import DataError, StorageError
 from recsys_ops.run_day import day_start
-from recsys_ops.source.database import Query, as_common, common_schema, open_query
+from recsys_ops.source.columns import as_common, common_schema
+from recsys_ops.source.database import Query, open_query
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from support.cleaning_rows import CONTRACT_FILE, align, aligned, fix, verdicts
+from support.cleaning_rows import CONTRACT_FILE, Collected, align, aligned, fix, verdicts
 
 from recsys_ops.cleaning import Contract, load_contract
 from recsys_ops.cleaning.contract import SCHEMA
@@ -300,3 +300,200 @@ def test_reason_shows_the_value_at_fault_and_not_the_rest_of_the_payload(
         ("not_a_value", "item_id", '{"id":"p1"}'),
         ("not_a_value", "item_id", "true"),
     ]
+
+
+def basket(contents: list[Any] | pl.Series, contract: Contract) -> Collected:
+    """Rows with a column ``items``, aligned by `contract`."""
+    series = contents if isinstance(contents, pl.Series) else pl.Series(contents, dtype=pl.String)
+    delivered = aligned(*({"value": "7.00"} for _ in range(len(series)))).drop(
+        "item_id", "quantity"
+    )
+    return align(delivered.with_columns(items=series), contract)
+
+
+@pytest.fixture
+def in_list(changed: Callable[..., Contract]) -> Contract:
+    return changed(
+        item_id={"aliases": ["items[].item_id"], "split": None},
+        quantity={"aliases": ["items[].quantity"]},
+        value={"aliases": [], "first_of": ["items[].price.amount", "value"]},
+    )
+
+
+def test_every_object_of_a_list_is_a_row_with_its_own_item_quantity_and_price(
+    in_list: Contract,
+) -> None:
+    cleaned = basket(
+        [
+            '[{"item_id": "a", "quantity": 2, "price": {"amount": 1.50}, "tax": [{"r": [1]}]},'
+            ' {"item_id": 9007199254740993, "name": "]},{\\"item_id\\": 1}"}]',
+            '[{"item_id": "c"}, {}]',
+            *(None, "null", " ", "[]", "[ ]"),
+        ],
+        in_list,
+    )
+    assert cleaned.kept.select("row", "event_id", "item_id", "quantity", "value").rows() == [
+        (0, "e0", "a", "2", "1.50"),
+        (1, "e0", "9007199254740993", None, "7.00"),
+        (2, "e1", "c", None, "7.00"),
+        (3, "e1", None, None, "7.00"),
+        *((n + 2, f"e{n}", None, None, "7.00") for n in range(2, 7)),
+    ]
+    assert cleaned.notes["split"] == ["items"]
+    assert cleaned.notes["unknown_columns"] == []
+
+
+def test_a_broken_value_of_one_object_rejects_that_object_alone(in_list: Contract) -> None:
+    text = '[{"item_id": "a", "quantity": "x"}, {"item_id": "null"}, {"item_id": "c"}]'
+    cleaned = fix(basket([text], in_list).kept, in_list)
+    assert cleaned.kept["item_id"].to_list() == ["c"]
+    assert verdicts(cleaned) == [
+        ("not_an_integer", "quantity", "x"),
+        ("bad_id", "item_id", "null"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "column", "value"),
+    [
+        ('["a"]', "not_a_value", "items", '["a"]'),
+        ("[{}, null]", "not_a_value", "items", "[{}, null]"),
+        ("[{},]", "not_a_value", "items", "[{},]"),
+        ("[{}", "not_a_value", "items", "[{}"),
+        ('{"item_id": "a"}', "not_a_value", "items", '{"item_id": "a"}'),
+        ('["{}"]', "not_a_value", "items", '["{}"]'),
+        ('[{"item_id": "a"}, {"item_id" "b"}]', "not_json", "items", '{"item_id" "b"}'),
+        ('[{"item_id": "a"}, {"item_id": ["b"]}]', "not_a_value", "item_id", '["b"]'),
+        ("[" + "{}," * 1000 + "{}]", "too_many_items", "items", "[" + "{}," * 1000 + "{}]"),
+    ],
+)
+def test_a_broken_list_rejects_its_row_once_and_no_other(
+    in_list: Contract, text: str, reason: str, column: str, value: str
+) -> None:
+    cleaned = basket(['[{"item_id": "z"}]', text], in_list)
+    assert verdicts(cleaned) == [(reason, column, value)]
+    assert cleaned.rejected["row"].to_list() == [1]
+    assert cleaned.kept["item_id"].to_list() == ["z"]
+
+
+def test_a_list_inside_a_payload_is_read_by_its_path(changed: Callable[..., Contract]) -> None:
+    contract = changed(
+        item_id={"aliases": ["info.cart.items[].sku.id", "info.product"], "split": None}
+    )
+    delivered = payload(
+        '{"cart": {"items": [{"sku": {"id": 9007199254740993}}, {"sku": {"id": "b"}}]}}',
+        '{"product": "c"}',
+    )
+    cleaned = align(delivered, contract)
+    assert cleaned.kept["item_id"].to_list() == ["9007199254740993", "b", "c"]
+    assert cleaned.notes["unknown_columns"] == []
+
+
+def test_a_typed_list_keeps_the_types_of_its_fields(in_list: Contract) -> None:
+    items = [
+        [
+            {"item_id": "a", "quantity": 2, "price": {"amount": Decimal("1.50")}},
+            {"item_id": "b", "quantity": None, "price": None},
+        ],
+        [],
+        None,
+        [{"item_id": "x", "quantity": 1, "price": None}] * 1001,
+    ]
+    cleaned = basket(pl.Series(items), in_list)
+    assert cleaned.kept["item_id"].to_list() == ["a", "b", None, None]
+    assert cleaned.kept["value"].to_list() == ["1.5", "7.00", "7.00", "7.00"]
+    assert cleaned.kept.schema["quantity"] == pl.Int64
+    assert verdicts(cleaned) == [("too_many_items", "items", None)]
+
+
+@few
+@given(st.lists(st.lists(st.tuples(VALUES, VALUES), max_size=4), min_size=1, max_size=5))
+def test_whatever_json_encodes_in_a_list_is_read_back_exactly(
+    rows: list[list[tuple[Any, Any]]],
+) -> None:
+    columns = CONTRACT.columns
+    item_id = columns["item_id"].model_copy(update={"aliases": ("items[].id",), "split": None})
+    contract = CONTRACT.model_copy(update={"columns": columns | {"item_id": item_id}})
+    objects = [[f'{{"n": [{as_json(a)}], "id": {as_json(b)}}}' for a, b in row] for row in rows]
+    texts = [f"[{' , '.join(of_row)}]" for of_row in objects]
+    delivered = aligned(*({} for _ in rows)).drop("item_id")
+    cleaned = align(delivered.with_columns(items=pl.Series(texts)), contract)
+    whole = [row for row in rows if not any(_looks_nested(b) for _, b in row)]
+    assert cleaned.kept["item_id"].to_list() == [
+        None if value is None else str(value) for row in whole for _, value in row or [(None, None)]
+    ]
+
+
+def test_lists_of_many_rows_keep_their_order(in_list: Contract) -> None:
+    n = 150_000
+    number = pl.int_range(pl.len())
+    items = pl.format('[{{"item_id": "{}"}}, {{"item_id": "{}b"}}]', number, number)
+    frame = pl.select(number=pl.int_range(n)).select(items=pl.when(number % 7 == 0).then(items))
+    delivered = (
+        pl.concat([aligned({})] * n)
+        .drop("item_id")
+        .with_columns(frame["items"], row_id=number.cast(pl.String))
+    )
+    kept = align(delivered, in_list).kept
+    assert kept["row"].to_list() == list(range(n + (n + 6) // 7))
+    expected = [item for k in range(n) for item in ((f"{k}", f"{k}b") if k % 7 == 0 else (None,))]
+    assert kept["item_id"].to_list() == expected
+
+
+def test_first_of_takes_the_first_value_that_can_be_an_id(changed: Callable[..., Contract]) -> None:
+    contract = changed(user_id={"aliases": [], "first_of": ["login", "user_id", "info.cookie"]})
+    delivered = aligned({}, {"user_id": None}, {"user_id": "0"}, {"user_id": " "}).with_columns(
+        login=pl.Series([" l1 ", "", None, "null"]),
+        info=pl.Series(['{"cookie": "c"}', '{"cookie": "c"}', '{"cookie": 7}', "{}"]),
+    )
+    cleaned = align(delivered, contract)
+    assert [value and value.strip() for value in cleaned.kept["user_id"]] == [
+        "l1",
+        "c",
+        "7",
+        "null",
+    ]
+    assert verdicts(fix(cleaned.kept, contract)) == [("nobody", "user_id", "null")]
+
+
+def test_first_of_typed_columns_keeps_their_type(changed: Callable[..., Contract]) -> None:
+    contract = changed(quantity={"first_of": ["pieces", "quantity"]})
+    delivered = aligned({}, {}).with_columns(
+        pieces=pl.Series([None, 3]), quantity=pl.Series([2, 2])
+    )
+    kept = align(delivered, contract).kept
+    assert kept["quantity"].dtype == pl.Int64
+    assert kept["quantity"].to_list() == [2, 3]
+
+
+def test_composite_id_is_missing_without_one_of_its_parts(
+    changed: Callable[..., Contract],
+) -> None:
+    contract = changed(event_id={"concat": ["order_id", "line"]})
+    delivered = aligned(*({} for _ in range(4))).with_columns(
+        order_id=pl.Series([1001, 1002, None, 1004]), line=pl.Series([" 1 ", "", "3", "undefined"])
+    )
+    cleaned = align(delivered, contract)
+    assert cleaned.kept["event_id"].to_list() == ["1001|1", None, None, "undefined"]
+    assert verdicts(fix(cleaned.kept, contract)) == [
+        ("missing", "event_id", None),
+        ("missing", "event_id", None),
+        ("bad_id", "event_id", "undefined"),
+    ]
+
+
+def test_delivery_without_a_part_of_an_id_is_refused(changed: Callable[..., Contract]) -> None:
+    contract = changed(event_id={"concat": ["order_id", "line"]})
+    with pytest.raises(ContractError, match="lacks the required column order_id and line"):
+        align(aligned({}).with_columns(order_id=pl.lit("1")), contract)
+
+
+@few
+@given(st.lists(st.tuples(*[st.text("ab|\\", min_size=1, max_size=4)] * 2), min_size=2, max_size=9))
+def test_two_different_pairs_never_make_one_id(pairs: list[tuple[str, str]]) -> None:
+    event_id = CONTRACT.columns["event_id"].model_copy(update={"concat": ("a", "b")})
+    contract = CONTRACT.model_copy(update={"columns": CONTRACT.columns | {"event_id": event_id}})
+    # a part of signs alone is no id
+    parts = pl.DataFrame(pairs, schema=["a", "b"], orient="row").select("x" + pl.all() + "x")
+    kept = align(pl.concat([aligned(*({} for _ in pairs)), parts], how="horizontal"), contract).kept
+    assert kept["event_id"].n_unique() == len(set(pairs))

@@ -75,6 +75,23 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ("user_id", {"aliases": ["info."]}, "columns.user_id.aliases: 'info.' is no path"),
         ("user_id", {"aliases": [".id"]}, "columns.user_id.aliases: '.id' is no path"),
         ("user_id", {"aliases": ["info.a'b"]}, "is no path"),
+        ("user_id", {"aliases": ["items[0].id"]}, "is no path"),
+        ("user_id", {"aliases": ["items[]"]}, "is no path"),
+        ("item_id", {"aliases": ["a[].b[].id"]}, "is no path"),
+        (
+            "user_id",
+            {"first_of": ["a"], "aliases": ["b"]},
+            "only one of aliases, first_of and conc",
+        ),
+        ("user_id", {"aliases": [], "first_of": ["a", "a"]}, "a named more than once"),
+        ("quantity", {"concat": ["a", "b"]}, "columns.quantity.concat: only for id and text"),
+        ("quantity", {"aliases": ["items[].n"]}, "item_id: must be in the list too, as items[]"),
+        (
+            "item_id",
+            {"aliases": ["items[].id", "lines[].id"]},
+            "items, lines: only one list of obj",
+        ),
+        ("item_id", {"aliases": ["items[].id"]}, "columns.item_id.split: must not be set beside"),
         ("user_id", {"aliases": ["info.product_id"]}, "info.product_id named more than once"),
     ],
 )

@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from recsys_ops.cleaning.contract import ColumnRule, Contract, DecimalRule, TextRule
-from recsys_ops.cleaning.json_columns import is_nested, listed, open_payloads
-from recsys_ops.cleaning.parsing import INTEGER, as_text
+from recsys_ops.cleaning.json_columns import (
+    elements_of,
+    is_nested,
+    listed,
+    objects,
+    open_payloads,
+)
+from recsys_ops.cleaning.parsing import INTEGER, INVISIBLE, as_text, is_no_value
 from recsys_ops.cleaning.result import (
     REASON_COLUMNS,
     Cleaned,
@@ -19,7 +25,8 @@ from recsys_ops.errors import ContractError
 
 # more than any basket or list page; limits the rows that one row can become
 MAX_ITEMS = 1000
-
+# between the parts of a composite id; a backslash stands before it and before a backslash in a part
+SEPARATOR = "|"
 
 _ROW = hidden_column("row")
 
@@ -36,19 +43,21 @@ def align_schema(
     Keeps ``row``, ascending indices from 0, and exactly the contract's columns, in its order, with
     types and values as delivered. Rejected rows have their index in the delivery as ``row``. If a
     delivery has a column under several of its names, the first value of a row that is not blank
-    counts, as text where the types differ. An absent column that is not required becomes nulls. A
-    row whose ``item_id`` names several items becomes one row for each item; the other columns are
-    the same in all of them.
+    counts, as text where the types differ; with `first_of`, the first that can be an id. A
+    composite id is the text of its parts with `SEPARATOR` between them, null if a part is blank.
+    An absent column that is not required becomes nulls. A row whose ``item_id`` names several
+    items, or that has a list of objects, becomes one row for each of them; the columns that are
+    not read in the objects are the same in all of them.
 
-    The reason is the first of these that applies to a row: ``not_json`` (a payload column that is
-    not a JSON object), ``not_a_value`` (a list or an object in place of one value, or a broken
-    list), ``too_many_items`` (more than `MAX_ITEMS`), ``bad_id`` (a float that cannot be an id,
-    beside a name of another type), ``alias_conflict`` (two names whose values differ after
-    trimming).
+    The reason is the first of these that applies to a row: ``not_json`` (a payload column or an
+    element of the list that is not a JSON object), ``not_a_value`` (a list or an object in place of
+    one value, or a broken list), ``too_many_items`` (more than `MAX_ITEMS`), ``bad_id`` (a float
+    that cannot be an id, beside a name of another type), ``alias_conflict`` (two names whose values
+    differ after trimming). One such element rejects the row with its whole list.
 
     Notes: ``unknown_columns``, the delivered columns that the contract does not name and that are
-    dropped; ``split``, the columns by which a row may have become several rows; and the contract's
-    metadata.
+    dropped; ``split``, the columns and lists by which a row may have become several rows; and the
+    contract's metadata.
     Raises ContractError when a required column is absent under all its names, or when a column
     does not hold single values.
     """
@@ -56,17 +65,15 @@ def align_schema(
     sources = {name: _sources(name, rule, dtypes) for name, rule in contract.columns.items()}
     _check_names(dtypes)
     _check_required(contract, sources, dtypes)
-    paths = [source for names in sources.values() for source in names if source not in dtypes]
-    opened, broken_payloads = open_payloads(delivered.with_row_index(_ROW), paths)
+    named = dict.fromkeys(source for names in sources.values() for source in names)
+    paths = [source for source in named if source not in dtypes]
+    item_list = contract.item_list if any("[]." in path for path in paths) else None
+    opened, faults = _open(delivered.with_row_index(_ROW), paths, item_list)
     types = opened.collect_schema()
     aligned = {
         name: _align(_Sources(name, rule, sources[name], types, paths))
         for name, rule in contract.columns.items()
     }
-    faults = [
-        _Fault("not_json", payload, is_broken, as_text(payload, dtypes[payload]))
-        for payload, is_broken in broken_payloads.items()
-    ]
     faults += [fault for column in aligned.values() for fault in column.faults]
     read = opened.with_columns(
         expr.alias(name) for column in aligned.values() for name, expr in column.hidden.items()
@@ -74,17 +81,19 @@ def align_schema(
     if rejected is None:
         rejected = _faulty_rows(read, faults)
     split = [name for name, column in aligned.items() if column.split]
-    payloads = {path.partition(".")[0] for path in paths}
-    known = payloads.union(*sources.values())
+    known = {_delivered_column(source, dtypes) for source in named}
     notes: dict[str, object] = {
         "unknown_columns": sorted(set(dtypes) - known),
-        "split": split,
+        "split": split + ([item_list] if item_list else []),
         **contract.metadata,
     }
     is_rejected = is_member(rejected, _ROW)
+    refused = read.filter(is_rejected)
+    if item_list:  # of a row's elements, the first at fault says why
+        refused = refused.filter(_has_fault(faults)).unique(_ROW, keep="first", maintain_order=True)
     return Cleaned(
-        _kept(read.filter(~is_rejected), aligned, split),
-        _with_reasons(read.filter(is_rejected), dtypes.names(), faults),
+        _kept(read.filter(~is_rejected), aligned, split, renumbered=bool(split or item_list)),
+        _with_reasons(refused, dtypes.names(), faults),
         notes,
     )
 
@@ -131,6 +140,12 @@ class _Sources:
     def is_id(self) -> bool:
         return isinstance(self.rule, TextRule) and self.rule.type == "id"
 
+    def is_unfit(self, text: pl.Expr) -> pl.Expr:
+        """Whether a trimmed text cannot be an id, if the column is one."""
+        if not (isinstance(self.rule, TextRule) and self.rule.type == "id"):
+            return pl.lit(False)
+        return text.str.contains(INVISIBLE) | is_no_value(self.column, text, self.rule)
+
     @property
     def have_one_type(self) -> bool:
         """Whether the values can be merged without becoming text."""
@@ -145,12 +160,18 @@ class _Sources:
 
 
 def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
-    """The names of the column that the delivery has: columns, and paths into its columns."""
-    return [
-        source
-        for source in (name, *rule.aliases)
-        if source in dtypes or ("." in source and source.partition(".")[0] in dtypes)
+    """The sources of the column that the delivery has; none if it lacks a part of an id."""
+    delivered = [
+        source for source in rule.sources(name) if _delivered_column(source, dtypes) is not None
     ]
+    return [] if rule.concat and len(delivered) < len(rule.concat) else delivered
+
+
+def _delivered_column(source: str, dtypes: pl.Schema) -> str | None:
+    """The column of this name, or else the one into which the path leads."""
+    item_list = source.partition("[].")[0]
+    columns = (source, item_list, item_list.partition(".")[0])
+    return next((column for column in columns if column in dtypes), None)
 
 
 def _check_names(dtypes: pl.Schema) -> None:
@@ -166,7 +187,7 @@ def _check_required(
     contract: Contract, sources: Mapping[str, list[str]], dtypes: pl.Schema
 ) -> None:
     absent = [
-        " or ".join((name, *rule.aliases))
+        (" and " if rule.concat else " or ").join(rule.sources(name))
         for name, rule in contract.columns.items()
         if rule.required and not sources[name]
     ]
@@ -178,13 +199,76 @@ def _check_required(
         )
 
 
+def _open(
+    delivered: pl.LazyFrame, paths: Sequence[str], item_list: str | None
+) -> tuple[pl.LazyFrame, list[_Fault]]:
+    """Read the paths; with a list of objects, make a row of every element first."""
+    dtypes = delivered.collect_schema()
+    in_list = [path for path in paths if "[]." in path]
+    outside = [path for path in paths if "[]." not in path]
+    if item_list and item_list not in dtypes:
+        outside.append(item_list)
+    opened, broken = open_payloads(delivered, outside)
+    faults = [
+        _Fault("not_json", payload, is_broken, as_text(payload, dtypes[payload]))
+        for payload, is_broken in broken.items()
+    ]
+    if item_list is None:
+        return opened, faults
+    element, dtype = elements_of(item_list), opened.collect_schema()[item_list]
+    typed = dtype.inner if isinstance(dtype, pl.List) else None
+    if isinstance(typed, pl.Struct):
+        elements, is_broken, written = pl.col(item_list), pl.lit(False), pl.lit(None, pl.String)
+    else:
+        written = as_text(item_list, dtype)
+        elements, is_broken = objects(written)
+    is_wrong = {
+        reason: hidden_column(f"{item_list} {reason}")
+        for reason in ("not_a_value", "too_many_items")
+    }
+    # an empty list would lose its row
+    usable = ~pl.any_horizontal(is_wrong.values()) & (pl.col(element).list.len() > 0)
+    exploded = (
+        opened.with_columns(elements.alias(element), is_broken.alias(is_wrong["not_a_value"]))
+        .with_columns((pl.col(element).list.len() > MAX_ITEMS).alias(is_wrong["too_many_items"]))
+        .with_columns(pl.when(usable).then(element).alias(element))
+        .explode(element)
+    )
+    if isinstance(typed, pl.Struct):
+        read = exploded.with_columns(_field(element, typed, path).alias(path) for path in in_list)
+    else:
+        read, broken = open_payloads(exploded, in_list)
+        faults += [
+            _Fault("not_json", item_list, is_it, pl.col(element)) for is_it in broken.values()
+        ]
+    return read, [
+        *faults,
+        *(_Fault(reason, item_list, pl.col(name), written) for reason, name in is_wrong.items()),
+    ]
+
+
+def _field(element: str, dtype: pl.Struct, path: str) -> pl.Expr:
+    """A value in a typed element; null if it has no such field."""
+    value, fields = pl.col(element), dtype
+    for key in path.partition("[].")[2].split("."):
+        of_key = [field for field in getattr(fields, "fields", ()) if field.name == key]
+        if not of_key:
+            return pl.lit(None, pl.String)
+        value, fields = value.struct.field(key), of_key[0].dtype
+    return value
+
+
 def _align(sources: _Sources) -> _Column:
     if not sources.names:
         return _absent()
+    if sources.rule.concat:
+        return _from_parts(sources)
     if sources.separator is not None:
         return _from_lists(sources, sources.separator)
     if len(sources.names) == 1:
         return _from_one_source(sources)
+    if sources.rule.first_of:
+        return _from_preferences(sources)
     return _from_aliases(sources)
 
 
@@ -210,8 +294,34 @@ def _from_lists(sources: _Sources, separator: str) -> _Column:
         faults.append(_Fault("not_a_value", sources.column, is_broken, text))
         too_many = items.list.len() > MAX_ITEMS
         faults.append(_Fault("too_many_items", sources.column, too_many, text))
-    faults.append(_conflict(sources, filled))
+    if not sources.rule.first_of:
+        faults.append(_conflict(sources, filled))
     return _Column(pl.coalesce(filled), faults, lists, split=True)
+
+
+def _from_preferences(sources: _Sources) -> _Column:
+    """The first source that is not blank and, for an id, can be one."""
+    texts = sources.texts
+    values = [pl.col(name) if sources.have_one_type else texts[name] for name in sources.names]
+    trimmed = [text.str.strip_chars() for text in texts.values()]
+    chosen = [
+        pl.when((text != "") & ~sources.is_unfit(text)).then(value)
+        for text, value in zip(trimmed, values, strict=True)
+    ]
+    faults = [*_booleans(sources), *_nested(sources), *_lost_ids(sources)]
+    # what no source can serve is left for `fix_types` to reject
+    return _Column(pl.coalesce(*chosen, *values), faults)
+
+
+def _from_parts(sources: _Sources) -> _Column:
+    """A composite id. Two different rows of parts never have the same text."""
+    texts = [text.str.strip_chars() for text in sources.texts.values()]
+    parts = [pl.when(text != "").then(text) for text in texts]
+    escaped = [part.str.replace_all(r"([|\\])", r"\$1") for part in parts]
+    # a part that is no id is the value itself, so that `fix_types` rejects it as any other id
+    no_id = [pl.when(sources.is_unfit(part)).then(part) for part in parts]
+    value = pl.coalesce(*no_id, pl.concat_str(escaped, separator=SEPARATOR))
+    return _Column(value, [*_booleans(sources), *_nested(sources), *_lost_ids(sources)])
 
 
 def _from_aliases(sources: _Sources) -> _Column:
@@ -290,17 +400,25 @@ def _comparable(text: pl.Expr, rule: ColumnRule) -> pl.Expr:
 
 
 def _faulty_rows(read: pl.LazyFrame, faults: list[_Fault]) -> pl.Series:
-    has_fault = pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
     return (
-        read.select(_ROW, has_fault=has_fault).filter("has_fault").collect(engine="streaming")[_ROW]
+        read.select(_ROW, has_fault=_has_fault(faults))
+        .filter("has_fault")
+        .collect(engine="streaming")[_ROW]
     )
 
 
-def _kept(rows: pl.LazyFrame, aligned: Mapping[str, _Column], split: list[str]) -> pl.LazyFrame:
+def _has_fault(faults: list[_Fault]) -> pl.Expr:
+    return pl.any_horizontal(False, *(fault.holds.fill_null(False) for fault in faults))
+
+
+def _kept(
+    rows: pl.LazyFrame, aligned: Mapping[str, _Column], split: list[str], *, renumbered: bool
+) -> pl.LazyFrame:
     kept = rows.select(
         pl.col(_ROW).alias("row"), *(column.value.alias(name) for name, column in aligned.items())
     )
-    return kept.drop("row").explode(split).with_row_index("row") if split else kept
+    exploded = kept.explode(split) if split else kept
+    return exploded.drop("row").with_row_index("row") if renumbered else exploded
 
 
 def _with_reasons(rows: pl.LazyFrame, columns: Sequence[str], faults: list[_Fault]) -> pl.LazyFrame:

@@ -72,8 +72,9 @@ def _known_format(name: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1)]
-# the name of a column of JSON text, and the keys that lead to a value in it
-PATH = re.compile(r"""[^.]+(\.[^.'"\\]+)+""")
+# the name of a column of JSON text, and the keys that lead to a value in it, at most through one
+# list of objects: info.items[].id
+PATH = re.compile(r"""[^.\[\]]+(\.[^.'"\\\[\]]+)*(\[\])?(\.[^.'"\\\[\]]+)+""")
 
 
 class _Strict(BaseModel):
@@ -86,18 +87,32 @@ class BaseRule(_Strict):
     required: bool = True
     nullable: bool = False
     aliases: tuple[Name, ...] = ()
+    first_of: tuple[Name, ...] = ()
+    concat: tuple[Name, ...] = ()
     default: int | float | str | None = None
 
-    @field_validator("aliases")
+    @field_validator("aliases", "first_of", "concat")
     @classmethod
-    def aliases_are_names_or_paths(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
-        for alias in aliases:
-            if "." in alias and not PATH.fullmatch(alias):
+    def sources_are_names_or_paths(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            if re.search(r"\.|\[\]", source) and not PATH.fullmatch(source):
                 raise ValueError(
-                    f"{alias!r} is no path such as info.user.id: "
-                    "a key must not be empty and must not hold quotes or backslashes"
+                    f"{source!r} is no path such as info.user.id or items[].id: a key must not be "
+                    "empty and must not hold quotes, backslashes or brackets"
                 )
-        return aliases
+        if twice := sorted({source for source in sources if sources.count(source) > 1}):
+            raise ValueError(f"{', '.join(twice)} named more than once")
+        return sources
+
+    @model_validator(mode="after")
+    def sources_are_said_once(self) -> "BaseRule":
+        if sum(map(bool, (self.aliases, self.first_of, self.concat))) > 1:
+            raise ValueError("only one of aliases, first_of and concat may be set")
+        return self
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The delivered columns and paths that make the column of this name."""
+        return self.concat or self.first_of or (name, *self.aliases)
 
 
 class TextRule(BaseRule):
@@ -225,6 +240,8 @@ class Contract(_Strict):
                     f"columns.{name}.split: "
                     "only item_id may name several values, each a row of its own"
                 )
+            if rule.concat and not isinstance(rule, TextRule):
+                raise ValueError(f"columns.{name}.concat: only for id and text")
             if isinstance(rule, TextRule) and rule.except_ and rule.type != "id":
                 raise ValueError(f"columns.{name}.except: only ids have words that are refused")
         quantity = self.columns["quantity"]
@@ -247,8 +264,35 @@ class Contract(_Strict):
             )
         return self
 
+    @property
+    def item_list(self) -> str | None:
+        """The column or path that holds a list of objects, each of which becomes a row."""
+        return next(iter(self._item_lists("item_id")), None)
+
+    @model_validator(mode="after")
+    def one_list_makes_rows(self) -> "Contract":
+        lists = self._item_lists(*self.columns)
+        if len(lists) > 1:
+            raise ValueError(
+                f"columns: {', '.join(sorted(lists))}: only one list of objects can become rows"
+            )
+        if lists and self.item_list is None:
+            raise ValueError(f"columns.item_id: must be in the list too, as {lists.pop()}[].id")
+        if lists and getattr(self.columns["item_id"], "split", None):
+            raise ValueError("columns.item_id.split: must not be set beside a list of objects")
+        return self
+
+    def _item_lists(self, *names: str) -> set[str]:
+        return {
+            source.partition("[].")[0]
+            for name in names
+            for source in self.columns[name].sources(name)
+            if "[]." in source
+        }
+
     @model_validator(mode="after")
     def names_are_unique(self) -> "Contract":
+        # a part of an id, or one of several ids in order, may also be a column of its own
         sources = [
             source for name, rule in self.columns.items() for source in (name, *rule.aliases)
         ]

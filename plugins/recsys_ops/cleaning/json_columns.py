@@ -16,6 +16,13 @@ OPENS = r"^\s*[\[{]"
 # a list of strings and nulls without rare escapes: every JSON parser reads it in the same way
 ITEM = r'\s*(?:"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"|null)\s*'
 FLAT_LIST = rf"^\s*\[(?:{ITEM}(?:,{ITEM})*|\s*)\]\s*$"
+# an object in a list: its lists and objects are at most eight deep
+_PLAIN = rf'[^\[\]{{}}"]+|{STRING}'
+_NESTED = _PLAIN
+for _ in range(8):
+    _NESTED = rf"{_PLAIN}|[\[{{](?:{_NESTED})*[\]}}]"
+OBJECT = rf"\{{(?:{_NESTED})*\}}"
+OBJECTS = r"^\[\s*(?:\{\}\s*(?:,\s*\{\}\s*)*)?\]$"
 # the text of a number that Polars may have rounded, or of a value that may hold such a number
 MAYBE_ROUNDED = r"^-?[0-9]+[.e]|^[\[{]"
 
@@ -27,7 +34,8 @@ def open_payloads(
 
     delivered : LazyFrame, (n_rows, any).
     paths : ``info.user.id`` is the value ``id`` of the object ``user`` of the object in the column
-        ``info``.
+        ``info``; ``info.items[].id`` is the value ``id`` of the object in the column `elements_of`
+        ``info.items``.
 
     Returns the frame with a String column for every path, named like the path, and for every
     payload column the condition under which its text is not a JSON object. Blank text and ``null``
@@ -40,7 +48,7 @@ def open_payloads(
     dtypes = delivered.collect_schema()
     payloads: dict[str, list[str]] = {}
     for path in paths:
-        payloads.setdefault(path.partition(".")[0], []).append(path)
+        payloads.setdefault(_payload(path), []).append(path)
     texts = {payload: as_text(payload, dtypes[payload]).str.strip_chars() for payload in payloads}
     frame = (
         delivered.with_columns(
@@ -54,6 +62,33 @@ def open_payloads(
         payload: _is_no_object(pl.col(_json_column(payload)), payload_paths)
         for payload, payload_paths in payloads.items()
     }
+
+
+def elements_of(list_: str) -> str:
+    """The name of the column for the elements of a list."""
+    return hidden_column(f"{list_}[]")
+
+
+def objects(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """The objects in a JSON list, and whether the text is no list of objects.
+
+    The first is List(String), the objects' JSON as written and not checked; null for blank text and
+    ``null``.
+    """
+    written = text.str.strip_chars()
+    written = pl.when(~written.is_in(["", "null"])).then(written)
+    is_broken = ~written.str.replace_all(OBJECT, "{}").str.contains(OBJECTS)
+    return written.str.extract_all(OBJECT), is_broken
+
+
+def _payload(path: str) -> str:
+    """The column that holds the JSON in which a path is read."""
+    list_, is_in_list, _ = path.partition("[].")
+    return elements_of(list_) if is_in_list else path.partition(".")[0]
+
+
+def _keys(path: str) -> list[str]:
+    return path.rpartition("[].")[2].split(".") if "[]." in path else path.split(".")[1:]
 
 
 def _json_column(payload: str) -> str:
@@ -93,14 +128,14 @@ def listed(text: pl.Expr, separator: str) -> pl.Expr:
 
 def _candidates(path: str) -> pl.Expr:
     """The payloads that may contain the path's last key; the others are not parsed."""
-    json, key = pl.col(_json_column(path.partition(".")[0])), path.rpartition(".")[2]
+    json, key = pl.col(_json_column(_payload(path))), path.rpartition(".")[2]
     return pl.when(
         json.str.contains(key, literal=True) | json.str.contains("\\", literal=True)
     ).then(json)
 
 
 def _read(json: pl.Expr, path: str) -> pl.Expr:
-    return json.str.json_path_match("$" + "".join(f"['{key}']" for key in path.split(".")[1:]))
+    return json.str.json_path_match("$" + "".join(f"['{key}']" for key in _keys(path)))
 
 
 def _read_exactly(path: str) -> pl.Expr:

@@ -101,8 +101,7 @@ def read_column(
     part_made = pl.lit(None)
     match rule:
         case TextRule():
-            word = "nobody" if name == "user_id" else "bad_id"
-            value, rejections = _text(text, read, rule, dtype, word)
+            value, rejections = _text(name, text, read, rule, dtype)
         case IntegerRule():
             value, rejections = _integer(text, read, rule)
         case DecimalRule():
@@ -137,6 +136,12 @@ def with_readings(rows: pl.LazyFrame, readings: Mapping[str, Reading]) -> pl.Laz
         .with_columns(reading.part.alias(f"{name} part") for name, reading in readings.items())
         .with_columns(reading.value.alias(f"{name} value") for name, reading in readings.items())
     )
+
+
+def is_no_value(name: str, text: pl.Expr, rule: TextRule) -> pl.Expr:
+    """Whether the trimmed text of an id is a word for no value, or, of a user, for nobody."""
+    is_word = text.str.contains(f"{NO_VALUE}|{NOBODY}" if name == "user_id" else NO_VALUE)
+    return is_word & ~text.is_in(rule.except_) if rule.except_ else is_word
 
 
 def first_reason(rejections: Rejections) -> pl.Expr:
@@ -184,23 +189,19 @@ def _named(text: pl.Expr, names: dict[str, str]) -> pl.Expr:
 
 
 def _text(
-    text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType, word: str
+    name: str, text: pl.Expr, read: pl.Expr, rule: TextRule, dtype: pl.DataType
 ) -> tuple[pl.Expr, Rejections]:
-    """word : the reason for an id that is a word for no value."""
     cased = {"upper": text.str.to_uppercase(), "lower": text.str.to_lowercase(), None: text}[
         rule.case
     ]
     rejections: Rejections = {}
     if rule.type == "id":
-        words = f"{NO_VALUE}|{NOBODY}" if word == "nobody" else NO_VALUE
-        is_word = text.str.contains(words)
-        if rule.except_:
-            is_word &= ~text.is_in(rule.except_)
         unfit = text.str.contains(INVISIBLE) | (text.str.len_chars() > MAX_ID_LENGTH)
         # a float that is not an exact whole number is no longer the id that it was made from
         lost = ~text.str.contains(INTEGER) if dtype.is_float() else pl.lit(False)
         rejections["bad_id"] = unfit | lost
-        rejections[word] = is_word | rejections.get(word, pl.lit(False))
+        word = "nobody" if name == "user_id" else "bad_id"
+        rejections[word] = is_no_value(name, text, rule) | rejections.get(word, pl.lit(False))
     if rule.pattern is not None:
         rejections["pattern"] = ~read.str.contains(rf"\A(?:{rule.pattern})\z")
     return cased, rejections

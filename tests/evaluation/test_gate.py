@@ -355,3 +355,20 @@ def test_the_verdict_is_strict_json_with_every_rule(figures: dict[str, Any]):
         rule.keys() == {"name", "value", "threshold", "passed", "sentence"}
         for rule in stored["rules"]
     )
+
+
+def test_the_verdict_says_in_a_line_what_the_day_was_like() -> None:
+    figures = metrics()
+    assert decide(figures, GateSettings()).data == (
+        "40,000 rows (usual: 40,000), no day missing, 2.0% of the rows rejected (usual: 2.0%), "
+        "15.0% rejected as bots' (usual: 15.0%), 280 eligible items (usual: 280)"
+    )
+    figures["data"] |= {
+        "rows": {"value": 4_000, "usual": None},
+        "unread_days": ["2026-03-01", "2026-03-02"],
+        "eligible": {"value": None, "usual": None},
+    }
+    line = decide(figures, GateSettings()).data
+    assert line.startswith("4,000 rows (usual: unknown), 2 of the 28 days before missing, ")
+    assert line.endswith("unknown eligible items (usual: unknown)")
+    assert decide({}, GateSettings()).data.startswith("the day's figures cannot be read")

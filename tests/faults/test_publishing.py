@@ -68,6 +68,9 @@ def test_an_older_day_leaves_redis_alone_unless_somebody_says_why(
     figures = pipeline.succeed(RETRAIN, FIRST_DAY).figures
     assert figures["live"] is False
     assert figures["held_back"] == f"the live version has seen {SECOND_DAY} already"
+    live_now = deployments(pipeline)[-1]["version"]
+    assert "), no day missing, " in figures["night"]
+    assert f"; live: {live_now} ({figures['version']} is held back: the live" in figures["night"]
     assert staged_versions(pipeline) == set()
     assert differing(pipeline.live(), live) == []
 

@@ -33,11 +33,13 @@ class Verdict:
 
     blessed : every rule passed
     summary : one line for the log and the alert
+    data : one line about the day's data: rows, missing days, rejected rows, eligible items
     rules : in the order of `RULES`
     """
 
     blessed: bool
     summary: str
+    data: str
     rules: tuple[RuleResult, ...]
 
     @property
@@ -62,7 +64,8 @@ def decide(metrics: Metrics, settings: GateSettings) -> Verdict:
     blessed = all(result.passed for result in results)
     summarised = results[:3] if blessed else [result for result in results if not result.passed]
     sentences = "; ".join(result.sentence for result in summarised)
-    return Verdict(blessed, f"{'blessed' if blessed else 'not blessed'}: {sentences}", results)
+    summary = f"{'blessed' if blessed else 'not blessed'}: {sentences}"
+    return Verdict(blessed, summary, _describe_data(metrics), results)
 
 
 def champion(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
@@ -313,7 +316,7 @@ def full_lists(name: str, metrics: Metrics, settings: GateSettings) -> RuleResul
 def lost_lists(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """At most the share `max_lost_lists` of the champion's lists lost many of their items.
 
-    An item is lost that is no longer eligible; see `recsys_ops.lists.figures.LOST`.
+    An item is lost that is no longer eligible; see `recsys_ops.evaluation.list_figures.LOST`.
     """
     most = settings.max_lost_lists
     hide = {"exclude_categories", "sell_unmanaged_stock"}
@@ -436,6 +439,31 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
 }
 # what nobody can want: `force_deploy` does not override these rules
 NEVER_FORCED = ("some_lists",)
+
+
+def _describe_data(metrics: Metrics) -> str:
+    try:
+        data = metrics["data"]
+        unread = len(data["unread_days"])
+        return ", ".join(
+            [
+                _beside_usual(data["rows"], "rows", ",.0f"),
+                f"{unread} of the 28 days before missing" if unread else "no day missing",
+                _beside_usual(data["quarantine_share"], "of the rows rejected", ".1%"),
+                _beside_usual(data["bot_share"], "rejected as bots'", ".1%"),
+                _beside_usual(data["eligible"], "eligible items", ",.0f"),
+            ]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        return f"the day's figures cannot be read ({type(error).__name__}: {error})"
+
+
+def _beside_usual(figure: Mapping[str, Any], words: str, form: str) -> str:
+    value, usual = (
+        "unknown" if figure[key] is None else format(figure[key], form)
+        for key in ("value", "usual")
+    )
+    return f"{value} {words} (usual: {usual})"
 
 
 def _check(

@@ -57,6 +57,7 @@ class GateOperator(DayOperator):
         if "ti" in context:
             context["ti"].xcom_push(SUMMARY, sentence)
         figures = {
+            "night": verdict.data,
             "version": version,
             "verdict": sentence,
             "refused_by": [rule.name for rule in verdict.rules if not rule.passed],

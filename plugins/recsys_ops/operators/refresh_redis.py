@@ -30,6 +30,7 @@ class RefreshRedisOperator(DayOperator):
         from recsys_ops.models.deployments import (
             Deployment,
             HeldBackError,
+            list_deployments,
             read_deployment_state,
             recorded_swap,
         )
@@ -62,7 +63,10 @@ class RefreshRedisOperator(DayOperator):
             publish(open_redis(settings), settings.serving, version, lists, record)
         except HeldBackError as error:
             held = str(error)
+        live = [deployed["version"] for deployed in list_deployments(storage)[-1:]] or ["nothing"]
+        why = f" ({version} is held back: {held})" if held else ""
         return {
+            "night": f"{verdict['data']}; live: {live[0]}{why}",
             "version": version,
             "users": lists.users.height,
             "live": held is None,

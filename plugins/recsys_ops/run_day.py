@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from recsys_ops.errors import SettingsError
 
 BACKFILL = "backfill"
+# no shop's events are older; a year or a century is often subtracted from a day
+FIRST_DAY = date(2000, 1, 1)
 TASKS_TEST_PREFIX = "__airflow_temporary_run_"
 
 
@@ -26,11 +28,27 @@ class DagRunLike(Protocol):
 
 
 def run_day(dag_run: DagRunLike, params: Mapping[str, Any]) -> date:
-    """The day of a run: the form's ``day``, else the last complete UTC day before the anchor."""
+    """The day of a run: the form's ``day``, else the last complete UTC day before the anchor.
+
+    Raises SettingsError like `read_day`, and for an anchor of another millennium.
+    """
     if params.get("day"):
-        return date.fromisoformat(params["day"])
+        return read_day(params["day"])
     anchor = dag_run.logical_date or dag_run.run_after
+    if anchor.date() <= FIRST_DAY:
+        raise SettingsError(f"no run can be for {anchor.date()}: days begin with {FIRST_DAY}")
     return anchor.astimezone(UTC).date() - timedelta(days=1)
+
+
+def read_day(text: str) -> date:
+    """A day that a person has written. Raises SettingsError for what is no plausible day."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is no day: write it as 2026-01-31") from error
+    if not FIRST_DAY <= day < date(2100, 1, 1):
+        raise SettingsError(f"{day} is no plausible day: days begin with {FIRST_DAY}")
+    return day
 
 
 def requested_lookback(dag_run: DagRunLike, params: Mapping[str, Any]) -> int | None:

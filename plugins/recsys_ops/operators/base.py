@@ -18,7 +18,7 @@ from recsys_ops.errors import (
     TrackingError,
     WorkerError,
 )
-from recsys_ops.run_day import check_day_is_over
+from recsys_ops.run_day import check_day_is_over, read_day
 from recsys_ops.settings import Settings, load_settings
 from recsys_ops.storage import paths
 
@@ -59,7 +59,7 @@ class DayOperator(BaseOperator):
     def execute(self, context: "Context") -> dict[str, Any]:
         started = time.perf_counter()
         try:
-            settings, day = load_settings(), date.fromisoformat(self.day)
+            settings, day = load_settings(), read_day(self.day)
             check_day_is_over(day, context["dag_run"])
             figures = self.run(day, settings, context)
             seconds = round(time.perf_counter() - started, 2)

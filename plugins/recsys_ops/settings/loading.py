@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError as UnreadableSettings
 
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings.sections import (
+    HIDDEN,
     AlertSettings,
     CleaningSettings,
     ConfidenceSettings,
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
         env_prefix=_PREFIX,
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
     )
 
     storage: StorageSettings
@@ -237,7 +239,7 @@ def _explained(loc: tuple[int | str, ...], msg: str, type: str, **details: Any) 
     path = ".".join(map(str, loc))
     if type == "extra_forbidden":
         return _unknown(path)
-    value = "" if type == "missing" or not path else f" (found {details['input']!r})"
+    value = "" if type in ("missing", HIDDEN) or not path else f" (found {details['input']!r})"
     return f"{path or 'together'}: {msg}{value}"
 
 

@@ -5,7 +5,7 @@ A docstring explains the key above it. ``make settings`` writes `include/recsys.
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,8 +13,18 @@ from pydantic import (
     ConfigDict,
     Field,
     IPvAnyNetwork,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+# The type of errors whose message must not show the value, because it may be a secret.
+HIDDEN = "hidden"
+_PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*:[^/?#\s]*@", re.IGNORECASE)
+_QUERY_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*[?&](sig|token|key|secret|password)=", re.I)
+_AZURE_KEY = re.compile(r"\b(AccountKey|SharedAccessKey|SharedAccessSignature)=", re.I)
+# abfs://container@account.dfs.core.windows.net/folder; anything else before an @ may be a key
+_CONTAINER = re.compile(r"[a-z0-9$-]{3,63}@[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?(/.*)?")
 
 
 def _compiles(pattern: str) -> str:
@@ -31,10 +41,49 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
+def _no_secret(value: Any) -> Any:
+    """Raises for a text, or a text in a list, that holds a password, a key or a signature."""
+    if isinstance(value, list | tuple):
+        for inner in value:
+            _no_secret(inner)
+    elif isinstance(value, str) and (
+        _PASSWORD_IN_URL.match(value) or _QUERY_IN_URL.match(value) or _AZURE_KEY.search(value)
+    ):
+        raise PydanticCustomError(
+            HIDDEN, "must hold no password, key or signature: they belong in an Airflow connection"
+        )
+    return value
+
+
+def _container(url: str) -> str:
+    authority = url.partition("://")[2]
+    if "@" in authority.partition("/")[0] and not _CONTAINER.fullmatch(authority):
+        raise PydanticCustomError(
+            HIDDEN,
+            "must hold no key before an @: it belongs in an Airflow connection. "
+            "Allowed is abfs://container@account.dfs.core.windows.net/folder",
+        )
+    return url
+
+
+def _no_uri(conn_id: str) -> str:
+    if "://" in conn_id:
+        raise PydanticCustomError(
+            HIDDEN, "must be the id of an Airflow connection, not a URL: put that into a connection"
+        )
+    return conn_id
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+# 100 years and a week; longer spans would leave the calendar, or mean nothing
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Seconds = Annotated[int, Field(ge=1, le=604_800)]
+ConnectionId = Annotated[
+    str, Field(min_length=1, json_schema_extra={"format": "text"}), AfterValidator(_no_uri)
+]
 FactorFromOne = Annotated[float, Field(ge=1)]
 RegularExpression = Annotated[
     str, AfterValidator(_compiles), Field(json_schema_extra={"format": "regular expression"})
@@ -42,10 +91,14 @@ RegularExpression = Annotated[
 _URL = {"format": "URL"}
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[\w.:-]+$", json_schema_extra=_URL)]
 StorageUrl = Annotated[
-    str, Field(pattern=r"^(file:///|(abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL)
+    str,
+    Field(pattern=r"^(file:///|(abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL),
+    AfterValidator(_container),
 ]
 StagingUrl = Annotated[
-    str, Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL)
+    str,
+    Field(pattern=r"^(file:///|(gs|abfs|abfss|az)://)[\w.~/+:@-]+$", json_schema_extra=_URL),
+    AfterValidator(_container),
 ]
 EventType = Literal["view", "wishlist", "cart", "checkout", "purchase"]
 CONVERSIONS: tuple[EventType, ...] = ("cart", "checkout", "purchase")
@@ -54,7 +107,14 @@ Cutoffs = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _holds_no_secret(cls, value: Any) -> Any:
+        return _no_secret(value)
 
 
 class StorageSettings(Section):
@@ -63,11 +123,11 @@ class StorageSettings(Section):
     root: StorageUrl
     """Where everything is stored: `file:///folder` or `abfs://container/folder`."""
 
-    conn_id: str = "recsys_blob"
+    conn_id: ConnectionId = "recsys_blob"
     """The Airflow connection of the Azure storage account, see docs/how-to/azure.md. Not needed for
     `file://`."""
 
-    raw_retention_days: PositiveInt = 90
+    raw_retention_days: Days = 90
     """Deliveries, the results of the cleaning steps, quarantine and jobs are deleted when they are
     older than this many days, because they hold personal data."""
 
@@ -75,7 +135,7 @@ class StorageSettings(Section):
 class HistorySettings(Section):
     """The Delta table of clean events."""
 
-    retention_days: PositiveInt = 400
+    retention_days: Days = 400
     """Days older than this many days are deleted from the history. Set at least
     `confidence.window_days` + `source.lookback_days`."""
 
@@ -83,7 +143,7 @@ class HistorySettings(Section):
 class SourceSettings(Section):
     """The production database that events are extracted from."""
 
-    conn_id: str = "recsys_db"
+    conn_id: ConnectionId = "recsys_db"
     """The Airflow connection of the database. Give it an account that may only read."""
 
     lookback_days: Annotated[int, Field(ge=0, le=30)] = 3
@@ -108,7 +168,7 @@ class SourceSettings(Section):
     """How many queries run at the same time, each on its own connection. 1 puts the least load on
     the database."""
 
-    statement_timeout_s: PositiveInt = 600
+    statement_timeout_s: Seconds = 600
     """The database cancels a query that takes longer than this many seconds."""
 
 
@@ -165,7 +225,7 @@ class SlowBotSettings(Section):
     them. A slow bot is a user without a cart, checkout or purchase in the window who shows at
     least `min_signals` of three signals."""
 
-    min_days: Annotated[int, Field(ge=2)] = 14
+    min_days: Annotated[int, Field(ge=2, le=36_500)] = 14
     """Applied only to users with events on at least this many days."""
 
     min_events: PositiveInt = 500
@@ -245,7 +305,7 @@ class ConfidenceSettings(Section):
     keys that are left out here and in the environment, so delete those keys here. Shipped:
     retail_demo_store, recency_bm25. null: no preset."""
 
-    window_days: PositiveInt = 365
+    window_days: Days = 365
     """How many days a model learns from. The last one is the run's day."""
 
     weights: Annotated[dict[EventType, PositiveFloat], Field(min_length=1)] = {
@@ -296,7 +356,7 @@ class TrainingSettings(Section):
     warm_iterations: PositiveInt = 2
     """How many sweeps a warm start does. It begins with the live version's factors."""
 
-    cold_every_days: PositiveInt = 7
+    cold_every_days: Days = 7
     """Fit from scratch at least every this many days. 1: always."""
 
     refit_iterations: PositiveInt = 3
@@ -330,14 +390,14 @@ class TrainingSettings(Section):
 class SshSettings(Section):
     """A machine of yours that is reached by SSH, for `launcher: ssh`."""
 
-    conn_id: str = "recsys_worker"
+    conn_id: ConnectionId = "recsys_worker"
     """The Airflow connection of type ssh. Its extra must contain host_key, unless the machine is
     in the known_hosts file of Airflow's user."""
 
     python: str = "python3"
     """The Python on that machine into which recsys-ops[worker] is installed."""
 
-    lost_after_s: PositiveInt = 300
+    lost_after_s: Seconds = 300
     """If the machine cannot be reached for this many seconds, the job is lost and the task is
     retried."""
 
@@ -354,7 +414,7 @@ class GceSettings(Section):
     instance: str
     """The name of the machine."""
 
-    start_timeout_s: PositiveInt = 600
+    start_timeout_s: Seconds = 600
     """How many seconds the machine may take to start."""
 
     endpoint: HttpUrl = "https://compute.googleapis.com"
@@ -400,7 +460,7 @@ class WorkerSettings(Section):
     """Where a job runs. local: a process on Airflow's machine. ssh: a machine of yours. vertex: a
     job on Vertex AI."""
 
-    timeout_s: PositiveInt = 7200
+    timeout_s: Seconds = 7200
     """A job that takes longer than this many seconds is ended, and the task fails."""
 
     price_per_hour: PositiveFloat | None = None
@@ -412,7 +472,7 @@ class WorkerSettings(Section):
     `storage.root`: a job's files are copied there, its results are copied back, and the copies are
     deleted. null: the worker reads `storage.root`."""
 
-    google_conn_id: str = "google_cloud_default"
+    google_conn_id: ConnectionId = "google_cloud_default"
     """The Airflow connection of type google_cloud_platform, for `gs://` in `staging_url`, for `gce`
     and for `vertex`. For `abfs://` the connection is `storage.conn_id`."""
 
@@ -553,7 +613,7 @@ class TuningSettings(Section):
     have to pass the gate, and a proposal whose first challenger is not blessed is dropped. false:
     the log of the task `propose` has the lines to copy into this file."""
 
-    holdout_days: PositiveInt = 3
+    holdout_days: Days = 3
     """How many days a trial is evaluated on: the run's day and those before it."""
 
     batches: PositiveInt = 4
@@ -582,7 +642,7 @@ class ModelsSettings(Section):
     keep_newest: PositiveInt = 14
     """How many of the newest versions are always kept."""
 
-    keep_days: PositiveInt = 90
+    keep_days: Days = 90
     """All other versions are deleted when they are older than this many days."""
 
 
@@ -592,7 +652,7 @@ class BoughtTogetherSettings(Section):
     events: EventTypes = ("purchase",)
     """The types of events that make baskets."""
 
-    session_gap_hours: PositiveInt = 12
+    session_gap_hours: Annotated[int, Field(ge=1, le=8760)] = 12
     """A pause of this many hours ends a basket. Events of one user with shorter pauses between them
     are one basket, also if their event ids differ."""
 
@@ -658,7 +718,7 @@ class ApiSettings(Section):
 class ServingSettings(Section):
     """Where lists are published for the shop."""
 
-    conn_id: str = "recsys_redis"
+    conn_id: ConnectionId = "recsys_redis"
     """The Airflow connection of the Redis that the shop reads."""
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "recsys"
@@ -678,7 +738,7 @@ class ServingSettings(Section):
 class MlflowSettings(Section):
     """A mirror of every version on an MLflow server, as a run and as a registered model."""
 
-    conn_id: str | None = None
+    conn_id: ConnectionId | None = None
     """The Airflow connection of type HTTP of the MLflow server. null: no mirror; storage has
     everything."""
 
@@ -690,6 +750,6 @@ class MlflowSettings(Section):
 class AlertSettings(Section):
     """Messages about failed tasks and versions that are not blessed."""
 
-    conn_id: str | None = None
+    conn_id: ConnectionId | None = None
     """The Airflow connection of type HTTP that alerts are sent to, as POST requests with JSON.
     null: alerts are only in the log."""

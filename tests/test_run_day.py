@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from recsys_ops.errors import SettingsError
-from recsys_ops.run_day import check_day_is_over, format_days, requested_lookback, run_day
+from recsys_ops.run_day import check_day_is_over, format_days, read_day, requested_lookback, run_day
 
 NOW = datetime(2026, 3, 1, 2, 0, 5, tzinfo=UTC)
 
@@ -42,6 +42,18 @@ def test_a_day_that_is_not_over_is_refused() -> None:
     with pytest.raises(SettingsError, match="2026-03-01 is not over yet"):
         check_day_is_over(date(2026, 3, 1), run())
     check_day_is_over(date(2026, 2, 28), run())
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "1999-12-31", "9999-12-31", "2026-02-30", "now"])
+def test_what_is_no_plausible_day_is_refused(text: str) -> None:
+    for read in (lambda: read_day(text), lambda: run_day(run(), {"day": text})):
+        with pytest.raises(SettingsError, match=rf"{text}.* is no (plausible )?day: "):
+            read()
+
+
+def test_a_run_of_the_first_day_of_the_calendar_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no run can be for 0001-01-01"):
+        run_day(run(datetime(1, 1, 1, tzinfo=UTC)), {})
 
 
 def test_the_form_sets_the_lookback_and_a_backfill_has_none() -> None:

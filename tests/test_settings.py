@@ -3,11 +3,14 @@
 import math
 import re
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from recsys_ops import settings
 from recsys_ops.errors import SettingsError
@@ -17,6 +20,15 @@ from recsys_ops.settings import pages
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     settings.load_settings.cache_clear()
+
+
+def numbers(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The keys that hold a number, of all sections that may not be null."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from numbers(field.annotation, f"{prefix}{name}.")
+        elif {int, float} & {field.annotation, *get_args(field.annotation)}:
+            yield prefix + name
 
 
 def test_recsys_yaml_and_the_page_are_what_make_settings_writes() -> None:
@@ -62,6 +74,16 @@ def test_the_shipped_file_has_every_key_and_its_default() -> None:
         ("RECSYS_GATE__MAX_DROP", "5", ["gate.max_drop", "less than or equal to 1"]),
         ("RECSYS_STORAGE__ROOT", "/data", ["storage.root", "abfs"]),
         ("RECSYS_STORAGE__ROOT", "file:///a#b", ["storage.root", "a#b"]),
+        ("RECSYS_CONFIDENCE__ALPHA", "inf", ["confidence.alpha", "finite number"]),
+        ("RECSYS_CONFIDENCE__HALF_LIFE_DAYS", "1e999", ["confidence.half_life_days", "finite"]),
+        ("RECSYS_CONFIDENCE__WEIGHTS", '{"view": NaN}', ["confidence.weights.view", "finite"]),
+        (
+            "RECSYS_TUNING__SEARCH",
+            '{"confidence.alpha": {"low": 1, "high": Infinity}}',
+            ["tuning.search.confidence.alpha.high", "finite"],
+        ),
+        ("RECSYS_HISTORY__RETENTION_DAYS", "99999999", ["retention_days", "equal to 36500"]),
+        ("RECSYS_WORKER__TIMEOUT_S", "99999999", ["worker.timeout_s", "equal to 604800"]),
         ("RECSYS_EVALUATION__CUTOFFS", "[20, 10]", ["evaluation.cutoffs", "must ascend"]),
         ("RECSYS_EVALUATION__CUTOFFS", "[]", ["evaluation.cutoffs", "at least 1"]),
         ("RECSYS_EVALUATION__EVENTS", '["buy"]', ["evaluation.events.0", "'purchase'", "buy"]),
@@ -100,6 +122,53 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     with pytest.raises(SettingsError) as error:
         settings.load_settings()
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("key", sorted(numbers(settings.Settings)))
+def test_no_number_may_be_infinite(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"RECSYS_{key.replace('.', '__').upper()}", "inf")
+    with pytest.raises(SettingsError, match=f"{key}: Input should be a "):
+        settings.load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RECSYS_STORAGE__ROOT", "abfs://h1dd3n@account/folder"),
+        ("RECSYS_STORAGE__ROOT", "abfs://shop:h1dd3n@account.dfs.core.windows.net/folder"),
+        ("RECSYS_STORAGE__ROOT", "abfs://container/folder?sv=2022&sig=h1dd3n"),
+        ("RECSYS_WORKER__STAGING_URL", "gs://h1dd3n@bucket/folder"),
+        ("RECSYS_STORAGE__CONN_ID", "DefaultEndpointsProtocol=https;AccountKey=h1dd3n"),
+        ("RECSYS_SOURCE__CONN_ID", "postgresql://shop:h1dd3n@db/shop"),
+        ("RECSYS_SERVING__CONN_ID", "rediss://:h1dd3n@redis:6379/0"),
+        ("RECSYS_ALERTS__CONN_ID", "https://hooks.example/services/h1dd3n"),
+        ("RECSYS_MLFLOW__CONN_ID", "https://mlflow.example/?token=h1dd3n"),
+        ("RECSYS_WORKER__GCE", '{"endpoint": "https://shop:h1dd3n@compute.googleapis.com"}'),
+    ],
+)
+def test_a_secret_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match="connection") as error:
+        settings.load_settings()
+    key = variable.removeprefix("RECSYS_").lower().replace("__", ".")
+    assert f"  {key}" in str(error.value)
+    shown = traceback.format_exception(error.value)
+    assert "h1dd3n" not in "".join(line for line in shown if "tests/test_settings.py" not in line)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "abfs://shop@account.dfs.core.windows.net/recsys",
+        "abfs://shop@127.0.0.1:10000/recsys",
+        "file:///srv/shop@home:1",
+    ],
+)
+def test_an_account_in_a_url_is_no_secret(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_STORAGE__ROOT", root)
+    assert settings.load_settings().storage.root == root
 
 
 @pytest.mark.parametrize(

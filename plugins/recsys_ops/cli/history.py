@@ -5,6 +5,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from recsys_ops.cli.days import day_argument
 from recsys_ops.cli.stores import configured_storage
 from recsys_ops.cli.tables import format_rows
 from recsys_ops.run_day import format_days
@@ -24,7 +25,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     status.add_argument(
         "day",
-        type=date.fromisoformat,
+        type=day_argument,
         metavar="YYYY-MM-DD",
         nargs="?",
         help="show the generations of this day instead",
@@ -37,7 +38,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     restore = commands.add_parser(
         "restore", help="make an earlier delivery of a day current, and commit the day from it"
     )
-    restore.add_argument("day", type=date.fromisoformat, metavar="YYYY-MM-DD")
+    restore.add_argument("day", type=day_argument, metavar="YYYY-MM-DD")
     restore.add_argument(
         "--generation",
         type=int,

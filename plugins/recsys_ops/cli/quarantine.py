@@ -1,8 +1,8 @@
 """``recsys_ops quarantine``: the rows that cleaning rejected."""
 
 import argparse
-from datetime import date
 
+from recsys_ops.cli.days import day_argument
 from recsys_ops.cli.stores import configured_storage
 from recsys_ops.cli.tables import format_frame
 from recsys_ops.errors import DataError
@@ -17,7 +17,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     show = commands.add_parser(
         "show", help="why the run of a day rejected rows; values may be personal data"
     )
-    show.add_argument("day", type=date.fromisoformat, metavar="YYYY-MM-DD")
+    show.add_argument("day", type=day_argument, metavar="YYYY-MM-DD")
     show.add_argument("--step", metavar="STEP", help="list the rows that this step rejected")
     show.add_argument("--reason", metavar="CODE", help="with --step: only for this reason")
     show.add_argument(
@@ -31,10 +31,10 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     replay = commands.add_parser(
         "replay", help="clean days again from raw, with today's contract and lists"
     )
-    replay.add_argument("first", type=date.fromisoformat, metavar="YYYY-MM-DD")
+    replay.add_argument("first", type=day_argument, metavar="YYYY-MM-DD")
     replay.add_argument(
         "last",
-        type=date.fromisoformat,
+        type=day_argument,
         metavar="YYYY-MM-DD",
         nargs="?",
         help="default: the first day",

@@ -12,6 +12,7 @@ import tempfile
 from datetime import date, timedelta
 
 from recsys_ops.operators.temporary_database import put_database
+from recsys_ops.run_day import read_day
 from recsys_ops.settings import load_settings
 
 
@@ -26,7 +27,7 @@ def main(dag_id: str, task_id: str, day: str) -> int:
         ]:
             del os.environ[name]
         child = multiprocessing.get_context("spawn").Process(
-            target=_run_task, args=(dag_id, task_id, date.fromisoformat(day))
+            target=_run_task, args=(dag_id, task_id, read_day(day))
         )
         child.start()
         child.join()

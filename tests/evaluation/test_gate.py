@@ -221,11 +221,11 @@ def test_small_drops_do_not_add_up_over_a_month():
         ("lists.counts.categories", 0, "list_counts"),
         ("lists.popular", 9, "popular_list"),
         ("lists.full_share", 0.87, "full_lists"),
-        ("lists.lost_share", 0.11, "lost_lists"),
+        ("lists.lost_share", 0.21, "lost_lists"),
         ("data.eligible.value", 195, "eligible"),
         ("data.unmanaged_share.value", 0.16, "unmanaged_share"),
         ("data.known_share.value", 0.87, "known_share"),
-        ("data.window_known_share", 0.86, "window_known_share"),
+        ("data.window_known_share", 0.91, "window_known_share"),
     ],
 )
 def test_unusual_data_or_refit_is_refused_by_one_rule_with_both_numbers(

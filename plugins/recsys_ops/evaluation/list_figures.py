@@ -10,6 +10,8 @@ import polars as pl
 KINDS = ("recommendations", "similar", "bought_together", "categories")
 # a list that lost more than this share of its items is damaged: of 20 places 7
 LOST = 0.3
+# but a short list is not, by the one or two items that are sold out every day
+_FEW = 2
 
 
 def list_figures(
@@ -37,7 +39,8 @@ def list_figures(
 def lost_share(lists: pl.Series, eligible: pl.Series) -> float:
     """The share of the lists that lost more than the share `LOST` of their items; 0 without lists.
 
-    An item is lost that is not `eligible`. Memory: one flag for each place of the lists.
+    An item is lost that is not `eligible`. A list that lost at most two items and has others left
+    is not counted. Memory: one flag for each place of the lists.
 
     lists : List[String], an earlier version's recommendation lists, none of them empty
     eligible : String series, the items that the new version may list
@@ -47,4 +50,5 @@ def lost_share(lists: pl.Series, eligible: pl.Series) -> float:
     lengths = lists.list.len().to_numpy().astype(np.int64)
     lost = ~lists.explode().is_in(eligible.unique().implode()).to_numpy()
     lost_of_list = np.add.reduceat(lost, np.cumsum(lengths) - lengths, dtype=np.int64)
-    return float((lost_of_list > LOST * lengths).mean())
+    many = (lost_of_list > LOST * lengths) & ((lost_of_list > _FEW) | (lost_of_list == lengths))
+    return float(many.mean())

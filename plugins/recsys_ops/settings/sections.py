@@ -541,7 +541,7 @@ class GateSettings(Section):
     """The share of rows rejected for their values, and the share rejected as crawlers and bots, may
     each differ from its 28-day median by at most this much. The shares of users with a full list
     and of rows whose item the catalogue has may fall, and that of items without a figure of stock
-    may rise, by at most as much."""
+    may rise, by at most as much; the share of the window's rows by half of it."""
 
     min_window_share: Share = 0.8
     """The window must have at least this share of the rows that the champion's window had."""
@@ -553,7 +553,7 @@ class GateSettings(Section):
     min_known_share: Share = 0.5
     """At least this share of the day's rows must be of items that the catalogue has."""
 
-    max_lost_lists: Share = 0.1
+    max_lost_lists: Share = 0.2
     """At most this share of the live lists may have lost over 30 % of their items because the
     catalogue does not offer them any more."""
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from support.delivery import DAY
 
+from recsys_ops.errors import StorageError
 from recsys_ops.ingest.quarantine import rejected_shares
 from recsys_ops.ingest.steps import STEPS
 from recsys_ops.storage import paths
@@ -34,3 +35,19 @@ def test_rejected_rows_are_counted_against_all_delivered_rows(storage: Storage) 
     storage.write_json(report, storage.read_json(report) | {"ignored": {"scroll": 20, "tap": 5}})
     delivered = REPORTS["align_schema"][0]
     assert rejected_shares(storage, [DAY])[DAY]["ignored_share"] == pytest.approx(25 / delivered)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"no JSON"])
+def test_a_damaged_report_is_left_out_unless_it_is_the_days_own(
+    storage: Storage, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = DAY - timedelta(days=1)
+    for day in (before, DAY):
+        for step, (rows, rejected) in REPORTS.items():
+            storage.write_json(paths.report(step, day), {"rows_in": rows, "rejected": rejected})
+    damaged = paths.report("fix_types", before)
+    storage.put(damaged, content)
+    assert list(rejected_shares(storage, [DAY, before])) == [DAY]
+    assert damaged in caplog.text
+    with pytest.raises(StorageError, match=r"fix_types\.json"):
+        rejected_shares(storage, [before])

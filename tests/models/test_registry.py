@@ -1,6 +1,7 @@
 """The model versions in storage: how they are described, and which ones expire."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
@@ -22,6 +23,7 @@ from recsys_ops.models.registry import (
     existing_versions,
     expire_versions,
     list_overlap,
+    list_versions,
     load_manifest,
     read_frame,
     rollback_targets,
@@ -66,9 +68,12 @@ def test_versions_expire_if_old_and_not_among_the_newest_except_verdicts(
     newest, second, expired = put(storage, 91), put(storage, 94), put(storage, 95)
     unfinished, young = put(storage, 92, names=()), put(storage, 90, names=())
     assert list(existing_versions(storage)) == [young, newest, unfinished, second, expired]
-    assert expire_versions(storage, NOW - timedelta(days=10), EVER, LIMITS) == 0
-    assert expire_versions(storage, NOW, min(storage.write_times("models").values()), LIMITS) == 0
-    assert expire_versions(storage, NOW, EVER, LIMITS) == 2
+    assert expire_versions(storage, NOW - timedelta(days=10), EVER, LIMITS) == (0, [])
+    assert expire_versions(storage, NOW, min(storage.write_times("models").values()), LIMITS) == (
+        0,
+        [],
+    )
+    assert expire_versions(storage, NOW, EVER, LIMITS) == (2, [])
     assert list(existing_versions(storage)) == [young, newest, second]
     explained = [
         paths.model(expired, "metrics.json"),
@@ -78,7 +83,7 @@ def test_versions_expire_if_old_and_not_among_the_newest_except_verdicts(
     assert {path for path in storage.list("models") if expired in path or unfinished in path} == {
         *explained
     }
-    assert expire_versions(storage, NOW, EVER, LIMITS) == 0
+    assert expire_versions(storage, NOW, EVER, LIMITS) == (0, [])
     assert describe_version(storage, expired)["state"] == "expired"
 
 
@@ -96,14 +101,14 @@ def test_versions_in_use_never_expire(storage: Storage) -> None:
     ):
         storage.write_json(paths.job(day, "spec.json"), {"version": version, **names})
         storage.put(paths.job(day, "train.npz"), b"1")
-    assert expire_versions(storage, NOW, EVER, LIMITS) == 3
+    assert expire_versions(storage, NOW, EVER, LIMITS) == (3, [])
     kept = {newest, second, live, previous, pinned, champion, reference}
     assert set(existing_versions(storage)) == kept
 
     deploy(storage, second)
     deploy(storage, newest)
     assert reference_deployment(storage, NOW)["version"] == live
-    assert expire_versions(storage, NOW, EVER, LIMITS) == 1
+    assert expire_versions(storage, NOW, EVER, LIMITS) == (1, [])
     assert set(existing_versions(storage)) == kept - {previous}
 
 
@@ -111,7 +116,10 @@ def test_with_a_short_age_the_references_of_later_days_stay(storage: Storage) ->
     old, reference, coming, _, live = (put(storage, ago) for ago in (50, 40, 20, 19, 0))
     for version in (old, reference, coming, live):
         deploy(storage, version)
-    assert expire_versions(storage, NOW, EVER, ModelsSettings(keep_newest=1, keep_days=5)) == 2
+    assert expire_versions(storage, NOW, EVER, ModelsSettings(keep_newest=1, keep_days=5)) == (
+        2,
+        [],
+    )
     assert set(existing_versions(storage)) == {reference, coming, live}
 
 
@@ -134,7 +142,7 @@ def test_after_a_killed_deletion_the_next_run_deletes_the_rest(
             expire_versions(storage, NOW, EVER, LIMITS)
     assert deleted == [paths.model(old, "manifest.json")]
     assert describe_version(storage, old)["state"] == "unfinished"
-    assert expire_versions(storage, NOW, EVER, LIMITS) == 1
+    assert expire_versions(storage, NOW, EVER, LIMITS) == (1, [])
     assert old not in existing_versions(storage)
 
 
@@ -292,3 +300,38 @@ def test_only_finished_versions_are_compared(storage: Storage, two: tuple[str, s
     storage.delete(paths.model(two[0], "manifest.json"))
     with pytest.raises(ModelError, match="no finished model version"):
         compare_versions(storage, *two)
+
+
+def test_foreign_and_damaged_files_keep_nothing_from_expiring(storage: Storage) -> None:
+    for ago in (40, 39, 1):
+        put(storage, ago)
+    for path in ("models/foo.txt", "models/.DS_Store", "models/20260230-0123456789/factors.npz"):
+        storage.put(path, b"x")
+    storage.put("jobs/README.txt", b"x")
+    storage.put("jobs/old/spec.json", b"x")
+    for day, content in ((DAY, b"{}"), (DAY - timedelta(days=1), b"[]"), (NOW, b"no JSON")):
+        storage.put(paths.job(day, "spec.json"), content)
+
+    expired, problems = expire_versions(
+        storage, NOW, EVER, ModelsSettings(keep_newest=1, keep_days=5)
+    )
+
+    assert expired == 2
+    assert [re.search(r"day=[\d-]+", problem)[0] for problem in problems] == sorted(
+        f"day={day}" for day in (DAY, DAY - timedelta(days=1), NOW)
+    )
+    assert storage.exists("models/20260230-0123456789/factors.npz")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON"])
+def test_a_version_with_a_damaged_verdict_is_listed_but_not_offered(
+    storage: Storage, content: str
+) -> None:
+    good, bad = (put(storage, ago) for ago in (2, 1))
+    for version in (good, bad):
+        write_verdict(storage, version, {"blessed": True, "summary": "blessed", "forced": None})
+    for name in ("verdict.json", "metrics.json"):
+        storage.put(paths.model(bad, name), content.encode())
+    assert rollback_targets(storage) == [good]
+    assert [row["version"] for row in list_versions(storage, 5, NOW)] == [bad, good]
+    assert describe_version(storage, bad)["verdict"] is None

@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from support.history_rows import counts, events
 
+from recsys_ops.errors import StorageError
 from recsys_ops.history.table import replace_days
 from recsys_ops.operators.expire import PERSONAL_DATA, ExpireOperator, expire
 from recsys_ops.run_day import day_start
@@ -57,12 +58,10 @@ def test_old_personal_data_are_deleted_and_reports_and_verdicts_stay(storage: St
         write(storage, NEWEST - timedelta(days=91)),
         write(storage, NEWEST - timedelta(days=90)),
     )
-    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL_DATA) == {
-        "raw": 1,
-        "cleaning": 1,
-        "quarantine": 1,
-        "jobs": 1,
-    }
+    assert expire(storage, NEWEST - timedelta(days=90), EVER, PERSONAL_DATA) == (
+        {"raw": 1, "cleaning": 1, "quarantine": 1, "jobs": 1},
+        [],
+    )
     assert storage.list("") == sorted([*old["kept"], *kept["personal"], *kept["kept"]])
 
 
@@ -71,10 +70,10 @@ def test_objects_that_a_backfill_has_just_written_stay(storage: Storage) -> None
     before = storage.list("")
     written = max(storage.write_times("").values())
     first_written = min(storage.write_times("").values())
-    assert set(expire(storage, NEWEST, first_written, PERSONAL_DATA).values()) == {0}
+    assert set(expire(storage, NEWEST, first_written, PERSONAL_DATA)[0].values()) == {0}
     assert storage.list("") == before
     later = written + timedelta(seconds=1)
-    assert set(expire(storage, NEWEST, later, PERSONAL_DATA).values()) == {1}
+    assert set(expire(storage, NEWEST, later, PERSONAL_DATA)[0].values()) == {1}
 
 
 @pytest.fixture
@@ -149,3 +148,33 @@ def test_a_run_of_an_old_day_deletes_nothing_newer_and_nothing_of_its_own(
 def test_a_backfilled_day_deletes_nothing(night: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(AirflowSkipException, match="was backfilled"):
         night(NEWEST, "backfill")
+
+
+def test_foreign_and_damaged_objects_keep_no_other_from_expiring(
+    night: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    old = NEWEST - timedelta(days=300)
+    replace_days(storage, events(NEWEST, 1), NEWEST, NEWEST)
+    written = write(storage, old)
+    foreign = ["raw/README.txt", "raw/.DS_Store", "raw/day=old/x", "jobs/day=2020-02-30/spec.json"]
+    for path in foreign:
+        storage.put(path, b"x")
+    storage.put(paths.model(f"{old:%Y%m%d}-0123456789", "factors.npz"), b"never finished")
+    storage.put(paths.job(NEWEST, "spec.json"), b"{}")
+    age(tmp_path, old)
+    ahead = tmp_path / paths.step("deduplicate", old)
+    ahead.write_bytes(b"1")
+    os.utime(ahead, (2e9, 2e9))  # 2033
+
+    with pytest.raises(
+        StorageError, match="2 objects did not expire or could not be read"
+    ) as error:
+        night(NEWEST)
+
+    assert f"{paths.step('deduplicate', old)} has the time 2033-05-18" in str(error.value)
+    assert f"{paths.job(NEWEST, 'spec.json')} is damaged" in str(error.value)
+    left = storage.list("")
+    assert [path for path in foreign if path not in left] == []
+    assert [path for path in written["personal"] if path in left] == []
+    assert paths.model(f"{old:%Y%m%d}-0123456789", "factors.npz") not in left

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from support.jobs import history as tastes
 
-from recsys_ops.errors import ModelError, RecsysError, WorkerError
+from recsys_ops.errors import ModelError, RecsysError, StorageError, WorkerError
 from recsys_ops.history.table import replace_days
 from recsys_ops.ingest.catalogue import write_catalogue
 from recsys_ops.launchers.base import Job, JobStatus
@@ -340,6 +340,18 @@ def test_the_newest_better_proposal_is_adopted_if_the_settings_say_so(
         update={"training": adopts.training.model_copy(update={"factors": 128})}
     )
     assert with_adopted_proposal(store, edited, DAY + week) == (edited, None)
+
+
+def test_foreign_files_among_the_studies_are_ignored_and_a_damaged_proposal_is_named(
+    store: Storage, adopts: Settings
+) -> None:
+    for path in ("tuning/.DS_Store", "tuning/old/proposal.json", "tuning/day=x/proposal.json"):
+        store.put(path, b"x")
+    proposed(store, DAY)
+    assert factors(store, adopts, DAY + timedelta(days=1)) == 9
+    store.put(paths.study(DAY, "proposal.json"), b"{}")
+    with pytest.raises(StorageError, match=r"day=2026-\d\d-\d\d/proposal\.json is damaged"):
+        with_adopted_proposal(store, adopts, DAY + timedelta(days=1))
 
 
 def test_a_proposal_is_dropped_after_its_first_challenger_was_refused(

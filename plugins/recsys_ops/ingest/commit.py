@@ -124,7 +124,12 @@ def read_days(storage: Storage, first: date, last: date) -> set[date]:
     days: set[date] = set()
     for run_day in days_between(first, last):
         if storage.exists(path := paths.report(COMMIT, run_day)):
-            for stretch in storage.read_json(path)["read"]:
+            try:
+                read = storage.read_record(path, "read")["read"]
+            except StorageError as error:
+                log.warning("%s does not count as read: %s", run_day, error)
+                continue
+            for stretch in read:
                 days |= {*days_between(*map(date.fromisoformat, stretch))}
     return days & {*days_between(first, last)}
 

@@ -1,13 +1,17 @@
 """The rows that the cleaning steps rejected, with their reasons."""
 
+import logging
 from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
 
+from recsys_ops.errors import StorageError
 from recsys_ops.ingest.steps import STEPS, find_step, step_before
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
+
+log = logging.getLogger(__name__)
 
 
 def quarantine_summary(storage: Storage, day: date) -> pl.DataFrame:
@@ -43,6 +47,9 @@ def rejected_rows(
 def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[str, float]]:
     """The shares of the delivered rows that the runs of `days` rejected, from the steps' reports.
 
+    Raises StorageError where a report of the last day is damaged; one of an earlier day is named in
+    a warning.
+
     Returns for each day ``quarantine_share`` and ``bot_share``, see `Step.counts_as`, and
     ``ignored_share`` if the contract ignores events. A day is missing if it had no run, if its run
     failed, or if nothing was delivered.
@@ -54,7 +61,16 @@ def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[s
         written = {step.name: paths.report(step.name, day) for step in counted}
         if not all(storage.exists(path) for path in written.values()):
             continue
-        reports = {name: storage.read_json(path) for name, path in written.items()}
+        try:
+            reports = {
+                name: storage.read_record(path, "rows_in", "rejected")
+                for name, path in written.items()
+            }
+        except StorageError as error:
+            if day == max(days):
+                raise
+            log.warning("the shares of %s are left out: %s", day, error)
+            continue
         delivered = reports[first]["rows_in"]
         if delivered:
             shares[day] = {

@@ -9,7 +9,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys_ops.cleaning.slow_bots import Window, without_slow_bots
-from recsys_ops.errors import DataError
+from recsys_ops.errors import DataError, StorageError
 from recsys_ops.history.encoded import check_superseded, read_encoded_events
 from recsys_ops.history.table import current_version
 from recsys_ops.ingest.commit import read_days
@@ -276,8 +276,12 @@ def _reported(storage: Storage, days: list[date]) -> dict[date, dict[str, float]
     reported = rejected_shares(storage, days)
     for task, names in _COMPARED.items():
         for day in days:
-            if storage.exists(paths.report(task, day)):
-                figures = storage.read_json(paths.report(task, day))
+            if storage.exists(path := paths.report(task, day)):
+                try:
+                    figures = storage.read_record(path)
+                except StorageError as error:
+                    log.warning("the figures of %s are left out: %s", day, error)
+                    continue
                 compared = {name: figures[name] for name in names if figures.get(name) is not None}
                 reported.setdefault(day, {}).update(compared)
     return reported

@@ -189,8 +189,10 @@ class JobRun:
     def _read_result(self, storage: Storage) -> dict[str, Any] | None:
         """The result file of this job, None if there is none."""
         path = paths.job(self._spec.day, RESULT)
-        result: dict[str, Any] | None = storage.read_json(path) if storage.exists(path) else None
-        return result if result and result["version"] in (self._spec.version, None) else None
+        if not storage.exists(path):
+            return None
+        result = storage.read_record(path, "version", "status")
+        return result if result["version"] in (self._spec.version, None) else None
 
     def _has_results(self) -> bool:
         """Whether the worker's results are complete, staged or fetched already."""

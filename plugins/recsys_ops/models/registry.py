@@ -1,13 +1,15 @@
 """The model versions in storage: list, describe, compare and expire them."""
 
+import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from recsys_ops.errors import ModelError
+from recsys_ops.errors import ModelError, StorageError
 from recsys_ops.models.deployments import (
     REFERENCE_AGE,
     DeploymentState,
@@ -20,6 +22,8 @@ from recsys_ops.models.version import Manifest, load_manifest, read_frame
 from recsys_ops.settings import ModelsSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
+
+log = logging.getLogger(__name__)
 
 # these files explain a decision and never expire: a few kilobytes without personal data
 KEPT_FILES = frozenset({METRICS, VERDICT})
@@ -70,14 +74,17 @@ def version_day(version: str) -> date:
 
 
 def rollback_targets(storage: Storage) -> list[str]:
-    """The finished versions that are blessed or forced, newest first, without the live one."""
+    """The finished versions that are blessed or forced, newest first, without the live one.
+
+    A version with a damaged verdict is left out, and named in the log.
+    """
     live = [deployment["version"] for deployment in list_deployments(storage)[-1:]]
     return [
         version
         for version, written in existing_versions(storage).items()
         if {MANIFEST, VERDICT} <= written.keys()
         and version not in live
-        and _verdict_word(storage.read_json(paths.model(version, VERDICT))) in ("blessed", "forced")
+        and _verdict_word(_read_kept(storage, version, written)["verdict"]) in ("blessed", "forced")
     ]
 
 
@@ -178,7 +185,7 @@ def list_overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
 
 def expire_versions(
     storage: Storage, day: date, written: datetime, settings: ModelsSettings
-) -> int:
+) -> tuple[int, list[str]]:
     """Delete the versions that are both too old and not among the newest, except for
     their `KEPT_FILES`.
 
@@ -189,7 +196,8 @@ def expire_versions(
 
     day : the run's; ages are counted back from it
 
-    Returns the number of deleted versions.
+    Returns the number of deleted versions, and what was in the way: damaged job specs, which may
+    have named a version that is needed, and versions that could not be deleted.
     """
     versions = existing_versions(storage)
     oldest = day - timedelta(days=settings.keep_days)
@@ -200,20 +208,32 @@ def expire_versions(
         for version, files in versions.items()
         if version_day(version) < oldest and version not in newest and max(files.values()) < written
     }
-    expired = old - _needed(storage, versions, day) if old else old
-    for version in sorted(expired):
+    if not old:
+        return 0, []
+    needed, problems = _needed(storage, versions, day)
+    deleted = 0
+    for version in sorted(old - needed):
         names = versions[version].keys() - KEPT_FILES
-        for name in sorted(names, key=lambda name: name != MANIFEST):
-            storage.delete(paths.model(version, name))
-    return len(expired)
+        try:
+            for name in sorted(names, key=lambda name: name != MANIFEST):
+                storage.delete(paths.model(version, name))
+            deleted += 1
+        except StorageError as error:
+            problems.append(str(error))
+    return deleted, problems
 
 
 def _written_files(storage: Storage) -> dict[str, dict[str, datetime]]:
-    """The files of every version with their times of writing, newest version first."""
+    """The files of every version with their times of writing, newest version first.
+
+    Any other file below ``models/`` is ignored.
+    """
     versions: dict[str, dict[str, datetime]] = {}
     for path, written in storage.write_times("models").items():
         if match := re.fullmatch(r"models/(\d{8}-[0-9a-f]{10})/(.+)", path):
-            versions.setdefault(match[1], {})[match[2]] = written
+            with suppress(ValueError):  # its name begins with no date, such as 20260230
+                version_day(match[1])
+                versions.setdefault(match[1], {})[match[2]] = written
     newest_first = sorted(
         versions, key=lambda version: (version[:8], max(versions[version].values())), reverse=True
     )
@@ -222,8 +242,8 @@ def _written_files(storage: Storage) -> dict[str, dict[str, datetime]]:
 
 def _needed(
     storage: Storage, versions: Mapping[str, Mapping[str, datetime]], day: date
-) -> set[str | None]:
-    """The versions that are in use or may still be asked for."""
+) -> tuple[set[str | None], list[str]]:
+    """The versions that are in use or may still be asked for, and which job specs are damaged."""
     state = read_deployment_state(storage)
     needed: set[str | None] = {
         version for version, marks in _marks(state).items() if marks != ["blocked"]
@@ -236,12 +256,18 @@ def _needed(
         for deployment in state["deployments"]
         if date.fromisoformat(deployment["day"]) > day - REFERENCE_AGE
     }
+    damaged = []
     for path in storage.list("jobs"):
-        if path.endswith(f"/{SPEC}"):
-            spec = storage.read_json(path)
+        found = paths.parse(path)
+        if found and found.name == SPEC:
+            try:
+                spec = storage.read_record(path, "version", "champion")
+            except StorageError as error:
+                damaged.append(str(error))
+                continue
             if MANIFEST not in versions.get(spec["version"], {}):
                 needed |= {spec["champion"], spec.get("reference")}
-    return needed
+    return needed, damaged
 
 
 def _marks(state: DeploymentState) -> dict[str, list[str]]:
@@ -275,17 +301,27 @@ def _read_state(
 
 
 def _read_kept(storage: Storage, version: str, written: Mapping[str, datetime]) -> dict[str, Any]:
-    """The metrics and the verdict of a version, None where they are missing."""
-    return {
-        key: storage.read_json(paths.model(version, name)) if name in written else None
-        for key, name in (("metrics", METRICS), ("verdict", VERDICT))
-    }
+    """The metrics and the verdict of a version, None where they are missing or damaged."""
+    kept: dict[str, Any] = {"metrics": None, "verdict": None}
+    for key, name, fields in (
+        ("metrics", METRICS, ()),
+        ("verdict", VERDICT, ("blessed", "forced")),
+    ):
+        if name in written:
+            try:
+                kept[key] = storage.read_record(paths.model(version, name), *fields)
+            except StorageError as error:
+                log.warning("%s", error)
+    return kept
 
 
 def _challenger_metrics(storage: Storage, version: str) -> Mapping[str, float]:
     """A version's own metrics by name; empty before its evaluation."""
     path = paths.model(version, METRICS)
-    return storage.read_json(path)["challenger"] if storage.exists(path) else {}
+    if not storage.exists(path):
+        return {}
+    metrics: Mapping[str, float] = storage.read_record(path, "challenger")["challenger"]
+    return metrics
 
 
 def _verdict_word(verdict: Mapping[str, Any] | None) -> str:
@@ -298,7 +334,8 @@ def _verdict_word(verdict: Mapping[str, Any] | None) -> str:
 
 def _ndcg(metrics: Mapping[str, Any] | None, model: str) -> float | None:
     """NDCG at the last cut-off."""
-    return metrics[model][f"ndcg@{metrics['cutoffs'][-1]}"] if metrics and metrics[model] else None
+    figures, cutoffs = ((metrics or {}).get(name) for name in (model, "cutoffs"))
+    return figures.get(f"ndcg@{cutoffs[-1]}") if figures and cutoffs else None
 
 
 def _made_of(manifest: Manifest) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class GateOperator(DayOperator):
         from recsys_ops.models.verdict import write_verdict
 
         storage = open_storage(settings)
-        version = storage.read_json(paths.job(day, files.SPEC))["version"]
+        version = storage.read_record(paths.job(day, files.SPEC), "version")["version"]
         metrics = storage.read_json(paths.model(version, files.METRICS))
         verdict = decide(metrics, settings.gate)
         forced, reason = None, context["params"].get("force_deploy")

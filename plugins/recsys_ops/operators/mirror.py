@@ -72,8 +72,10 @@ class MirrorOperator(DayOperator):
 def _trained(storage: "Storage", day: date) -> str | None:
     """The day's version; None if it is not finished."""
     spec = paths.job(day, files.SPEC)
-    version: str | None = storage.read_json(spec)["version"] if storage.exists(spec) else None
-    return version if version and storage.exists(paths.model(version, files.MANIFEST)) else None
+    if not storage.exists(spec):
+        return None
+    version: str = storage.read_record(spec, "version")["version"]
+    return version if storage.exists(paths.model(version, files.MANIFEST)) else None
 
 
 def _client(connection: "Connection") -> "MlflowClient":

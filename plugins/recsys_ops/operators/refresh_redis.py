@@ -40,7 +40,7 @@ class RefreshRedisOperator(DayOperator):
         from recsys_ops.serving.version_lists import read_version_lists
 
         storage = open_storage(settings)
-        spec = storage.read_json(paths.job(day, files.SPEC))
+        spec = storage.read_record(paths.job(day, files.SPEC), "version", "champion")
         version = spec["version"]
         manifest, verdict = verify_version(storage, version), read_verdict(storage, version)
         lists = read_version_lists(storage, manifest)

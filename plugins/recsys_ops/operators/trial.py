@@ -70,7 +70,7 @@ class TrialOperator(TrainOnWorkerOperator):
         trial_storage, plan = open_trial_storage(storage, day, self.number), study.plan
         path = paths.job(held_out, RESULT)
         result = trial_storage.read_json(path) if trial_storage.exists(path) else None
-        if result is None or result["status"] != "succeeded":
+        if not isinstance(result, dict) or result.get("status") != "succeeded":
             params = study.trials[self.number].params
             training, confidence = with_values(plan.training, plan.confidence, params)
             build_trial_job(

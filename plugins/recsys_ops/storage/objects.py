@@ -153,6 +153,19 @@ class Storage:
         except ValueError as error:
             raise self._no_json(path, error) from error
 
+    def read_record(self, path: str, *names: str) -> dict[str, Any]:
+        """A JSON object that has at least these names.
+
+        Raises StorageError, also where the content is something else.
+        """
+        record = self.read_json(path)
+        if not isinstance(record, dict) or not {*names} <= record.keys():
+            raise StorageError(
+                f"{self.url(path)} is damaged, it is not an object with {', '.join(names)}: "
+                "run the task that writes it again"
+            )
+        return record
+
     def update_json(self, path: str, change: Callable[[Any], Any]) -> None:
         """Replace a JSON object by what `change` makes of it; of two writers neither is lost.
 

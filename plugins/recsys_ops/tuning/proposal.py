@@ -32,7 +32,8 @@ def with_adopted_proposal(
         return settings, None
     configured = searchable_values(settings.training, settings.confidence)
     for study in _proposals(store, day):
-        proposal = store.read_json(paths.study(study, PROPOSAL))
+        path = paths.study(study, PROPOSAL)
+        proposal = store.read_record(path, "better", "configured", "settings")
         if (
             proposal["better"]
             and proposal["configured"] == configured
@@ -53,19 +54,15 @@ def with_adopted_proposal(
 def record_first_use(store: "Storage", study: date, day: date, version: str) -> None:
     """Record the first version that is trained with a proposal; its verdict decides about both."""
     path = paths.study(study, _TAKEN_UP)
-    if not store.exists(path) or store.read_json(path)["day"] == str(day):
+    if not store.exists(path) or store.read_record(path, "day")["day"] == str(day):
         store.write_json(path, {"day": day, "version": version})
 
 
 def _proposals(store: "Storage", day: date) -> list[date]:
     """The days before `day` that have a proposal, the newest first."""
-    split_paths = [path.split("/") for path in store.list(paths.STUDIES)]
-    days = [
-        date.fromisoformat(parts[1].removeprefix("day="))
-        for parts in split_paths
-        if parts[-1] == PROPOSAL
-    ]
-    return sorted((study for study in days if study < day), reverse=True)
+    parsed = map(paths.parse, store.list(paths.STUDIES))
+    days = [found.day for found in parsed if found and found.name == PROPOSAL and found.day < day]
+    return sorted(days, reverse=True)
 
 
 def _refused(store: "Storage", study: date, day: date) -> bool:
@@ -73,9 +70,9 @@ def _refused(store: "Storage", study: date, day: date) -> bool:
     path = paths.study(study, _TAKEN_UP)
     if not store.exists(path):
         return False
-    first = store.read_json(path)
+    first = store.read_record(path, "day", "version")
     verdict_path = paths.model(first["version"], VERDICT)
     if date.fromisoformat(first["day"]) >= day or not store.exists(verdict_path):
         return False
-    verdict = store.read_json(verdict_path)
+    verdict = store.read_record(verdict_path, "blessed", "forced")
     return verdict["blessed"] is not True and not verdict["forced"]

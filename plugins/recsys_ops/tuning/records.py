@@ -46,9 +46,8 @@ def begin_study(storage: Storage, day: date, settings: Settings, history_version
             return study
         log.info("the study of %s has other settings: it begins again", day)
     for path in storage.list(paths.STUDIES):
-        # ISO dates sort as text
-        is_earlier_trial = "/trials/" in path and path < paths.study(day, "")
-        if is_earlier_trial or path.startswith(paths.study(day, "")):
+        found = paths.parse(path)
+        if found and (found.day == day or (found.day < day and found.name.startswith("trials/"))):
             storage.delete(path)
     return Study(plan=plan, history_version=history_version)
 

@@ -61,12 +61,21 @@ def check_calendar(table: pa.Table) -> None:
 
 def check_utf8(table: pa.Table, rows_before: int) -> None:
     """Raises DataError for the first text that is not UTF-8."""
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    for name in texts:
-        stored = pl.Series(table[name].cast(pa.binary()))
-        broken = stored.is_not_null() & stored.cast(pl.String, strict=False).is_null()
-        if broken.any():
-            raise _not_utf8(name, rows_before + int(broken.arg_true()[0]))
+    for name in [field.name for field in table.schema if pa.types.is_string(field.type)]:
+        try:
+            table[name].validate(full=True)
+        except pa.ArrowInvalid:
+            stored = table[name].cast(pa.binary()).to_pylist()
+            row = next(row for row, text in enumerate(stored) if not _is_utf8(text or b""))
+            raise _not_utf8(name, rows_before + row) from None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _not_utf8(name: str, rows_before: int) -> DataError:

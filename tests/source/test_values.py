@@ -127,6 +127,23 @@ def test_no_value_of_mariadb_is_changed(mariadb_url: sa.URL) -> None:
     assert two == (2, *[None] * 11, "")
 
 
+def test_a_float_that_mariadb_has_rounded_is_refused_with_its_cure(mariadb_url: sa.URL) -> None:
+    url = make(
+        mariadb_url,
+        "CREATE TABLE e (id float, price float(12,2))",
+        "INSERT INTO e VALUES (NULL, 1234567.25), (999999, 1), (0.125, 2)",
+    )
+    assert read(url, "SELECT * FROM e ORDER BY price").rows() == [
+        (999999.0, 1.0),
+        (0.125, 2.0),
+        (None, 1234567.25),
+    ]
+    make(url, "INSERT INTO e VALUES (1234567, 3)")  # written as 1234570, the id of another one
+    with pytest.raises(DataError, match="column id is a FLOAT, .* write CAST"):
+        read(url, "SELECT * FROM e")
+    assert read(url, "SELECT CAST(id AS DOUBLE) AS id FROM e")["id"].max() == 1234567.0
+
+
 def test_mariadbs_zero_dates_do_not_become_nulls(mariadb_url: sa.URL) -> None:
     url = make(
         mariadb_url, "SET sql_mode = ''", MARIADB_TABLE, "INSERT INTO odd (at, day) VALUES (0, 0)"
@@ -156,11 +173,11 @@ def test_sqlites_mixed_columns_arrive_as_text_with_nothing_lost(sqlite_url: sa.U
     url = make(
         sqlite_url,
         "CREATE TABLE e (id, n)",
-        "INSERT INTO e VALUES (1, 1), ('x7', NULL), (2.5, 2), (NULL, 3)",
+        "INSERT INTO e VALUES (1, 1), ('x7', NULL), (2.5, 2), (NULL, 3), (1000.0, 4)",
     )
     frame = read(url, "SELECT * FROM e")
-    assert frame["id"].to_list() == ["1", "x7", "2.5", None]
-    assert frame["n"].to_list() == [1, None, 2, 3]
+    assert frame["id"].to_list() == ["1", "x7", "2.5", None, "1000"]
+    assert frame["n"].to_list() == [1, None, 2, 3, 4]
 
 
 def test_sqlite_cuts_the_window_by_text(sqlite_url: sa.URL) -> None:

@@ -98,6 +98,8 @@ def _read_slice(
             if table.num_rows:
                 with _write_errors(folder):
                     _write(file, table)
+    except DataError as error:
+        raise DataError(f"{error} (in the slice from {window[0]:%Y-%m-%d %H:%M} on)") from None
     finally:
         free.put(query)
     return batches

@@ -48,6 +48,36 @@ def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys:
     assert status["last_deployment"]["version"] == third
 
 
+def test_a_swap_that_was_not_recorded_is_said_until_the_next_run_records_it(
+    live: list[str], storage: Storage, task: Task, redis_client: redis.Redis, capsys: Output
+) -> None:
+    _, second, third = live
+    record = storage.read_json(paths.LIVE)
+    record["swapping"] = record["deployments"].pop()  # the publisher was killed after its swap
+    storage.write_json(paths.LIVE, record)
+
+    said = f"DIFFERENT {third} is live, but {second} is recorded, because the swap to {third} was"
+    assert said in run(capsys, "status")[1]
+    assert json.loads(run(capsys, "status", "--json")[1])["difference"].startswith(said[10:])
+    assert cli.main(["models", "list"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        "swapping",
+        "live",
+    ]
+
+    assert refresh(task, DAY)["live"] is True
+    assert "DIFFERENT" not in run(capsys, "status")[1]
+    assert storage.read_json(paths.LIVE) == record | {
+        "deployments": [*record["deployments"], record["swapping"]],
+        "swapping": None,
+    }
+    redis_client.flushall()
+    assert (
+        f"DIFFERENT nothing is live, but {third} is recorded: Redis was emptied"
+        in run(capsys, "status")[1]
+    )
+
+
 def test_verify_finds_a_list_that_somebody_changed(
     live: list[str], redis_client: redis.Redis, capsys: Output
 ) -> None:

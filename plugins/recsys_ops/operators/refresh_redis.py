@@ -65,8 +65,10 @@ class RefreshRedisOperator(DayOperator):
             held = str(error)
         live = [deployed["version"] for deployed in list_deployments(storage)[-1:]] or ["nothing"]
         why = f" ({version} is held back: {held})" if held else ""
+        # an earlier release's verdict does not describe the data
+        data = verdict.get("data", verdict["summary"])
         return {
-            "night": f"{verdict['data']}; live: {live[0]}{why}",
+            "night": f"{data}; live: {live[0]}{why}",
             "version": version,
             "users": lists.users.height,
             "live": held is None,

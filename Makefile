@@ -60,8 +60,8 @@ task-test: .venv/installed      ## one task of one day: DAG=recsys_ingest TASK=â
 backfill: .venv/installed       ## ingest days again, four at a time: FROM=2026-01-01 TO=2026-01-31
 	@$(call need,FROM TO,FROM=2026-01-01 TO=2026-01-31)$(BIN)/airflow backfill create \
 	  --dag-id recsys_ingest --max-active-runs 4 --reprocess-behavior completed \
-	  --from-date $$(date -u -d "$(FROM) +1 day" +%F) \
-	  --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59)
+	  --from-date $$(date -u -d "$(FROM) +1 day" +%FT00:00:00+00:00) \
+	  --to-date $$(date -u -d "$(TO) +1 day" +%FT23:59:59+00:00)
 
 bench: .venv/installed          ## a benchmark: NAME=als or NAME=data.extract, ARGS=--quick
 	@$(call need,NAME,NAME=als)$(BIN)/python -m benchmarks $(NAME) $(ARGS)

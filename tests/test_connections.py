@@ -1,12 +1,15 @@
-"""Airflow's `wasb` connection opens the storage account, or an error says what is wrong."""
+"""Airflow's connections become what our drivers take, or an error says what is wrong."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.azurite.server import ACCOUNT, Azurite
+from support.databases import make, read
 
+from recsys_ops.connections import database_url as database_url_of
 from recsys_ops.connections import open_storage, storage_options
 from recsys_ops.errors import SettingsError
 from recsys_ops.settings import Settings, load_settings
@@ -120,3 +123,36 @@ def test_a_history_shorter_than_the_window_is_refused(
     ) as error:
         account(login="shop")
     assert "found" not in str(error.value)
+
+
+def test_a_database_in_a_uri_with_options_is_opened(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make(database_url, "CREATE SCHEMA sales", "CREATE TABLE sales.e AS SELECT 'ü' AS a")
+    socket = quote(str(shop.query["host"]), safe="")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_RECSYS_DB",
+        f"postgresql+psycopg2://{shop.username}@{socket}/{shop.database}"
+        "?options=-c%20search_path%3Dsales&application_name=recsys&cursor=dictcursor",
+    )
+    assert read(database_url_of(load_settings()), "SELECT * FROM e").item() == "ü"
+
+
+@pytest.mark.parametrize("extra", ["{sslmode: require}", '["sslmode"]', "sslmode=require"])
+def test_an_extra_that_is_no_json_object_is_refused(
+    extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow would use the connection without it: without TLS."""
+    connection = {"conn_type": "postgres", "host": "db", "password": "secret", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_RECSYS_DB", json.dumps(connection))
+    with pytest.raises(SettingsError, match="recsys_db: extra cannot be used") as error:
+        database_url_of(load_settings())
+    assert "secret" not in str(error.value)
+
+
+def test_a_missing_database_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_RECSYS_DB", raising=False)
+    with pytest.raises(
+        SettingsError, match="no connection recsys_db: add it with type postgres, mysql or sqlite"
+    ):
+        database_url_of(load_settings())

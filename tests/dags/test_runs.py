@@ -30,9 +30,14 @@ INGEST = ["extract_delta", *STEPS, "commit_history", "announce_day", "expire"]
 RETRAIN = ["extract_catalogue", "build_matrix", "train", "evaluate", "gate", "refresh_redis"]
 
 
-def make(site: SimpleNamespace, *words: str) -> subprocess.CompletedProcess[str]:
+def make(site: SimpleNamespace, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "-s", *words], cwd=ROOT, env=site.env, capture_output=True, text=True, check=False
+        ["make", "-s", *words],
+        cwd=ROOT,
+        env=site.env | env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -100,7 +105,9 @@ def test_a_backfill_of_five_days_keeps_history_and_starts_no_retraining(
 ) -> None:
     before = kept_history(site)
     first = due - timedelta(days=4)
-    done = make(site, "backfill", f"FROM={first}", f"TO={due}")
+    # a date without an offset would be read in this zone, and the first day would be left out
+    zone = {"AIRFLOW__CORE__DEFAULT_TIMEZONE": "America/Los_Angeles"}
+    done = make(site, "backfill", f"FROM={first}", f"TO={due}", **zone)
     assert done.returncode == 0, done.stderr
     windows = []
     for run in site.airflow.wait_for_runs("recsys_ingest", "backfill", 5, timeout=200):

@@ -139,7 +139,7 @@ def test_a_float_that_mariadb_has_rounded_is_refused_with_its_cure(mariadb_url: 
         (None, 1234567.25),
     ]
     make(url, "INSERT INTO e VALUES (1234567, 3)")  # written as 1234570, the id of another one
-    with pytest.raises(DataError, match="column id is a FLOAT, .* write CAST"):
+    with pytest.raises(DataError, match=r"column id is a FLOAT, .* write CAST"):
         read(url, "SELECT * FROM e")
     assert read(url, "SELECT CAST(id AS DOUBLE) AS id FROM e")["id"].max() == 1234567.0
 

@@ -82,8 +82,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    with services.postgres(tmp_path_factory.mktemp("postgres")) as url:
+def postgres_server() -> Iterator[sa.URL]:
+    # not in pytest's folder: the server runs as another user if we are root, and each new pytest
+    # process closes that folder to other users
+    with (
+        tempfile.TemporaryDirectory(prefix="recsys-postgres-") as folder,
+        services.postgres(Path(folder)) as url,
+    ):
         yield url
 
 

@@ -2,36 +2,67 @@
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from support.pipeline import INGEST, RETRAIN, Pipeline, differing, worker_killed
 from support.two_days import FIRST_DAY, SECOND_DAY, TwoDays, changed_shop
 
+from recsys_ops.ingest.commit import restore_day
+from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.generations import current_generation
 
-NO_LOOKBACK = {"lookback_days": 0}
+NO_LOOKBACK: dict[str, Any] = {"lookback_days": 0}
+ACCEPTED = {"accept_reason": "stocktaking"}
 OF_THE_DAY = f"WHERE recorded_at >= '{SECOND_DAY}T00:00:00Z'"
 
 
-def test_a_day_without_events_is_empty_in_history_and_the_others_stay(
+def test_a_day_without_events_is_accepted_with_a_reason_and_others_stay(
+    pipeline: Pipeline, two_days: TwoDays
+) -> None:
+    pipeline.restore(two_days.end)
+    before, history = pipeline.state(), pipeline.history()
+    closed = SECOND_DAY + timedelta(days=1)
+    outcome = pipeline.run("extract_delta", closed, params=NO_LOOKBACK)
+    assert f"{closed} has no rows, usually about" in outcome.message
+    assert differing(pipeline.state(), before) == []
+    pipeline.succeed(INGEST, closed, params=NO_LOOKBACK | ACCEPTED)
+    assert differing(pipeline.history(), history) == []
+
+
+def test_a_purged_day_is_refused_then_accepted_then_restored(
+    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL
+) -> None:
+    pipeline.restore(two_days.end)
+    before, history = pipeline.state(), pipeline.history()
+    with changed_shop(shop_url, f"DELETE FROM events {OF_THE_DAY}") as connection:
+        outcome = pipeline.run("extract_delta", SECOND_DAY, params=NO_LOOKBACK, env=connection)
+        assert f"{SECOND_DAY} would have 0 of its" in outcome.message
+        assert differing(pipeline.state(), before) == []
+        pipeline.succeed(INGEST, SECOND_DAY, params=NO_LOOKBACK | ACCEPTED, env=connection)
+    assert differing(pipeline.history(), history) == [f"history {SECOND_DAY}"]
+    assert f"history {SECOND_DAY}" not in pipeline.history()
+    earlier, _ = restore_day(pipeline.storage, SECOND_DAY, CleaningSettings(), min_kept_share=0.9)
+    assert earlier.run_day == SECOND_DAY
+    assert differing(pipeline.history(), history) == []
+
+
+def test_a_filter_that_takes_a_day_away_is_refused_before_the_commit(
     pipeline: Pipeline, two_days: TwoDays
 ) -> None:
     pipeline.restore(two_days.end)
     before = pipeline.history()
-    pipeline.succeed(INGEST, SECOND_DAY + timedelta(days=1), params=NO_LOOKBACK)
+    env = {"RECSYS_CLEANING__BOTS__MIN_EVENTS": "2", "RECSYS_CLEANING__BOTS__MIN_SIGNALS": "1"}
+    pipeline.succeed(INGEST[:-1], SECOND_DAY, params=NO_LOOKBACK, env=env)
+    outcome = pipeline.run("commit_history", SECOND_DAY, params=NO_LOOKBACK, env=env)
+    assert f"refused, nothing was replaced: {SECOND_DAY} would have" in outcome.message
     assert differing(pipeline.history(), before) == []
-
-
-def test_a_day_that_lost_its_events_in_production_is_emptied(
-    pipeline: Pipeline, two_days: TwoDays, shop_url: sa.URL
-) -> None:
-    pipeline.restore(two_days.end)
-    before = pipeline.history()
-    with changed_shop(shop_url, f"DELETE FROM events {OF_THE_DAY}") as connection:
-        pipeline.succeed(INGEST, SECOND_DAY, params=NO_LOOKBACK, env=connection)
+    figures = pipeline.succeed(
+        ("commit_history",), SECOND_DAY, params=NO_LOOKBACK | ACCEPTED, env=env
+    ).figures
+    assert figures["accepted"] == ACCEPTED["accept_reason"]
     assert differing(pipeline.history(), before) == [f"history {SECOND_DAY}"]
-    assert f"history {SECOND_DAY}" not in pipeline.history()
 
 
 def test_a_day_of_rejects_fails_with_reasons_and_fills_the_quarantine(

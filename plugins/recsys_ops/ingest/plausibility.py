@@ -32,16 +32,19 @@ def unusually_empty(rows: Mapping[date, int], known: Mapping[date, int]) -> list
     known : rows of other days, and of the days that were read before.
 
     Usual is the median of the same weekday in the four weeks before, as far back as a day is known,
-    so that a shop may close on Sundays; without one, the median of all days before.
+    so that a shop may close on Sundays; without one, the median of all days before. A load that
+    finds nothing at all is unusual, too.
     """
     all_rows = {**rows, **known}
     with_rows = [day for day, count in all_rows.items() if count]
+    if not with_rows and any(day not in known for day in rows):
+        return ["no day has rows, and none is in the history"]
     sentences = []
     for day in [day for day, count in rows.items() if count == 0 and day not in known]:
         before = [
             day - timedelta(days=ago)
             for ago in range(1, _USUAL_DAYS + 1)
-            if with_rows and day - timedelta(days=ago) >= min(with_rows)
+            if day - timedelta(days=ago) >= min(with_rows)
         ]
         same_weekday = [other for other in before if other.weekday() == day.weekday()]
         usual = median([all_rows.get(other, 0) for other in same_weekday or before] or [0])
@@ -60,6 +63,6 @@ def accepted(losses: Sequence[str], reason: str | None) -> str | None:
     more = f"; and {len(losses) - _SHOWN} more" if len(losses) > _SHOWN else ""
     raise DataError(
         f"refused, nothing was replaced: {'; '.join(losses[:_SHOWN])}{more}. "
-        "That is more than source.min_kept_share allows. Correct the source, or give a reason to "
-        "accept it: accept_reason in the trigger form, --reason on the command line"
+        "The limit is source.min_kept_share. Correct the cause, or give a reason to accept it: "
+        "accept_reason in the trigger form, --reason on the command line"
     )

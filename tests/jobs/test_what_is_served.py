@@ -204,7 +204,7 @@ def test_the_first_deployment_of_a_failed_stock_feed_is_refused(shop: Storage) -
 
 
 def test_categories_that_the_owner_excludes_are_no_fault(shop: Storage) -> None:
-    excluded = [f"category-{number}" for number in range(4)]
+    excluded = tuple(f"category-{number}" for number in range(4))
     settings = settings_with(exclude_categories=excluded)
     assert failed(night(shop, settings, DAY, catalogue())) == set()
 

@@ -12,6 +12,7 @@ KINDS = ("recommendations", "similar", "bought_together", "categories")
 LOST = 0.3
 # but a short list is not, by the one or two items that are sold out every day
 _FEW = 2
+_AT_ONCE = 100_000
 
 
 def list_figures(
@@ -40,15 +41,17 @@ def lost_share(lists: pl.Series, eligible: pl.Series) -> float:
     """The share of the lists that lost more than the share `LOST` of their items; 0 without lists.
 
     An item is lost that is not `eligible`. A list that lost at most two items and has others left
-    is not counted. Memory: one flag for each place of the lists.
+    is not counted. Memory grows with `_AT_ONCE` lists only, beside the arguments.
 
     lists : List[String], an earlier version's recommendation lists, none of them empty
     eligible : String series, the items that the new version may list
     """
-    if lists.is_empty():
-        return 0.0
-    lengths = lists.list.len().to_numpy().astype(np.int64)
-    lost = ~lists.explode().is_in(eligible.unique().implode()).to_numpy()
-    lost_of_list = np.add.reduceat(lost, np.cumsum(lengths) - lengths, dtype=np.int64)
-    many = (lost_of_list > LOST * lengths) & ((lost_of_list > _FEW) | (lost_of_list == lengths))
-    return float(many.mean())
+    listed = eligible.unique().implode()
+    damaged = 0
+    for part in lists.to_frame("items").iter_slices(_AT_ONCE):
+        lengths = part["items"].list.len().to_numpy().astype(np.int64)
+        lost = ~part["items"].explode().is_in(listed).to_numpy()
+        of_list = np.add.reduceat(lost, np.cumsum(lengths) - lengths, dtype=np.int64)
+        many = (of_list > LOST * lengths) & ((of_list > _FEW) | (of_list == lengths))
+        damaged += int(np.count_nonzero(many))
+    return damaged / max(1, len(lists))

@@ -23,7 +23,7 @@ from recsys_ops.operators import rollback
 from recsys_ops.operators.rollback import OFFERED, RollbackOperator, offer_versions
 from recsys_ops.run_day import TASKS_TEST_PREFIX
 from recsys_ops.serving.nodes import find_nodes
-from recsys_ops.serving.publish import live_version
+from recsys_ops.serving.publish import live_version, swap_back
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -74,6 +74,22 @@ def test_a_blocked_version_that_a_person_chooses_is_released(
     roll_back(task, third, "it was the catalogue after all")
     assert live_version(find_nodes(redis_client, SERVING)) == third
     assert list(read_deployment_state(storage)["blocked"]) == [second]
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_version_whose_swap_was_not_recorded_is_blocked_too(
+    storage: Storage, task: Task, live: list[str], redis_client: redis.Redis, swapped: bool
+) -> None:
+    first, second, third = live
+    record = storage.read_json(paths.LIVE)
+    record["swapping"] = record["deployments"].pop()
+    storage.write_json(paths.LIVE, record)
+    if not swapped:
+        swap_back(find_nodes(redis_client, SERVING), second)
+    figures = roll_back(task, first)
+    assert figures["rolled_back_from"] == sorted([second, third])
+    assert set(read_deployment_state(storage)["blocked"]) == {second, third}
+    assert (third in [d["version"] for d in list_deployments(storage)]) is swapped
 
 
 def test_a_rollback_that_failed_is_finished_by_the_next_try(

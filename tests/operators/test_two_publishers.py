@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from support.publisher import Publisher, publisher
 from support.rollback import SERVING, Task, live, storage, task  # noqa: F401
 
 from recsys_ops.models.deployments import read_deployment_state
+from recsys_ops.operators.rollback import RollbackOperator
 from recsys_ops.serving.layout import live_key, lock_key
 from recsys_ops.serving.nodes import find_nodes
 from recsys_ops.serving.publish import live_version
@@ -28,24 +28,24 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def two(live: list[str]) -> Iterator[tuple[Publisher, Publisher]]:
-    """Two processes that publish; three versions are live one after the other before."""
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(TESTS)])
-    environment = {**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"}
-    with ExitStack() as stack:
-        yield (
-            stack.enter_context(publisher(environment)),
-            stack.enter_context(publisher(environment)),
-        )
+def environment(task: Task) -> dict[str, str]:
+    """The environment of a process that publishes: the settings of `task`."""
+    folders = [TESTS, TESTS.parent / "plugins"]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
-def test_a_rollback_beside_a_refresh_always_stays(
+@pytest.fixture
+def two(environment: dict[str, str]) -> Iterator[tuple[Publisher, Publisher]]:
+    with publisher(environment) as one, publisher(environment) as other:
+        yield one, other
+
+
+def test_publishers_at_once_agree_and_a_rollback_stays(
     two: tuple[Publisher, Publisher],
     live: list[str],
     storage: Storage,
     redis_client: redis.Redis,
 ) -> None:
-    """The third version is published again, and meanwhile somebody rolls back from it."""
     first, second, third = live
     refreshing, rolling_back = two
     record = storage.get(paths.LIVE)
@@ -68,9 +68,10 @@ def test_a_rollback_beside_a_refresh_always_stays(
         begun = time.monotonic()
         assert rolling_back.end()["live"] is True
         before = time.monotonic() - begun
-    for number in range(24):
+    # the third version is published again, and meanwhile somebody rolls back from it
+    for number in range(16):
         target = (first, second)[number % 2]
-        delay = (seconds + before) * number / 24 - before
+        delay = (seconds + before) * number / 16 - before
         reset()
         if delay < 0:
             rolling_back.begin("rollback", DAY, version=target, reason="robots")
@@ -84,33 +85,28 @@ def test_a_rollback_beside_a_refresh_always_stays(
         check_agreement(storage, redis_client, target)
         assert third in read_deployment_state(storage)["blocked"]
 
-
-def test_two_refreshes_at_once_agree_on_what_is_live(
-    two: tuple[Publisher, Publisher],
-    live: list[str],
-    storage: Storage,
-    redis_client: redis.Redis,
-) -> None:
-    days = {version: DAY - timedelta(days=age) for age, version in enumerate(reversed(live))}
-    for number in range(8):
-        for process, version in zip(two, live[number % 2 :], strict=False):
+    # two versions are published, in both orders
+    days = {second: DAY - timedelta(days=1), third: DAY}
+    for number in range(6):
+        reset()
+        for process, version in zip(two, (live[1:], live[:0:-1])[number % 2], strict=True):
             process.begin("refresh_redis", days[version], publish_reason="the catalogue")
-            time.sleep(0.01 * (number // 2))
+            time.sleep(seconds * number / 12)
         for process in two:
             assert process.end()["live"] is True
-        check_agreement(
-            storage, redis_client, read_deployment_state(storage)["deployments"][-1]["version"]
-        )
+        last = read_deployment_state(storage)["deployments"][-1]["version"]
+        check_agreement(storage, redis_client, last)
 
 
 def test_a_killed_publisher_keeps_others_waiting_for_seconds_only(
-    two: tuple[Publisher, Publisher],
+    environment: dict[str, str],
     live: list[str],
     storage: Storage,
+    task: Task,
     redis_client: redis.Redis,
 ) -> None:
-    refreshing, rolling_back = two
-    with Path(storage.root.removeprefix("file://"), f"{paths.LIVE}#0").open("a") as record:
+    locked = Path(storage.root.removeprefix("file://"), f"{paths.LIVE}#0")
+    with publisher(environment) as refreshing, locked.open("a") as record:
         fcntl.flock(record, fcntl.LOCK_EX)  # the publisher holds its lock and waits for this one
         refreshing.begin("refresh_redis", DAY)
         while not redis_client.exists(lock_key(SERVING)):
@@ -119,8 +115,8 @@ def test_a_killed_publisher_keeps_others_waiting_for_seconds_only(
         refreshing.process.wait()
     assert 0 < redis_client.pttl(lock_key(SERVING)) <= 10_000
     redis_client.pexpire(lock_key(SERVING), 500)  # the test does not wait for the rest
-    rolling_back.begin("rollback", DAY, version=live[1], reason="robots")
-    assert rolling_back.end()["live"] is True
+    rollback = RollbackOperator(task_id="rollback", day=str(DAY))
+    assert task(rollback, version=live[1], reason="robots")["live"] is True
     check_agreement(storage, redis_client, live[1])
 
 

@@ -20,6 +20,8 @@ import redis
 
 from recsys_ops.history.table import current_version, read_events
 from recsys_ops.ingest.steps import STEPS
+from recsys_ops.serving.layout import lock_key
+from recsys_ops.settings import ServingSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
 
@@ -153,9 +155,13 @@ class Pipeline:
 
         dag_id = "recsys_ingest" if task_id in INGEST else "recsys_retrain"
         full_env = {**self._env, **(env or {})}
-        return self._runner.call(
+        outcome = self._runner.call(
             task_id, begun, dag_id=dag_id, run=run, env=full_env, max_file_bytes=max_file_bytes
         )
+        if outcome.killed:
+            # it ends by itself 10 s after a kill; the tests do not wait for that
+            self.redis.delete(lock_key(ServingSettings()))
+        return outcome
 
     def kill(
         self, task_id: str, day: date, seconds: float, *, before: Snapshot | None = None, **run: Any

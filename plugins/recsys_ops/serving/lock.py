@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from recsys_ops.errors import ServingError
 from recsys_ops.serving.layout import lock_key
@@ -20,12 +21,13 @@ _LEASE_S = 10
 _WAIT_S = 25
 _PAUSE_S = 0.1
 
-# KEYS: the lock. ARGV: the token, and the lease in milliseconds. Returns the token of the holder.
+# KEYS: the lock. ARGV: the token, the lease in milliseconds, and `take` or `renew`: a lock that has
+# ended is not renewed, because others may have held it since. Returns the token of the holder.
 # Redis refuses a SET where its memory is full, but not after another command has written:
 # rolling back must be possible then.
 _TAKE = """
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return holder end
+if holder ~= ARGV[1] and (holder or ARGV[3] == 'renew') then return holder or '' end
 redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
@@ -44,12 +46,17 @@ class Lock:
     def key(self) -> str:
         return lock_key(self.nodes.settings)
 
-    def check(self) -> None:
-        """Raises ServingError where the lock is lost."""
-        with explained_errors(self.nodes.client, f"reading {self.key}"):
-            holder = self.nodes.client.get(self.key)
-        if holder != self.token.encode():
+    def renew(self) -> None:
+        """Begin the lease anew. Raises ServingError where the lock is lost."""
+        if self.set("renew") != self.token:
             raise self.lost()
+
+    def set(self, action: Literal["take", "renew"]) -> str:
+        """Take or renew the lock if nobody else holds it; returns the token of the holder."""
+        with explained_errors(self.nodes.client, f"locking {self.key}"):
+            arguments = [self.key, self.token, str(_LEASE_S * 1000), action]
+            holder: bytes = self.nodes.client.eval(_TAKE, 1, *arguments)
+        return holder.decode()
 
     def lost(self) -> ServingError:
         return ServingError(
@@ -68,22 +75,18 @@ def hold_lock(nodes: RedisNodes, version: str) -> Iterator[Lock]:
     Raises ServingError that names the version of the present holder.
     """
     lock = Lock(nodes, f"{version} {uuid.uuid4().hex}")
-    client, deadline = nodes.client, time.monotonic() + _WAIT_S
-    with explained_errors(client, f"taking {lock.key}"):
-        while True:
-            holder = client.eval(_TAKE, 1, lock.key, lock.token, str(_LEASE_S * 1000)).decode()
-            if holder == lock.token:
-                break
-            if time.monotonic() > deadline:
-                raise ServingError(
-                    f"{lock.key} is held by others, now to make {holder.partition(' ')[0]} live: "
-                    f"run this again when they have ended"
-                )
-            time.sleep(_PAUSE_S)
+    deadline = time.monotonic() + _WAIT_S
+    while (holder := lock.set("take")) != lock.token:
+        if time.monotonic() > deadline:
+            raise ServingError(
+                f"{lock.key} is held by others, now to make {holder.partition(' ')[0]} live: "
+                "run this again when they have ended"
+            )
+        time.sleep(_PAUSE_S)
     try:
         yield lock
     finally:
         try:
-            client.eval(_RELEASE, 1, lock.key, lock.token)
+            nodes.client.eval(_RELEASE, 1, lock.key, lock.token)
         except REDIS_ERRORS as error:
             log.warning("%s stays locked for %d s: %s", lock.key, _LEASE_S, error)

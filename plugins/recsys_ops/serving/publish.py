@@ -364,8 +364,7 @@ def _swap_buckets(
         for node in nodes:
             # all keys of a script must be of one slot, and each bucket has a slot of its own
             groups = [[bucket] for bucket in node.buckets] if node.in_cluster else [node.buckets]
-            if node.in_cluster:
-                lock.check()
+            lock.renew()
             pipe = node.client.pipeline(transaction=False)
             for group in groups:
                 keys = [

@@ -6,6 +6,7 @@ from datetime import date
 
 import polars as pl
 
+from recsys_ops.cleaning.parsing import as_text
 from recsys_ops.errors import StorageError
 from recsys_ops.ingest.steps import STEPS, find_step, step_before
 from recsys_ops.storage import paths
@@ -86,5 +87,7 @@ def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[s
 
 def _rejected(storage: Storage, step: str, day: date) -> pl.LazyFrame:
     rows = storage.scan_parquet(paths.quarantine(step, day))[0]
-    row_id = pl.col("row_id") if "row_id" in rows.collect_schema() else pl.col("row")
-    return rows.select(row_id.cast(pl.String).alias("row_id"), "reason", "column", "value")
+    dtypes = rows.collect_schema()
+    row_id = "row_id" if "row_id" in dtypes else "row"
+    text = as_text(row_id, dtypes[row_id]).alias("row_id")
+    return rows.select(text, "reason", "column", "value")

@@ -214,6 +214,9 @@ def test_small_drops_do_not_add_up_over_a_month():
         ("data.bot_share.value", 0.0, "bot_share"),
         ("data.bot_share.value", 0.26, "bot_share"),
         ("data.ignored_share.value", 0.29, "ignored_share"),
+        ("data.conversions_rejected_share.value", 0.11, "conversions_rejected_share"),
+        ("data.nulls.user_agent.value", 1.0, "nulls"),
+        ("data.nulls.role.value", 0.5, "nulls"),
         ("data.gap.value", 2, "gap"),
         ("data.window_rows", 700_000, "window"),
         ("data.unread_days", ["2026-03-02", "2026-03-04"], "gap"),
@@ -249,11 +252,21 @@ def test_figures_that_always_vary_much_may_vary_more():
     assert decide(figures, SETTINGS).blessed
 
 
+def test_a_shop_whose_staff_buy_much_may_raise_the_limit_but_not_more_than_usual():
+    figures = with_value("data.conversions_rejected_share", {"value": 0.3, "usual": 0.28})
+    assert failed(decide(figures, SETTINGS)) == ["conversions_rejected_share"]
+    raised = SETTINGS.model_copy(update={"max_conversions_rejected": 0.5})
+    assert decide(figures, raised).blessed
+    figures["data"]["conversions_rejected_share"]["usual"] = 0.1
+    assert failed(decide(figures, raised)) == ["conversions_rejected_share"]
+
+
 def test_a_new_shop_has_nothing_usual_yet():
     figures = metrics()
     for name, figure in figures["data"].items():
         if isinstance(figure, dict):
-            figure["usual"] = None
+            for inner in figure.values() if name == "nulls" else [figure]:
+                inner["usual"] = None
             if name in ("gap", "bot_share"):
                 figure["value"] = None
     assert decide(figures, SETTINGS).blessed

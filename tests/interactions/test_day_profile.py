@@ -59,6 +59,7 @@ def test_with_less_than_a_week_before_nothing_is_usual():
         "quarantine_share",
         "bot_share",
         "ignored_share",
+        "conversions_rejected_share",
         "eligible",
         "unmanaged_share",
         "known_share",

@@ -27,11 +27,14 @@ GOOD = {
 }
 
 
-def deliver(storage: Storage, rows: list[dict[str, Any]], day: date = DAY) -> None:
+def deliver(
+    storage: Storage, rows: list[dict[str, Any]], day: date = DAY, without: tuple[str, ...] = ()
+) -> None:
+    """Deliver rows that are like `GOOD`, without some of its columns."""
     frame = pl.DataFrame(
         [
             {"row_id": str(i), "event_id": f"e{i}", "customer_ref": None} | GOOD | row
             for i, row in enumerate(rows)
         ]
-    )
+    ).drop(without)
     write_delivery(storage, day, frame.lazy(), {day: frame.height}, "test")

@@ -8,11 +8,14 @@ def metrics() -> dict[str, Any]:
     counts = {"rows": 40_000, "users": 900, "items": 250, "gap": 1}
     ratios = {"rows_per_user": 44.4, "repeats": 1.2}
     shares = {"quarantine_share": 0.02, "bot_share": 0.15, "ignored_share": 0.4}
+    shares |= {"conversions_rejected_share": 0.02}
+    nulls = {"user_agent": 0.01, "ip": 1.0, "role": 0.97}
     catalogue = {"eligible": 280, "unmanaged_share": 0.05, "known_share": 0.98}
     data: dict[str, Any] = {
         name: {"value": value, "usual": value, "spread": None}
         for name, value in (counts | ratios | shares | catalogue).items()
     }
+    data["nulls"] = {name: {"value": null, "usual": null} for name, null in nulls.items()}
     data |= {"unread_days": [], "window_days": 365, "window_known_share": 0.97, "known_items": 300}
     lists = {
         "counts": {

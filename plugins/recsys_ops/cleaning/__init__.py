@@ -5,7 +5,7 @@ from recsys_ops.cleaning.bots import filter_bots
 from recsys_ops.cleaning.contract import Contract, load_contract
 from recsys_ops.cleaning.crawlers import filter_crawlers
 from recsys_ops.cleaning.deduplicate import deduplicate
-from recsys_ops.cleaning.drift import drift
+from recsys_ops.cleaning.drift import absent_filter_inputs, drift
 from recsys_ops.cleaning.fix_types import fix_types
 from recsys_ops.cleaning.result import Cleaned
 from recsys_ops.cleaning.staff import filter_staff
@@ -13,6 +13,7 @@ from recsys_ops.cleaning.staff import filter_staff
 __all__ = [
     "Cleaned",
     "Contract",
+    "absent_filter_inputs",
     "align_schema",
     "deduplicate",
     "drift",

@@ -62,7 +62,7 @@ def align_schema(
     does not hold single values.
     """
     dtypes = delivered.collect_schema()
-    sources = {name: _sources(name, rule, dtypes) for name, rule in contract.columns.items()}
+    sources = {name: delivered_names(name, rule, dtypes) for name, rule in contract.columns.items()}
     _check_names(dtypes)
     _check_required(contract, sources, dtypes)
     named = dict.fromkeys(source for names in sources.values() for source in names)
@@ -159,7 +159,7 @@ class _Sources:
         return self.rule.split if isinstance(self.rule, TextRule) and is_text else None
 
 
-def _sources(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
+def delivered_names(name: str, rule: ColumnRule, dtypes: pl.Schema) -> list[str]:
     """The sources of the column that the delivery has; none if it lacks a part of an id."""
     delivered = [
         source for source in rule.sources(name) if _delivered_column(source, dtypes) is not None

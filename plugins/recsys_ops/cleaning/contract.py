@@ -50,7 +50,9 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "quantity": ("integer", "decimal"),
     "value": ("decimal",),
 }
-MAY_BE_NULL = frozenset({"row_id", "value", "user_agent", "ip", "email", "role"})
+# the columns that only the filters need
+FILTER_INPUTS = ("user_agent", "ip", "email", "role")
+MAY_BE_NULL = frozenset({"row_id", "value", *FILTER_INPUTS})
 
 NOT_PATTERNS = ("iso8601", "epoch_s", "epoch_ms", "epoch_us")
 # larger whole numbers are not exact as doubles
@@ -86,6 +88,7 @@ class BaseRule(_Strict):
 
     required: bool = True
     nullable: bool = False
+    gone: bool = False
     aliases: tuple[Name, ...] = ()
     first_of: tuple[Name, ...] = ()
     concat: tuple[Name, ...] = ()
@@ -225,6 +228,11 @@ class Contract(_Strict):
                 raise ValueError(
                     f"columns.{name}.type: {rule.type} is not allowed, "
                     f"use {' or '.join(_TYPES[name])}"
+                )
+            if rule.gone and (rule.required or name not in FILTER_INPUTS):
+                raise ValueError(
+                    f"columns.{name}.gone: "
+                    f"only {', '.join(FILTER_INPUTS)} may be gone, and with required: false"
                 )
             if rule.nullable and name not in MAY_BE_NULL:
                 raise ValueError(

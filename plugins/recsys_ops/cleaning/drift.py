@@ -2,6 +2,9 @@
 
 import polars as pl
 
+from recsys_ops.cleaning.align import delivered_names
+from recsys_ops.cleaning.contract import FILTER_INPUTS, Contract
+
 
 def drift(today: pl.Schema, before: pl.Schema) -> dict[str, object]:
     """The new, missing and retyped columns; an empty dict if there are none.
@@ -21,3 +24,13 @@ def drift(today: pl.Schema, before: pl.Schema) -> dict[str, object]:
         "retyped": retyped,
     }
     return {change: columns for change, columns in changes.items() if columns}
+
+
+def absent_filter_inputs(today: pl.Schema, contract: Contract) -> set[str]:
+    """The columns of the filters that a delivery lacks though the contract does not say so."""
+    return {
+        name
+        for name in FILTER_INPUTS
+        if not contract.columns[name].gone
+        and not delivered_names(name, contract.columns[name], today)
+    }

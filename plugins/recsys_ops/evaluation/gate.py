@@ -203,6 +203,45 @@ def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> Ru
     return RuleResult(name, change, most, abs(change) <= most, sentence)
 
 
+def conversions_rejected(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
+    """The filters rejected at most `max_conversions_rejected` of the carts and purchases.
+
+    Where the usual share is known, also at most `max_share_change` more than usual.
+    """
+    figure, most = metrics["data"][name], settings.max_conversions_rejected
+    if figure["value"] is None:
+        return RuleResult(name, None, most, True, "no carts or purchases were cleaned on the day")
+    value = _number(metrics, "data", name, "value")
+    if figure["usual"] is not None:
+        most = min(most, _number(metrics, "data", name, "usual") + settings.max_share_change)
+    sentence = (
+        f"{value:.1%} of the carts, checkouts and purchases were rejected as robots' or staff's: "
+        f"at most {most:.1%}"
+    )
+    return RuleResult(name, value, most, value <= most, sentence)
+
+
+def nulls(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
+    """In each column the share of rows without a value is at most `max_share_change` off."""
+    most = settings.max_share_change
+    changes = {
+        column: _number(metrics, "data", name, column, "value")
+        - _number(metrics, "data", name, column, "usual")
+        for column, figure in metrics["data"][name].items()
+        if figure["usual"] is not None
+    }
+    if not changes:
+        sentence = "too few days before to say how many rows without a value are usual"
+        return RuleResult(name, None, most, True, sentence)
+    column = max(changes, key=lambda column: abs(changes[column]))
+    figure, change = metrics["data"][name][column], changes[column]
+    sentence = (
+        f"{figure['value']:.1%} of the rows have no {column}, usual are {figure['usual']:.1%}: "
+        f"at most {most:.0%} more or less"
+    )
+    return RuleResult(name, change, most, abs(change) <= most, sentence)
+
+
 def gap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The days before the held-out one are in the history.
 
@@ -428,6 +467,8 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
     "quarantine_share": partial(share, "rejected for their values"),
     "bot_share": partial(share, "rejected as bots'"),
     "ignored_share": partial(share, "of ignored events"),
+    "conversions_rejected_share": conversions_rejected,
+    "nulls": nulls,
     "gap": gap,
     "window": window,
     "some_lists": some_lists,

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys_ops.cleaning import Cleaned, drift
+from recsys_ops.cleaning import Cleaned, Contract, absent_filter_inputs, drift
 from recsys_ops.cleaning.result import is_member
 from recsys_ops.errors import DataError, StorageError
-from recsys_ops.ingest.steps import EXTRACT, Step, find_step, step_before, steps_after
+from recsys_ops.ingest.day_counts import count_days, had_values
+from recsys_ops.ingest.steps import (
+    EXTRACT,
+    Step,
+    contract_of,
+    find_step,
+    step_before,
+    steps_after,
+)
 from recsys_ops.settings import CleaningSettings
 from recsys_ops.storage import paths
 from recsys_ops.storage.generations import current_generation, generations
@@ -52,10 +60,14 @@ def run_step(
 
     Memory grows with the compressed rows of the day, and as the step's function says.
     Raises DataError when the share of rejected rows is above `max_rejected_share`; the rejected
-    rows are in quarantine by then.
+    rows are in quarantine by then. Also when a column of the filters has vanished from the
+    delivery.
     """
     step = find_step(name)
     rows, metadata = _rows_to_clean(storage, step, day, settings, delivery)
+    contract = contract_of(settings)
+    if step_before(step) is None:
+        _check_filter_inputs(storage, step, day, rows.collect_schema(), contract)
     cleaned = step.function(rows, settings)
     metadata |= _metadata(cleaned)
     for warning in cleaned.warnings:
@@ -71,6 +83,7 @@ def run_step(
         storage.put(paths.quarantine(name, day), rejected)
         for later in steps_after(step):  # what they rejected in an earlier run is out of date
             storage.delete(paths.quarantine(later.name, day))
+            storage.delete(paths.day_counts(later.name, day))
         quarantined = pl.scan_parquet(rejected)
         figures = _figures(rows, quarantined, cleaned)
         ignored = sum(figures.get("ignored", {}).values())
@@ -94,6 +107,11 @@ def run_step(
             storage.put(paths.step(name, day), kept)
         else:
             _write_rejected(storage, step, day, quarantined, metadata)
+        by_day = count_days(step, day, rows, quarantined, cleaned, contract)
+    storage.write_json(paths.day_counts(name, day), by_day)
+    figures["conversions_rejected"] = sum(
+        counts["conversions_rejected"] for counts in by_day.values()
+    )
     if step_before(step) is None:
         figures |= {"exploded": exploded, "drift": _drift(storage, day, rows.collect_schema())}
     return figures
@@ -258,6 +276,20 @@ def _sample(row: dict[str, Any]) -> str:
     pattern, value = _IMPERSONAL.get(row["column"]), str(row["value"])
     shown = f" = {value!r}" if pattern and re.fullmatch(pattern, value) else ""
     return f"{place}, {row['column']}{shown}" if row["column"] else place
+
+
+def _check_filter_inputs(
+    storage: Storage, step: Step, day: date, today: pl.Schema, contract: Contract
+) -> None:
+    absent = absent_filter_inputs(today, contract)
+    if vanished := sorted(absent & had_values(storage, day)) if absent else []:
+        storage.delete(paths.step(step.name, day))
+        raise DataError(
+            f"{step.name} {day}: the delivery lacks {', '.join(vanished)}, which the days before "
+            "had, so the filters would find nothing by it. Deliver it again in include/sql, name "
+            "it as an alias in include/contract.yaml, or write there gone: true if it will never "
+            "come back"
+        )
 
 
 def _drift(storage: Storage, day: date, today: pl.Schema) -> dict[str, object] | None:

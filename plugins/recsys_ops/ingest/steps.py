@@ -42,14 +42,15 @@ class Step:
 def _align_schema(
     rows: pl.LazyFrame, settings: CleaningSettings, rejected: pl.Series | None = None
 ) -> Cleaned:
-    return cleaning.align_schema(rows, _contract(settings), rejected)
+    return cleaning.align_schema(rows, contract_of(settings), rejected)
 
 
 def _fix_types(rows: pl.LazyFrame, settings: CleaningSettings) -> Cleaned:
-    return cleaning.fix_types(rows, _contract(settings))
+    return cleaning.fix_types(rows, contract_of(settings))
 
 
-def _contract(settings: CleaningSettings) -> cleaning.Contract:
+def contract_of(settings: CleaningSettings) -> cleaning.Contract:
+    """The contract that the settings name."""
     return cleaning.load_contract(include_dir() / settings.contract)
 
 
@@ -77,6 +78,8 @@ _STEPS = (
 )
 STEPS = {step.name: step for step in _STEPS}
 LAST_STEP = _STEPS[-1].name
+# the steps that reject rows for who made them
+FILTERS = _STEPS[_STEPS.index(STEPS["deduplicate"]) + 1 :]
 
 
 def find_step(name: str) -> Step:

@@ -54,6 +54,9 @@ class DayProfile(BaseModel):
     quarantine_share, bot_share : the shares of the delivered rows that were rejected for their
         values, and as those of crawlers and bots
     ignored_share : the share of the delivered rows of events that the contract ignores
+    conversions_rejected_share : the share of the carts, checkouts and purchases that the filters
+        rejected
+    nulls : for each column of the contract the share of the rows without a value
     window_rows, window_days : of the whole window
     superseded_rows : the rows of the window that are left out because a later day has their event
     eligible : the eligible items of the catalogue, those of excluded categories included
@@ -79,6 +82,8 @@ class DayProfile(BaseModel):
     window_rows: int
     window_days: int
     ignored_share: Figure = _NONE
+    conversions_rejected_share: Figure = _NONE
+    nulls: dict[str, Figure] = {}
     superseded_rows: int | None = None
     eligible: Figure = _NONE
     unmanaged_share: Figure = _NONE
@@ -173,6 +178,10 @@ def profile_day(
         quarantine_share=share("quarantine_share"),
         bot_share=share("bot_share"),
         ignored_share=share("ignored_share"),
+        conversions_rejected_share=share("conversions_rejected_share"),
+        nulls={
+            name.removeprefix("nulls."): share(name) for name in of_day if name.startswith("nulls.")
+        },
         window_rows=int(window_days["rows"].sum()),
         window_days=(day - window_start).days + 1,
         eligible=share("eligible"),

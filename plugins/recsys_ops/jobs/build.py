@@ -13,7 +13,7 @@ from recsys_ops.errors import DataError, StorageError
 from recsys_ops.history.encoded import check_superseded, read_encoded_events
 from recsys_ops.history.table import current_version
 from recsys_ops.ingest.commit import read_days
-from recsys_ops.ingest.quarantine import rejected_shares
+from recsys_ops.ingest.day_counts import rejected_shares
 from recsys_ops.interactions.day_profile import (
     USUAL_DAYS,
     CatalogueProfile,

@@ -538,10 +538,15 @@ class GateSettings(Section):
     a factor s, the limit is raised to s^1.5."""
 
     max_share_change: Share = 0.1
-    """The share of rows rejected for their values, and the share rejected as crawlers and bots, may
-    each differ from its 28-day median by at most this much. The shares of users with a full list
+    """The share of rows rejected for their values, the share rejected as crawlers and bots, and in
+    each column the share of rows without a value, may each differ from its 28-day median by at most
+    this much. The shares of users with a full list
     and of rows whose item the catalogue has may fall, and that of items without a figure of stock
     may rise, by at most as much; the share of the window's rows by half of it."""
+
+    max_conversions_rejected: Share = 0.1
+    """The filters may reject at most this share of the day's carts, checkouts and purchases, as
+    crawlers', bots' and staff's. Robots seldom buy, so a larger share is mostly people's."""
 
     min_window_share: Share = 0.8
     """The window must have at least this share of the rows that the champion's window had."""

@@ -58,6 +58,11 @@ def report(name: str, day: date) -> str:
     return f"reports/day={day}/{name}.json"
 
 
+def day_counts(name: str, day: date) -> str:
+    """What a cleaning step saw and rejected, counted by day."""
+    return f"reports/day={day}/{name}_by_day.json"
+
+
 def job(day: date, name: str) -> str:
     """The inputs that `build_matrix` writes for the worker, and the worker's files."""
     return f"jobs/day={day}/{name}"

@@ -13,10 +13,9 @@ import polars as pl
 
 from recsys_ops.cleaning import Cleaned, Contract
 from recsys_ops.cleaning.contract import FILTER_INPUTS
-from recsys_ops.cleaning.parsing import NO_VALUE
 from recsys_ops.cleaning.result import is_member
-from recsys_ops.ingest.steps import EXTRACT, FILTERS, STEPS, Step, step_before
 from recsys_ops.errors import StorageError
+from recsys_ops.ingest.steps import EXTRACT, FILTERS, STEPS, Step, step_before
 from recsys_ops.settings import CONVERSIONS
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -26,6 +25,8 @@ log = logging.getLogger(__name__)
 _DAYS = 29  # the run's day and the 28 before, from which the day profile takes what is usual
 _COUNTED = [step for step in STEPS.values() if step.counts_as is not None or step in FILTERS]
 
+# blank, and a log's - or "-"
+_BLANK = r"""^[\s"'-]*$"""
 _READS_VALUES = next(step for step in STEPS.values() if step.writes_rows)
 
 # day → name of the count → number of rows; "nulls" has one for each column
@@ -168,7 +169,7 @@ def _is_conversion(step: Step, schema: pl.Schema, contract: Contract) -> pl.Expr
     if step.reads == EXTRACT:
         names = {name for name, type_ in contract.event_names.items() if type_ in CONVERSIONS}
     if step_before(step) is None:
-        columns += contract.columns["event_type"].aliases
+        columns = [*contract.columns["event_type"].sources("event_type")]
     delivered = [name for name in columns if name in schema]
     return pl.any_horizontal(
         pl.lit(False),
@@ -185,7 +186,6 @@ def _nulls(schema: pl.Schema, contract: Contract) -> dict[str, pl.Expr]:
     for name in contract.columns:
         missing = pl.col(name).is_null()
         if schema[name] == pl.String:
-            words = f"{NO_VALUE}|^$" if name in FILTER_INPUTS else r"^\s*$"
-            missing |= pl.col(name).str.contains(words)
+            missing |= pl.col(name).str.contains(_BLANK)
         nulls[name] = missing.sum()
     return nulls

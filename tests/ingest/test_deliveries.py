@@ -90,7 +90,7 @@ def committed(storage: Storage, *days: date) -> None:
         replace_days(storage, events(day, 2), day, day)
 
 
-def test_missing_are_days_that_the_history_lacks_and_no_delivery_calls_empty(
+def test_missing_days_are_neither_in_the_history_nor_delivered_empty(
     storage: Storage,
 ) -> None:
     """Six nights without Airflow, a day that the shop was closed, one that was never committed."""

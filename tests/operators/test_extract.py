@@ -90,12 +90,16 @@ def context(run_type: str = "scheduled", **params: Any) -> Any:
 def extract(
     of: date = DAY, *, sql: str = EVENTS, run_type: str = "scheduled", **params: Any
 ) -> dict[str, Any]:
-    operator = ExtractDeltaOperator(task_id="extract_delta", sql=sql, day=str(of))
+    operator = ExtractDeltaOperator(task_id="extract_delta", sql="extract_events.sql", day=str(of))
+    operator.sql = sql  # as rendered
     return operator.execute(context(run_type, **params))
 
 
 def catalogue(of: date = DAY, **params: Any) -> dict[str, Any]:
-    operator = ExtractCatalogueOperator(task_id="extract_catalogue", sql=CATALOGUE, day=str(of))
+    operator = ExtractCatalogueOperator(
+        task_id="extract_catalogue", sql="extract_catalogue.sql", day=str(of)
+    )
+    operator.sql = CATALOGUE
     return operator.execute(context(**params))
 
 

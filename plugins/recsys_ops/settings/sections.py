@@ -214,9 +214,9 @@ class BotSettings(Section):
     """How many of the six signals make a bot."""
 
     pseudo_user_share: ShareAboveZero = 0.2
-    """An id with at least this share of a day's events is treated as a placeholder ("0",
-    "unknown") and rejected as pseudo_user, even if it buys. Not applied below 50 users a day, nor
-    to ids with fewer than 500 events that day."""
+    """An id with at least this share of a day's events is treated as a placeholder ("web", "app")
+    and rejected as pseudo_user, even if it buys. Not applied below 50 users a day, nor to ids with
+    fewer than 500 events that day. Words such as "guest" and "0" are rejected before, as nobody."""
 
 
 class SlowBotSettings(Section):

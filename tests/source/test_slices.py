@@ -142,6 +142,20 @@ def test_a_query_without_the_time_of_recording_is_refused(full_day: sa.URL, fold
         delivered(full_day, folder, sql=SQL.replace("*", "n"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (":end", "now() -- :end", "does not name :end, so each slice would deliver"),
+        ("WHERE recorded_at >= :start AND recorded_at < :end", "", "name :end and :start, so"),
+    ],
+)
+def test_a_query_without_a_bound_is_refused(
+    full_day: sa.URL, folder: Path, old: str, new: str, named: str
+) -> None:
+    with pytest.raises(DataError, match=named):
+        delivered(full_day, folder, sql=SQL.replace(old, new))
+
+
 def test_a_disk_too_small_for_the_slices_is_named(full_day: sa.URL, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write a slice to .*/gone"):
         delivered(full_day, tmp_path / "gone")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.databases import DAY, make, read
 
-from recsys_ops.errors import SettingsError
+from recsys_ops.errors import DataError, SettingsError
 from recsys_ops.source.sql import as_query, read_sql
 
 BACKENDS = ["postgresql", "mysql", "mariadb", "sqlite"]
@@ -73,11 +73,19 @@ def test_only_what_stands_in_the_code_is_a_parameter(backend: str) -> None:
     assert list(sa.text(as_query(sql, backend)).compile().params) == ["start"]
 
 
-def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_empty_or_not_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no SQL file at .*/gone\.sql: put it there"):
         read_sql(tmp_path / "gone.sql")
     file = tmp_path / "old.sql"
+    file.write_text("-- SELECT 1;\n", "utf-8-sig")
+    with pytest.raises(SettingsError, match=r"old\.sql holds no query"):
+        read_sql(file)
     for encoding in ("latin-1", "utf-16"):
         file.write_text("SELECT 'Größe'", encoding)
         with pytest.raises(SettingsError, match=r"old\.sql is not UTF-8: save it"):
             read_sql(file)
+
+
+def test_two_queries_in_a_file_are_refused(url: sa.URL) -> None:
+    with pytest.raises(DataError, match=r"refused the query: .*; check include/sql"):
+        read(url, "SELECT 1 AS a; SELECT 2 AS a;")

@@ -30,7 +30,8 @@ POSTGRESQL_VALUES = {
     "'10.0.0.0/8'::cidr": "10.0.0.0/8",
     "'{\"b\":  1}'::json": '{"b":  1}',
     "'{\"a\": 1}'::jsonb": '{"a": 1}',
-    "'{1,NULL}'::int[]": "{1,NULL}",
+    "'{1,NULL}'::int[]": "[1,null]",
+    "'{a,\"b,c\"}'::text[]": '["a","b,c"]',
     "interval '1 day 2 hours'": "1 day 02:00:00",
     "'\\x00ff'::bytea": "00ff",
     "12345.50::numeric": "12345.5",
@@ -47,7 +48,8 @@ POSTGRESQL_VALUES = {
     "16777216::real": 16777216.0,
     "true": 1,
     "B'101'": 5,
-    "'{2026-01-02 03:04:05}'::timestamp[]": '{"2026-01-02 03:04:05"}',
+    "'{2026-01-02 03:04:05}'::timestamp[]": '["2026-01-02T03:04:05"]',
+    "int4range(1, 5)": "[1,5)",
     "'x'::char(3)": "x  ",
     "''::text": "",
     "NULL::inet": None,
@@ -83,10 +85,12 @@ def test_a_shops_own_types_arrive_as_text_domains_as_their_base_type(
         database_url,
         "CREATE TYPE step AS ENUM ('view', 'cart')",
         "CREATE DOMAIN number AS bigint",
-        'CREATE TABLE e ("my ""Step""" step, n number)',
-        "INSERT INTO e VALUES ('cart', 7)",
+        'CREATE TABLE e ("my ""Step""" step, n number, steps step[])',
+        "INSERT INTO e VALUES ('cart', 7, '{view,cart}')",
     )
-    assert read(url, "SELECT * FROM e").to_dicts() == [{'my "Step"': "cart", "n": 7}]
+    assert read(url, "SELECT * FROM e").to_dicts() == [
+        {'my "Step"': "cart", "n": 7, "steps": '["view","cart"]'}
+    ]
 
 
 def test_an_infinite_time_is_refused_with_its_column(database_url: str) -> None:

@@ -7,8 +7,8 @@ SQLite row by row. The same values become the same canonical rows from each of t
   digits), they are text without the zeros that end a fraction.
 - Booleans and bits are integers, bytes are hexadecimal digits.
 - A type for which Polars has no exact equivalent is text, as the database writes it: uuid, inet,
-  json, arrays, intervals. So are the times of MySQL and SQLite, because they can be invalid dates.
-  A MySQL TIMESTAMP gets the offset ``+00:00``.
+  json, intervals. So are the times of MySQL and SQLite, because they can be invalid dates. A MySQL
+  TIMESTAMP gets the offset ``+00:00``. An array is a list in JSON.
 - Text is UTF-8, whatever the database's encoding is.
 """
 
@@ -118,7 +118,12 @@ def _arrow(stack: ExitStack, database: sa.URL, sql: str, timeout_s: int) -> Quer
             | {name: secret for name, secret in secrets.items() if secret}
             | {"client_encoding": "SQL_ASCII" if is_ascii else "UTF8"}
         )
-    columns = _columns(described)
+        array_types = driver.execute(
+            "SELECT oid FROM pg_type WHERE typcategory = 'A' AND oid = ANY(%s)",
+            [[column.type_code for column in described]],
+        )
+        arrays = dict.fromkeys((oid for (oid,) in array_types), "CAST(array_to_json({}) AS text)")
+    columns = _columns(described, _CONVERTED | arrays)
     scales = {column.name: column.scale for column in described if column.type_code == _NUMERIC}
     arrow = stack.enter_context(adbc_driver_postgresql.dbapi.connect(conninfo))
 
@@ -161,15 +166,18 @@ def render_sql(sql: str, parameters: Mapping[str, datetime | None]) -> str:
     return str(compiled) % literals
 
 
-def _columns(described: Iterable[psycopg.Column]) -> str:
-    """The columns to select, cast to text where Polars has no exact type."""
+def _columns(described: Iterable[psycopg.Column], converted: Mapping[int, str]) -> str:
+    """The columns to select, cast to text where Polars has no exact type.
+
+    converted : how a column of another type than text is written, by type
+    """
     columns = {column.name: column.type_code for column in described}
     _check_names([column.name for column in described])
     quoted = {name: '"' + name.replace('"', '""') + '"' for name in columns}
     return ", ".join(
         quoted[name]
         if type_code in _EXACT
-        else f"{_CONVERTED.get(type_code, 'CAST({} AS text)').format(quoted[name])} "
+        else f"{converted.get(type_code, 'CAST({} AS text)').format(quoted[name])} "
         f"AS {quoted[name]}"
         for name, type_code in columns.items()
     )

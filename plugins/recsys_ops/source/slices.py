@@ -17,6 +17,7 @@ from recsys_ops.errors import DataError, StorageError
 from recsys_ops.run_day import day_start
 from recsys_ops.source.columns import as_common, common_schema
 from recsys_ops.source.database import Query, open_query
+from recsys_ops.source.sql import as_query
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,15 @@ def extract_slices(
     rows get a later `recorded_at` than a day that is over, and the next run reads corrected rows
     again.
 
-    Raises SourceError and DataError as `database.open_query` does, DataError when `recorded_at` is
-    missing, and StorageError when `folder` is full.
+    Raises SourceError and DataError as `database.open_query` does, DataError when `recorded_at` or
+    one of the parameters is missing, and StorageError when `folder` is full.
     """
+    query = sa.text(as_query(sql, url.get_backend_name()))
+    if lacks := {"start", "end"} - query.compile().params.keys():
+        raise DataError(
+            f"the events query does not name :{' and :'.join(sorted(lacks))}, so each slice would "
+            "deliver rows of the others; compare recorded_at with both in include/sql"
+        )
     files: list[tuple[Path, pl.Schema]] = []
     schemas: list[pl.Schema] = []
     rows = dict.fromkeys(days, 0)

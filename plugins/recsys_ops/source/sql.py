@@ -28,16 +28,19 @@ _COMMENTS = {
 def read_sql(file: Path) -> str:
     """The text of a SQL file, without the byte order mark that some editors put before it.
 
-    Raises SettingsError if the file is missing or is not UTF-8.
+    Raises SettingsError if the file is missing or is not UTF-8, or holds no query.
     """
     try:
-        return file.read_text("utf-8-sig")
+        sql = file.read_text("utf-8-sig")
     except FileNotFoundError as error:
         raise SettingsError(
             f"no SQL file at {file}: put it there, or set RECSYS_INCLUDE to its folder's parent"
         ) from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file} is not UTF-8: save it in this encoding") from error
+    if not as_query(sql, "postgresql"):
+        raise SettingsError(f"{file} holds no query: write one")
+    return sql
 
 
 def as_query(sql: str, backend: str) -> str:

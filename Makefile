@@ -53,7 +53,7 @@ settings: .venv/installed       ## include/recsys.yaml and docs/settings.md, fro
 
 need = $(foreach name,$(1),$(if $($(name)),,$(error $(name)=… is missing; example: make $@ $(2))))
 
-task-test: .venv/installed      ## one task of one day: DAG=recsys_ingest TASK=… DATE=2026-01-31
+task-test: .venv/installed      ## a task of a day: DAG=recsys_ingest TASK=… DATE=2026-01-31
 	@$(call need,DAG TASK DATE,DAG=recsys_ingest TASK=fix_types DATE=2026-01-31)$(BIN)/python -m \
 	  recsys_ops.operators.task_test $(DAG) $(TASK) $(DATE)
 

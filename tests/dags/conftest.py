@@ -60,6 +60,8 @@ def site(
     env = airflow_site.environment(
         home, metadata=metadata, shop=database, redis_port=redis_port, port=services.free_port()
     ) | {
+        # the tests ask for a file to be read again; otherwise all four are read every 30 seconds
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
         "RECSYS_GATE__ALLOW_FIRST_DEPLOYMENT": "true",
         "RECSYS_GATE__MIN_USERS": "5",
         "RECSYS_GATE__MAX_DROP": "0.5",
@@ -107,18 +109,23 @@ def loaded(site: SimpleNamespace, yesterday: date) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def deployed(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> None:
-    """Two retrainings: one of the day before yesterday, one that an ingest started."""
+def deployed(site: SimpleNamespace, loaded: dict[str, str], yesterday: date) -> str:
+    """Two retrainings: one of the day before yesterday, one that an ingest started.
+
+    The ingest was triggered without a date. Returns its run id.
+    """
     site.airflow.pause("recsys_retrain", False)
     first = site.airflow.trigger("recsys_retrain", day=str(yesterday - timedelta(days=1)))
     site.airflow.wait("recsys_retrain", first)
-    site.airflow.wait("recsys_ingest", site.airflow.trigger("recsys_ingest"))
+    ingest = site.airflow.trigger("recsys_ingest")
+    site.airflow.wait("recsys_ingest", ingest)
     started = site.airflow.wait_for_runs("recsys_retrain", "asset_triggered", 1)[-1]["dag_run_id"]
     site.airflow.wait("recsys_retrain", started)
+    return ingest
 
 
 @pytest.fixture
-def live(site: SimpleNamespace, deployed: None) -> str:
+def live(site: SimpleNamespace, deployed: str) -> str:
     """The version that is live once all retrainings ended: each ingest starts one."""
     for run in site.airflow.runs("recsys_retrain"):
         if run["state"] in ("queued", "running"):

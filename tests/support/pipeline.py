@@ -63,7 +63,9 @@ class Runner:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
             "PYTHONWARNINGS": "ignore",
+            # neither BLAS nor the allocator of Polars starts threads when it is imported
             "OPENBLAS_NUM_THREADS": "1",
+            "_RJEM_MALLOC_CONF": "background_thread:false",
         }
         command = [sys.executable, str(Path(__file__).with_name("run_task.py"))]
         self._process = subprocess.Popen(

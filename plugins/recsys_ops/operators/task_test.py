@@ -1,8 +1,9 @@
-"""``python -m recsys_ops.operators.task_test DAG TASK DAY``: run one task of one day alone.
+"""``python -m recsys_ops.operators.task_test DAG TASK… DAY``: run tasks of one day, each alone.
 
 ``airflow tasks test`` exits with 0 when the task failed, and writes into an existing run of the
 date. This module runs the same command in a temporary AIRFLOW_HOME, with the configured
-connections, and exits with 1 unless the task succeeded or was skipped.
+connections, for one task after the other, and ends with exit code 1 at the first that neither
+succeeds nor is skipped.
 """
 
 import multiprocessing
@@ -16,8 +17,8 @@ from recsys_ops.run_day import read_day
 from recsys_ops.settings import load_settings
 
 
-def main(dag_id: str, task_id: str, day: str) -> int:
-    """Run a task of `day`, the day of the data as YYYY-MM-DD; returns the exit code."""
+def main(dag_id: str, task_ids: list[str], day: str) -> int:
+    """Run tasks of `day`, the day of the data as YYYY-MM-DD; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="recsys-task-test-") as home:
         os.environ.update(_carried_variables(), AIRFLOW_HOME=home)
         for name in [
@@ -27,7 +28,7 @@ def main(dag_id: str, task_id: str, day: str) -> int:
         ]:
             del os.environ[name]
         child = multiprocessing.get_context("spawn").Process(
-            target=_run_task, args=(dag_id, task_id, read_day(day))
+            target=_run_tasks, args=(dag_id, task_ids, read_day(day))
         )
         child.start()
         child.join()
@@ -60,24 +61,26 @@ def _carried_variables() -> dict[str, str]:
     return {**carried, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 
-def _run_task(dag_id: str, task_id: str, day: date) -> None:
+def _run_tasks(dag_id: str, task_ids: list[str], day: date) -> None:
     from airflow.cli.cli_parser import get_parser
     from airflow.cli.commands.task_command import task_test
     from airflow.utils.cli import get_bagged_dag
 
     put_database()
-    outcome: list[str] = []
     dag = get_bagged_dag(None, dag_id)
-    task = dag.get_task(task_id)
-    task.on_success_callback = [lambda context: outcome.append("success")]
-    task.on_skipped_callback = [lambda context: outcome.append("skipped")]
     anchor = f"{day + timedelta(days=1)}T02:00:00+00:00"
-    task_test(get_parser().parse_args(["tasks", "test", dag_id, task_id, anchor]), dag=dag)
-    print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}")
-    sys.exit(0 if outcome else 1)
+    for task_id in task_ids:
+        outcome: list[str] = []
+        task = dag.get_task(task_id)
+        task.on_success_callback = [lambda context, said=outcome: said.append("success")]
+        task.on_skipped_callback = [lambda context, said=outcome: said.append("skipped")]
+        task_test(get_parser().parse_args(["tasks", "test", dag_id, task_id, anchor]), dag=dag)
+        print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}", flush=True)
+        if not outcome:
+            sys.exit(1)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:-1], sys.argv[-1]))

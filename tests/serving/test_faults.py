@@ -46,9 +46,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def readers(address: dict[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Four processes that read. Calling what this yields ends them and returns what they saw."""
+    """Two processes that read. Calling what this yields ends them and returns what they saw."""
     with ExitStack() as stack:
-        processes = [start("read", json.dumps(address)) for _ in range(4)]
+        processes = [start("read", json.dumps(address)) for _ in range(2)]
         for process in processes:
             stack.callback(process.wait)
             stack.callback(process.kill)

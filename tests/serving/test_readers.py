@@ -42,7 +42,6 @@ def test_the_reader_in_python(published: redis.Redis) -> None:
 
 
 def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> None:
-    npm_install(HERE, "redis")
     ask = f"""
         import {{ createClient }} from "redis";
         const client = await createClient({{ url: {json.dumps(redis_url)} }}).connect();
@@ -56,7 +55,7 @@ def test_the_reader_in_javascript(published: redis.Redis, redis_url: str) -> Non
     done = subprocess.run(
         [NODE, "--input-type=module", "-"],
         input=example("javascript") + ask,
-        cwd=HERE,
+        cwd=npm_install(HERE),
         capture_output=True,
         text=True,
         check=True,

@@ -43,33 +43,41 @@ def install(program: str, *packages: str) -> str | None:
     return shutil.which(program, path="/usr/sbin:/usr/bin")
 
 
-def npm_install(folder: Path, package: str) -> Path:
-    """Install what a folder's package-lock.json names, once; returns the folder of a package."""
-    installed = folder / "node_modules" / package
-    with one_at_a_time("npm"):
-        if not installed.is_dir():
-            subprocess.run(
-                [NODE, _NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=folder,
-                check=True,
-                capture_output=True,
-            )
-    return installed
+def npm_install(project: Path) -> Path:
+    """A folder with the packages that a project's package-lock.json names."""
+    with _kept("npm", (project / "package-lock.json").read_text()) as (folder, is_complete):
+        if not is_complete:
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(project / name, folder)
+            npm = [NODE, _NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(npm, cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def python_with(*packages: str) -> Path:
-    """The Python of an environment with these packages, which is kept for later runs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_ops"
-    name = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:12]
-    folder = cache / f"tests-{name}"
-    python, complete = folder / "bin" / "python", folder / "complete"
+    """The Python of an environment with these packages."""
     uv = [sys.executable, "-m", "uv"]
-    with one_at_a_time("python"):
-        if not complete.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    with _kept("python", sys.version, *packages) as (folder, is_complete):
+        python = folder / "bin" / "python"
+        if not is_complete:
             venv = [*uv, "venv", "--quiet", "--python", sys.executable, folder]
             subprocess.run(venv, check=True)
             install = [*uv, "pip", "install", "--quiet", "--python", python, *packages]
             subprocess.run(install, check=True)
-            complete.touch()
     return python
+
+
+@contextmanager
+def _kept(kind: str, *contents: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that is kept for later runs, and whether the block has filled it before."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys_ops"
+    name = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
+    folder = cache / f"tests-{kind}-{name}"
+    complete = folder / "complete"
+    with one_at_a_time(kind):
+        is_complete = complete.exists()
+        if not is_complete:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        yield folder, is_complete
+        complete.touch()

@@ -61,7 +61,7 @@ class Azurite:
 @contextmanager
 def azurite(folder: Path) -> Iterator[Azurite]:
     """A server on a free port until the block ends; its log is in the folder."""
-    main = npm_install(HERE, "azurite") / "dist" / "src" / "blob" / "main.js"
+    main = npm_install(HERE) / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
     port, key = services.free_port(), base64.b64encode(secrets.token_bytes(64)).decode()
     options = [
         "--inMemoryPersistence",

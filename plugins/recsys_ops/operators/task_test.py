@@ -11,10 +11,14 @@ import os
 import sys
 import tempfile
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 from recsys_ops.operators.temporary_database import put_database
 from recsys_ops.run_day import read_day
 from recsys_ops.settings import load_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 
 def main(dag_id: str, task_ids: list[str], day: str) -> int:
@@ -62,22 +66,29 @@ def _carried_variables() -> dict[str, str]:
 
 
 def _run_tasks(dag_id: str, task_ids: list[str], day: date) -> None:
-    from airflow.cli.cli_parser import get_parser
-    from airflow.cli.commands.task_command import task_test
     from airflow.utils.cli import get_bagged_dag
 
     put_database()
     dag = get_bagged_dag(None, dag_id)
-    anchor = f"{day + timedelta(days=1)}T02:00:00+00:00"
     for task_id in task_ids:
-        outcome: list[str] = []
-        task = dag.get_task(task_id)
-        task.on_success_callback = [lambda context, said=outcome: said.append("success")]
-        task.on_skipped_callback = [lambda context, said=outcome: said.append("skipped")]
-        task_test(get_parser().parse_args(["tasks", "test", dag_id, task_id, anchor]), dag=dag)
-        print(f"{dag_id} {task_id} {day}: {outcome[0] if outcome else 'failed'}", flush=True)
-        if not outcome:
+        outcome = _run_task(dag, task_id, day)
+        print(f"{dag_id} {task_id} {day}: {outcome}", flush=True)
+        if outcome == "failed":
             sys.exit(1)
+
+
+def _run_task(dag: "DAG", task_id: str, day: date) -> str:
+    """Returns "success", "skipped" or "failed"."""
+    from airflow.cli.cli_parser import get_parser
+    from airflow.cli.commands.task_command import task_test
+
+    outcome: list[str] = []
+    task = dag.get_task(task_id)
+    task.on_success_callback = [lambda context: outcome.append("success")]
+    task.on_skipped_callback = [lambda context: outcome.append("skipped")]
+    anchor = f"{day + timedelta(days=1)}T02:00:00+00:00"
+    task_test(get_parser().parse_args(["tasks", "test", dag.dag_id, task_id, anchor]), dag=dag)
+    return outcome[0] if outcome else "failed"
 
 
 if __name__ == "__main__":

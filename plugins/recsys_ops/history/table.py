@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 
 from recsys_ops.errors import DataError, StorageError
 from recsys_ops.settings import EventType, HistorySettings
@@ -38,6 +39,7 @@ CONSTRAINTS: Mapping[str, str] = {
     "quantity_is_above_zero": "quantity > 0",
     "value_is_a_price": "value IS NULL OR (value >= 0 AND value < 1e300)",
 }
+_FORMER_CONSTRAINT = "quantity_is_positive"  # of whole quantities: quantity >= 1
 _CONFIGURATION = {
     # opening the table reads the last checkpoint and at most this many commits after it
     "delta.checkpointInterval": "10",
@@ -315,7 +317,7 @@ def _open_or_create(storage: Storage) -> DeltaTable:
             configuration=_CONFIGURATION,
             storage_options=storage.options,
         )
-    if table.schema() != _delta_schema():
+    if PrimitiveType("long") in (column.type for column in table.schema().fields):
         _convert(table)
     prefix = "delta.constraints."
     present = {
@@ -323,8 +325,8 @@ def _open_or_create(storage: Storage) -> DeltaTable:
         for name in table.metadata().configuration
         if name.startswith(prefix)
     }
-    for name in sorted(present - CONSTRAINTS.keys()):  # of an earlier release
-        table.alter.drop_constraint(name)
+    if _FORMER_CONSTRAINT in present:
+        table.alter.drop_constraint(_FORMER_CONSTRAINT)
     if missing := {name: rule for name, rule in CONSTRAINTS.items() if name not in present}:
         table.alter.add_constraint(missing)
     return table

@@ -84,8 +84,9 @@ def test_rows_without_a_value_are_counted_by_column(storage: Storage) -> None:
 def test_each_day_of_a_first_load_counts_for_itself(storage: Storage) -> None:
     days = [DAY - timedelta(days=age) for age in range(40)]
     rows = [on(day, user_agent=agent) for day in days for agent in ("Firefox", "Googlebot/2.1")]
-    deliver(storage, [*rows, on(DAY), on(DAY)])
-    clean(storage)
+    old_cart = on(days[-1], user_agent="Googlebot/2.1", action="cart")
+    deliver(storage, [*rows, on(DAY), on(DAY), old_cart])
+    assert clean(storage)["filter_crawlers"]["conversions_rejected"] == 1
     shares = rejected_shares(storage, sorted(days))
     assert sorted(shares) == sorted(days)[-29:]
     assert {share["bot_share"] for day, share in shares.items() if day != DAY} == {0.5}

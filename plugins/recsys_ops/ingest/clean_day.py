@@ -17,7 +17,7 @@ import polars as pl
 from recsys_ops.cleaning import Cleaned, Contract, absent_filter_inputs, drift
 from recsys_ops.cleaning.result import is_member
 from recsys_ops.errors import DataError, StorageError
-from recsys_ops.ingest.day_counts import count_days, had_values
+from recsys_ops.ingest.day_counts import count_days, had_values, write_counts
 from recsys_ops.ingest.steps import (
     EXTRACT,
     Step,
@@ -108,7 +108,7 @@ def run_step(
         else:
             _write_rejected(storage, step, day, quarantined, metadata)
         by_day = count_days(step, day, rows, quarantined, cleaned, contract)
-    storage.write_json(paths.day_counts(name, day), by_day)
+    write_counts(storage, step, day, by_day)
     figures["conversions_rejected"] = sum(
         counts["conversions_rejected"] for counts in by_day.values()
     )

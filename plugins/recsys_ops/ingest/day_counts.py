@@ -41,7 +41,7 @@ def count_days(
     cleaned: Cleaned,
     contract: Contract,
 ) -> DayCounts:
-    """The counts of a step for the run's day and the 28 days before it.
+    """The counts of a step for each day that it saw.
 
     rows : the rows that the step got; quarantined : those that it rejected
 
@@ -62,14 +62,20 @@ def count_days(
         counts = counts.join(
             _by_day(rows.filter(ignored), day, {"ignored": pl.len()}), on="day", how="left"
         )
-    counts = counts.filter(pl.col("day") > day - timedelta(days=_DAYS)).sort("day")
     return {
         str(count.pop("day")): {
             **{name: value for name, value in count.items() if name not in nulls},
             **({"nulls": {name: count[name] for name in nulls}} if nulls else {}),
         }
-        for count in counts.fill_null(0).iter_rows(named=True)
+        for count in counts.fill_null(0).sort("day").iter_rows(named=True)
     }
+
+
+def write_counts(storage: Storage, step: Step, day: date, counts: DayCounts) -> None:
+    """Write the counts of the run's day and of the 28 days before."""
+    first = str(day - timedelta(days=_DAYS - 1))
+    recent = {counted: count for counted, count in counts.items() if counted >= first}
+    storage.write_json(paths.day_counts(step.name, day), recent)
 
 
 def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[str, float]]:

@@ -1,8 +1,11 @@
 """Every extra that Airflow documents for a database is used, or named as not used."""
 
 import logging
+import ssl
 from typing import Any
 
+import certifi
+import pymysql
 import pytest
 import sqlalchemy as sa
 from support.databases import make, read
@@ -130,10 +133,45 @@ def test_the_ssl_mode_of_mysql_is_obeyed(
         assert bool(read(url, sql).item()) == (encrypted and has_tls)
 
 
-@pytest.mark.parametrize("ssl", [{"ca": "/gone.pem"}, '{"ca": "/gone.pem"}'], ids=str)
-def test_ssl_as_an_object_or_as_text_asks_for_tls(mariadb_url: sa.URL, ssl: Any) -> None:
+@pytest.mark.parametrize("files", [{"ca": "/gone.pem"}, '{"ca": "/gone.pem"}'], ids=str)
+def test_ssl_as_an_object_or_as_text_asks_for_tls(mariadb_url: sa.URL, files: Any) -> None:
     with pytest.raises(SourceError, match="No such file"):
-        read(with_extra(mariadb_url, {"ssl": ssl}), "SELECT 1")
+        read(with_extra(mariadb_url, {"ssl": files}), "SELECT 1")
+
+
+CA = {"ca": certifi.where()}
+
+
+@pytest.mark.parametrize(
+    ("extra", "verifies", "checks_host"),
+    [
+        ({"ssl_mode": "REQUIRED"}, False, False),
+        ({"ssl_mode": "VERIFY_CA", "ssl": CA}, True, False),
+        ({"ssl_mode": "VERIFY_IDENTITY", "ssl_ca": certifi.where()}, True, True),
+        ({"ssl": CA}, True, True),
+    ],
+    ids=["required", "verify ca", "verify identity", "ca alone"],
+)
+def test_the_ssl_mode_decides_what_of_the_certificate_is_checked(
+    extra: dict[str, Any], verifies: bool, checks_host: bool
+) -> None:
+    url = sqlalchemy_url("mysql", host="db", extra=extra)
+    _, arguments = sa.create_engine(url).dialect.create_connect_args(url)
+    context = pymysql.Connection(**arguments, defer_connect=True).ctx
+    assert (context.verify_mode == ssl.CERT_REQUIRED, context.check_hostname) == (
+        verifies,
+        checks_host,
+    )
+
+
+def test_a_false_or_a_zero_is_no_empty_value_of_libpq() -> None:
+    extra = {"keepalives": 0, "sslcompression": False, "gssencmode": "disable", "sslsni": True}
+    assert sqlalchemy_url("postgres", host="db", extra=extra).query == {
+        "keepalives": "0",
+        "sslcompression": "0",
+        "gssencmode": "disable",
+        "sslsni": "1",
+    }
 
 
 def test_no_secret_is_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -55,13 +55,17 @@ def sqlalchemy_url(
             f"the database's connection has the type {conn_type}, which cannot be used: "
             "give postgres, mysql or sqlite"
         )
-    given = {name: value for name, value in (extra or {}).items() if value not in (None, "", False)}
     is_sqlite, is_postgresql = driver == "sqlite", driver.startswith("postgresql")
+    known = _LIBPQ if is_postgresql else _PYMYSQL | {f"ssl_{name}" for name in _SSL}
+    given = {
+        name: value
+        for name, value in (extra or {}).items()
+        if value is not None and value != "" and (value is not False or name in known)
+    }
     not_used = given.keys() & (given.keys() if is_sqlite else _NOT_USED)
     if not_used:
         log.warning("extras of the database's connection are not used: %s", sorted(not_used))
     used = {name: value for name, value in given.items() if name not in not_used}
-    known = _LIBPQ if is_postgresql else _PYMYSQL | {f"ssl_{name}" for name in _SSL}
     if unknown := used.keys() - known:
         allowed = "an option of libpq" if is_postgresql else f"one of {', '.join(sorted(known))}"
         raise SettingsError(
@@ -71,9 +75,11 @@ def sqlalchemy_url(
     if is_sqlite:
         return sa.URL.create(driver, database=parts.get("host") or parts.get("database"))
     options = used if is_postgresql else _mysql_options(used)
-    return sa.URL.create(
-        driver, **parts, query={name: str(value) for name, value in options.items()}
-    )
+    query = {
+        name: str(int(value) if isinstance(value, bool) else value)
+        for name, value in options.items()
+    }
+    return sa.URL.create(driver, **parts, query=query)
 
 
 def _mysql_options(extra: dict[str, Any]) -> dict[str, Any]:

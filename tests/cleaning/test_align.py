@@ -320,7 +320,7 @@ def in_list(changed: Callable[..., Contract]) -> Contract:
     )
 
 
-def test_every_object_of_a_list_is_a_row_with_its_own_item_quantity_and_price(
+def test_every_object_of_a_list_is_a_row_with_its_own_values(
     in_list: Contract,
 ) -> None:
     cleaned = basket(

@@ -48,7 +48,7 @@ def test_status_says_what_is_live_previous_and_recorded(live: list[str], capsys:
     assert status["last_deployment"]["version"] == third
 
 
-def test_a_swap_that_was_not_recorded_is_said_until_the_next_run_records_it(
+def test_a_swap_that_was_not_recorded_is_said_until_it_is(
     live: list[str], storage: Storage, task: Task, redis_client: redis.Redis, capsys: Output
 ) -> None:
     _, second, third = live

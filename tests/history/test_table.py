@@ -145,7 +145,7 @@ def make_table_of_an_earlier_release(storage: Storage, days: int) -> None:
     write_deltalake(table, rows.select(*SCHEMA).cast({"value": pl.Float64}), mode="append")
 
 
-def test_a_history_of_an_earlier_release_keeps_its_rows_and_takes_fractions(
+def test_a_history_of_an_earlier_release_takes_fractions_too(
     storage: Storage,
 ) -> None:
     make_table_of_an_earlier_release(storage, days=3)

@@ -56,7 +56,7 @@ def test_rejected_rows_are_counted_against_all_delivered_rows(storage: Storage) 
     assert conversions == dict.fromkeys(STEPS, 0) | {"filter_crawlers": 1, "filter_staff": 1}
 
 
-def test_rejected_values_of_conversions_are_counted_under_their_delivered_names(
+def test_rejected_conversions_are_counted_by_delivered_names(
     storage: Storage,
 ) -> None:
     lost = [{"action": "ORDER", "quantity": "x"}, {"action": "order", "customer_ref": "u2"}]

@@ -342,9 +342,7 @@ def test_the_newest_better_proposal_is_adopted_if_the_settings_say_so(
     assert with_adopted_proposal(store, edited, DAY + week) == (edited, None)
 
 
-def test_foreign_files_among_the_studies_are_ignored_and_a_damaged_proposal_is_named(
-    store: Storage, adopts: Settings
-) -> None:
+def test_foreign_files_among_the_studies_are_ignored(store: Storage, adopts: Settings) -> None:
     for path in ("tuning/.DS_Store", "tuning/old/proposal.json", "tuning/day=x/proposal.json"):
         store.put(path, b"x")
     proposed(store, DAY)

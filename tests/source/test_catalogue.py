@@ -93,7 +93,7 @@ def test_stock_may_be_a_fraction_and_what_is_left_of_a_piece_is_in_stock() -> No
     assert products["stock"].to_list() == [1, 0, 12, None, 0]
 
 
-def test_an_item_whose_stock_is_not_counted_is_sold_unless_a_setting_says_no() -> None:
+def test_an_item_without_a_figure_of_stock_is_sold_by_default() -> None:
     stock = pl.Series([3, 0, None, None, None], dtype=pl.Int64)
     status = ["published"] * 4 + ["draft"]
     products = normalise_catalogue(catalogue(list("abcde"), stock=stock, status=status), ID)[0]

@@ -84,6 +84,7 @@ def test_readers_miss_nothing_while_twenty_publishes_are_killed(
                 time.sleep(0.001)
             time.sleep(chance.uniform(0, 0.2))
             os.kill(publisher, signal.SIGKILL)
+            time.sleep(0.05)  # Redis still does what it was sent
             redis_client.delete(lock_key(SETTINGS))  # it would end by itself after 10 s
             if kill % 4 == 0:  # else the next publisher finds what this one left
                 publish_version(redis_client, first + 500)

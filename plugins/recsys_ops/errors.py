@@ -21,6 +21,10 @@ class StorageError(RecsysError):
     """An object in blob storage is missing or unreadable, or storage does not answer."""
 
 
+class DamagedError(StorageError):
+    """An object in blob storage is there, but is not what it should be."""
+
+
 class DataError(RecsysError):
     """The data exist but must not be used: too many rejections, or nothing to train on."""
 

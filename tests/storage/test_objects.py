@@ -15,7 +15,7 @@ from support.azurite.server import ACCOUNT, Azurite
 from support.azurite.weather import Weather, weather
 from support.history_rows import FIRST, SUNDAY, counts, events
 
-from recsys_ops.errors import StorageError
+from recsys_ops.errors import DamagedError, StorageError
 from recsys_ops.history.table import apply_retention, replace_days
 from recsys_ops.ingest.clean_day import run_step
 from recsys_ops.ingest.deliveries import write_delivery
@@ -116,13 +116,13 @@ def count_up(root: str, options: dict[str, str], times: int) -> None:
 
 
 def test_of_writers_at_the_same_time_none_is_lost(storage: Storage) -> None:
-    arguments = (storage.root, storage.account, 15)
-    processes = [PROCESSES.Process(target=count_up, args=arguments) for _ in range(4)]
+    arguments = (storage.root, storage.account, 8)
+    processes = [PROCESSES.Process(target=count_up, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert storage.read_json("models/live.json") == {"count": 60}
+    assert storage.read_json("models/live.json") == {"count": 24}
     assert storage.list("") == ["models/live.json"]
 
 
@@ -142,6 +142,28 @@ def test_a_damaged_object_is_named_with_what_to_do(storage: Storage) -> None:
         ) as error:
             read("a.parquet")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(40) + b"PAR1", b"x" * 4000])
+def test_an_object_with_a_damaged_footer_is_told_from_a_storage_that_fails(
+    storage: Storage, data: bytes
+) -> None:
+    storage.put("a.parquet", data)
+    for read in (storage.metadata, storage.schema, storage.read_parquet, storage.scan_parquet):
+        with pytest.raises(DamagedError, match=r"a\.parquet is no Parquet"):
+            read("a.parquet")
+    with pytest.raises(StorageError, match="is not there") as error:
+        storage.metadata("b.parquet")
+    assert not isinstance(error.value, DamagedError)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'"x"', b'{"day": 1}'])
+def test_a_record_without_its_names_is_damaged(storage: Storage, content: bytes) -> None:
+    storage.put("a.json", content)
+    with pytest.raises(
+        DamagedError, match=r"a\.json is (no JSON|damaged, it is not an object with)"
+    ):
+        storage.read_record("a.json", "day", "version")
 
 
 WRITES: dict[str, Callable[[Storage], None]] = {

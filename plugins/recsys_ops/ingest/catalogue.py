@@ -5,7 +5,7 @@ from datetime import date
 
 import polars as pl
 
-from recsys_ops.errors import StorageError
+from recsys_ops.errors import DamagedError
 from recsys_ops.ingest.plausibility import accepted
 from recsys_ops.storage import paths
 from recsys_ops.storage.generations import generations, write_generation
@@ -41,6 +41,6 @@ def _last_items(storage: Storage) -> pl.Series:
     for generation in reversed(generations(storage, paths.CATALOGUE)):
         try:
             return storage.read_parquet(generation.path)["item_id"]
-        except StorageError as error:
+        except DamagedError as error:
             log.warning("a damaged catalogue is left out: %s", error)
     return pl.Series(dtype=pl.String)

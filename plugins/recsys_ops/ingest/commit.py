@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_ops.errors import DataError, StorageError
+from recsys_ops.errors import DamagedError, DataError, StorageError
 from recsys_ops.history.table import SCHEMA, replace_days, rows_by_day
 from recsys_ops.ingest.clean_day import DELIVERY, SOURCE, kept_rows, run_step
 from recsys_ops.ingest.deliveries import (
@@ -126,7 +126,7 @@ def read_days(storage: Storage, first: date, last: date) -> set[date]:
         if storage.exists(path := paths.report(COMMIT, run_day)):
             try:
                 read = storage.read_record(path, "read")["read"]
-            except StorageError as error:
+            except DamagedError as error:
                 log.warning("%s does not count as read: %s", run_day, error)
                 continue
             for stretch in read:

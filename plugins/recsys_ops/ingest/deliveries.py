@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from recsys_ops.errors import StorageError
+from recsys_ops.errors import DamagedError, StorageError
 from recsys_ops.ingest.plausibility import accepted, lost_rows, unusually_empty
 from recsys_ops.storage import paths
 from recsys_ops.storage.generations import Generation, generations, write_generation
@@ -107,7 +107,7 @@ def _newest_first(storage: Storage, days: Sequence[date], damaged: list[str]) ->
         if days[0] <= generation.day <= days[-1] + timedelta(days=MAX_LOOKBACK):
             try:
                 yield _read(storage, generation)
-            except (StorageError, KeyError, ValueError) as error:
+            except (DamagedError, KeyError, ValueError) as error:
                 log.warning("%s is damaged and is left out: %s", generation.path, error)
                 damaged.append(generation.path)
 

@@ -9,7 +9,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys_ops.cleaning.slow_bots import Window, without_slow_bots
-from recsys_ops.errors import DataError, StorageError
+from recsys_ops.errors import DamagedError, DataError
 from recsys_ops.history.encoded import check_superseded, read_encoded_events
 from recsys_ops.history.table import current_version
 from recsys_ops.ingest.commit import read_days
@@ -279,7 +279,7 @@ def _reported(storage: Storage, days: list[date]) -> dict[date, dict[str, float]
             if storage.exists(path := paths.report(task, day)):
                 try:
                     figures = storage.read_record(path)
-                except StorageError as error:
+                except DamagedError as error:
                     log.warning("the figures of %s are left out: %s", day, error)
                     continue
                 compared = {name: figures[name] for name in names if figures.get(name) is not None}

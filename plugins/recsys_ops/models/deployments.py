@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from recsys_ops.errors import ServingError, StorageError
+from recsys_ops.errors import DamagedError, ServingError, StorageError
 from recsys_ops.models import files
 from recsys_ops.storage import paths
 from recsys_ops.storage.objects import Storage
@@ -62,7 +62,7 @@ class HeldBackError(Exception):
 def read_deployment_state(storage: Storage) -> DeploymentState:
     """The deployments, blocks and pins; empty before the first deployment.
 
-    Raises StorageError where the file is damaged.
+    Raises DamagedError.
     """
     content = storage.read_json(paths.LIVE) if storage.exists(paths.LIVE) else None
     return _parse_state(storage, content)
@@ -75,7 +75,7 @@ def _parse_state(storage: Storage, content: Any) -> DeploymentState:
     try:
         state = _STATE.validate_python(empty | content)
     except (ValidationError, TypeError) as error:
-        raise StorageError(
+        raise DamagedError(
             f"{storage.url(paths.LIVE)} is damaged: restore it from a backup; without it no "
             "version counts as live, blocked or pinned"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_ops.errors import ModelError, StorageError
+from recsys_ops.errors import DamagedError, ModelError, StorageError
 from recsys_ops.models.deployments import (
     REFERENCE_AGE,
     DeploymentState,
@@ -262,7 +262,7 @@ def _needed(
         if found and found.name == SPEC:
             try:
                 spec = storage.read_record(path, "version", "champion")
-            except StorageError as error:
+            except DamagedError as error:
                 damaged.append(str(error))
                 continue
             if MANIFEST not in versions.get(spec["version"], {}):
@@ -310,7 +310,7 @@ def _read_kept(storage: Storage, version: str, written: Mapping[str, datetime]) 
         if name in written:
             try:
                 kept[key] = storage.read_record(paths.model(version, name), *fields)
-            except StorageError as error:
+            except DamagedError as error:
                 log.warning("%s", error)
     return kept
 

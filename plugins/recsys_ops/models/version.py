@@ -284,7 +284,7 @@ def _earlier_list_figures(storage: Storage, champion: Manifest) -> dict[str, Any
     """The figures of the champion's lists; None where an older release has not counted them."""
     path = paths.model(champion.version, METRICS)
     figures: dict[str, Any] | None = (
-        storage.read_json(path).get("lists") if storage.exists(path) else None
+        storage.read_record(path).get("lists") if storage.exists(path) else None
     )
     return figures
 

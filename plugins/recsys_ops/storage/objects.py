@@ -20,12 +20,13 @@ import polars as pl
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore, from_url
 
-from recsys_ops.errors import StorageError
+from recsys_ops.errors import DamagedError, StorageError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _ATTEMPTS = 20
+_SMALLEST_PARQUET = 12  # bytes: twice PAR1, and the length of the footer
 # object_store retries throttling, cut connections and server errors itself: 10 times within
 # 3 minutes, with a pause that doubles from 0.1 s. Its default of 30 s for one request is too short
 # for a large block on a slow line.
@@ -156,11 +157,11 @@ class Storage:
     def read_record(self, path: str, *names: str) -> dict[str, Any]:
         """A JSON object that has at least these names.
 
-        Raises StorageError, also where the content is something else.
+        Raises StorageError; where the content is something else, DamagedError.
         """
         record = self.read_json(path)
         if not isinstance(record, dict) or not {*names} <= record.keys():
-            raise StorageError(
+            raise DamagedError(
                 f"{self.url(path)} is damaged, it is not an object with {', '.join(names)}: "
                 "run the task that writes it again"
             )
@@ -244,7 +245,7 @@ class Storage:
         try:
             # Polars cannot compare row groups' statistics with a filter that is a Python function
             return pl.scan_parquet(data, use_statistics=False), _metadata(data)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise self._unreadable(path, error) from error
 
     def metadata(self, path: str) -> dict[str, str]:
@@ -258,9 +259,9 @@ class Storage:
     def _footer(self, path: str, read: Callable[[bytes], T]) -> T:
         try:
             end = obstore.head(self._store, path)["size"]
-            tail = bytes(
-                obstore.get_range(self._store, path, start=max(end - 8, 0), length=min(end, 8))
-            )
+            if end < _SMALLEST_PARQUET:
+                raise ValueError("its end is missing")
+            tail = bytes(obstore.get_range(self._store, path, start=end - 8, length=8))
             length = int.from_bytes(tail[:4], "little") + 8
             if tail[4:] != b"PAR1" or length > end:
                 raise ValueError("its end is missing")
@@ -269,7 +270,9 @@ class Storage:
             )
         except FileNotFoundError as error:
             raise self._missing(path) from error
-        except (BaseError, OSError, ValueError, pl.exceptions.PolarsError) as error:
+        except (BaseError, OSError) as error:
+            raise StorageError(f"cannot read {self.url(path)}: {error_reason(error)}") from error
+        except (ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise self._unreadable(path, error) from error
 
     def read_parquet(self, path: str) -> pl.DataFrame:
@@ -277,19 +280,19 @@ class Storage:
         data = self.get(path)
         try:
             return pl.read_parquet(data)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise self._unreadable(path, error) from error
 
     def _missing(self, path: str) -> StorageError:
         return StorageError(f"{self.url(path)} is not there: run the task that writes it first")
 
-    def _no_json(self, path: str, error: Exception) -> StorageError:
-        return StorageError(
+    def _no_json(self, path: str, error: Exception) -> DamagedError:
+        return DamagedError(
             f"{self.url(path)} is no JSON ({error}): run the task that writes it again"
         )
 
-    def _unreadable(self, path: str, error: Exception) -> StorageError:
-        return StorageError(
+    def _unreadable(self, path: str, error: BaseException) -> DamagedError:
+        return DamagedError(
             f"{self.url(path)} is no Parquet ({error_reason(error)}): "
             "run the task that writes it again"
         )
@@ -308,7 +311,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     }
 
 
-def error_reason(error: Exception) -> str:
+def error_reason(error: BaseException) -> str:
     """A storage error on one line, without the client's internals and without a signature."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Debug source:")[0]
     return re.sub(r"\bsig=[^&\s\"')]+", "sig=…", " ".join(text.split()))

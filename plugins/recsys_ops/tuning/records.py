@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recsys_ops.errors import ModelError, SettingsError
+from recsys_ops.errors import DamagedError, ModelError, SettingsError
 from recsys_ops.models.files import LOG, NDCG, RESULT, SPEC
 from recsys_ops.settings import Settings
 from recsys_ops.storage import paths, serialization
@@ -72,11 +72,16 @@ def write_study(storage: Storage, day: date, study: Study) -> None:
 
 
 def read_outcome(storage: Storage, day: date, trial: Trial) -> Trial:
-    """A trial with its results; failed if it has left none."""
+    """A trial with its results; failed if it has left none, or damaged ones."""
     path = paths.trial(day, trial.number, _OUTCOME)
+    failed = trial.model_copy(update={"state": "failed"})
     if not storage.exists(path):
-        return trial.model_copy(update={"state": "failed"})
-    return Trial.model_validate(storage.read_json(path))
+        return failed
+    try:
+        return Trial.model_validate(storage.read_record(path))
+    except (DamagedError, ValidationError):
+        log.warning("%s is damaged: trial %d counts as failed", storage.url(path), trial.number)
+        return failed
 
 
 def write_outcome(storage: Storage, day: date, trial: Trial) -> None:

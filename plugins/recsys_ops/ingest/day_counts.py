@@ -14,7 +14,7 @@ import polars as pl
 from recsys_ops.cleaning import Cleaned, Contract
 from recsys_ops.cleaning.contract import FILTER_INPUTS
 from recsys_ops.cleaning.result import is_member
-from recsys_ops.errors import StorageError
+from recsys_ops.errors import DamagedError
 from recsys_ops.ingest.steps import EXTRACT, FILTERS, STEPS, Step, step_before
 from recsys_ops.settings import CONVERSIONS
 from recsys_ops.storage import paths
@@ -89,7 +89,7 @@ def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[s
     share of the rows without a value. A day is missing if no complete run has read it, or if
     nothing was delivered.
 
-    Raises StorageError where the counts of the last day are damaged; those of an earlier run are
+    Raises DamagedError where the counts of the last day are damaged; those of an earlier run are
     named in a warning.
     """
     runs: dict[date, dict[str, DayCounts]] = {}
@@ -97,7 +97,7 @@ def rejected_shares(storage: Storage, days: Sequence[date]) -> dict[date, dict[s
         try:
             if counts := _counts_of_run(storage, run):
                 runs[run] = counts
-        except StorageError as error:
+        except DamagedError as error:
             if run == max(days):
                 raise
             log.warning("the shares of the run of %s are left out: %s", run, error)
@@ -118,7 +118,12 @@ def had_values(storage: Storage, day: date) -> set[str]:
     for ago in range(1, _DAYS):
         path = paths.day_counts(_READS_VALUES.name, day - timedelta(days=ago))
         if storage.exists(path):
-            for counts in storage.read_record(path).values():
+            try:
+                by_day: DayCounts = storage.read_record(path)
+            except DamagedError as error:
+                log.warning("the counts of an earlier run are left out: %s", error)
+                continue
+            for counts in by_day.values():
                 columns |= {
                     name for name in FILTER_INPUTS if counts["nulls"].get(name) != counts["rows"]
                 }

@@ -282,7 +282,7 @@ def of_older_release(figures: dict[str, Any]) -> dict[str, Any]:
     return figures | {"champion_data": champion_data, "champion_lists": None}
 
 
-def test_a_champion_of_an_older_release_cannot_be_compared_and_that_is_said():
+def test_a_champion_of_an_older_release_cannot_be_compared():
     verdict = decide(of_older_release(metrics()), SETTINGS)
     assert verdict.blessed
     (rule,) = [rule for rule in verdict.rules if rule.name == "full_lists"]

@@ -39,7 +39,7 @@ def run(root: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[s
 
 
 def fill(storage: Storage) -> None:
-    for ago, count in [(4, 1000), (3, 1200), (1, 550)]:
+    for ago, count in [(5, 1000), (4, 1200), (1, 550)]:
         day = YESTERDAY - timedelta(days=ago - 1)
         replace_days(
             storage,
@@ -55,15 +55,36 @@ def test_history_status_shows_days_missing_days_medians_and_the_last_run(tmp_pat
     done = run(f"file://{tmp_path}", "history", "status")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    missing = YESTERDAY - timedelta(days=1)
+    missing = [YESTERDAY - timedelta(days=ago) for ago in (2, 1)]
     assert "2,750 rows" in lines[0]
-    assert lines[1] == f"days missing: {missing}"
+    assert lines[1] == f"days missing: {missing[0]} … {missing[1]}"
     assert (
         "run scheduled__x, contract_version 2" in lines[2]
         or "contract_version 2, run scheduled__x" in lines[2]
     )
     assert lines[-1].split()[:3] == [str(YESTERDAY), "550", "50%"]
-    assert lines[-2].split() == [str(missing), "missing"]
+    assert lines[-2].split() == [str(missing[1]), "missing"]
+
+
+def test_history_shows_a_days_generations_and_restores_one(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    deliver(storage, [{"user_id": f"u{n}"} for n in range(4)])
+    deliver(storage, [{}])
+    header, *lines, current = run(storage.root, "history", "status", str(DAY)).stdout.splitlines()
+    assert header.split() == ["generation", "written", "rows", "run_day", "run", "accepted"]
+    # number, date and time, rows, run day, run, reason
+    assert [(line.split()[0], line.split()[3]) for line in lines] == [("1", "4"), ("2", "1")]
+    assert current == "the last one, 2, is current"
+    done = run(storage.root, "history", "restore", str(DAY))
+    assert done.stdout.splitlines()[0].startswith("generation 1, written ")
+    assert done.stdout.splitlines()[1] == f"{DAY}: 4 rows in the history"
+    (first, second, third) = json.loads(
+        run(storage.root, "history", "status", str(DAY), "--json").stdout
+    )
+    assert (first["rows"], second["rows"], third["rows"]) == (4, 1, 4)
+    assert third["run"] == "restore of generation 1"
+    gone = run(storage.root, "history", "restore", "2020-01-01")
+    assert gone.stderr.startswith("DataError: no raw object holds 2020-01-01")
 
 
 def test_history_status_as_json_can_be_read_by_machines(tmp_path: Path) -> None:
@@ -72,7 +93,7 @@ def test_history_status_as_json_can_be_read_by_machines(tmp_path: Path) -> None:
         run(f"file://{tmp_path}", "history", "status", "--json", "--days", "1").stdout
     )
     assert [day["rows"] for day in answer["days"]] == [550]
-    assert answer["missing"] == [str(YESTERDAY - timedelta(days=1))]
+    assert answer["missing"] == [str(YESTERDAY - timedelta(days=ago)) for ago in (2, 1)]
 
 
 @pytest.mark.azurite

@@ -100,7 +100,8 @@ def restore_delivery(arguments: argparse.Namespace) -> None:
         number=arguments.generation,
         reason=arguments.reason,
     )
-    print(f"generation {earlier.number}, written {earlier.written:%Y-%m-%d %H:%M} UTC, is current")
+    written = f"{earlier.written:%Y-%m-%d %H:%M} UTC"
+    print(f"generation {earlier.number}, written {written}, is current again")
     print(f"{arguments.day}: {rows:,} rows in the history")
 
 
@@ -111,7 +112,7 @@ def _show_generations(day: date, *, as_json: bool) -> None:
         {
             "generation": delivery.number,
             "written": f"{delivery.written:%Y-%m-%d %H:%M}",
-            "rows": delivery.rows[day],
+            "rows": delivery.rows[day] if as_json else f"{delivery.rows[day]:,}",
             "run_day": str(delivery.run_day),
             "run": delivery.run,
             "accepted": delivery.accepted,

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar, get_args
 
 import polars as pl
-import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
@@ -345,6 +344,8 @@ def _convert(table: DeltaTable) -> None:
     Delta cuts off fractions that are written into a column of integers. Memory grows with the
     compressed files.
     """
+    import pyarrow as pa  # it starts a thread
+
     log.warning("converting %s to quantities with fractions, once", table.table_uri)
     schema = pa.schema(_delta_schema().to_arrow())
     frames = pl.scan_delta(table).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())

@@ -68,6 +68,32 @@ def test_rejected_conversions_are_counted_by_delivered_names(
     ]
 
 
+def test_objects_of_a_list_count_each_and_no_share_exceeds_one(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (include_dir() / "contract.yaml").read_text()
+    listed = text.replace("aliases: [product_id, sku]}", 'aliases: ["items[].sku"]}')
+    listed = listed.replace("max: 10000, default: 1}", 'max: 10000, aliases: ["items[].n"]}')
+    (tmp_path / "contract.yaml").write_text(listed + "  ignore: [scroll]\n")
+    monkeypatch.setenv("RECSYS_INCLUDE", str(tmp_path))
+    objects = [f'{{"sku": "p{number}", "n": 1}}' for number in range(10)]
+    broken = '{"sku": "p10", "n": "x"}'
+    contents = [
+        {"items": f"[{', '.join([*objects, broken])}]"},
+        {"items": f"[{', '.join(objects)}]", "action": "scroll"},
+        {"items": "[1]"},
+    ]
+    deliver(storage, contents, without=("product_id", "quantity"))
+    figures = clean(storage)
+    assert figures["align_schema"]["exploded"] == 19
+    assert figures["align_schema"]["reasons"] == {"not_a_value": 1}
+    assert figures["fix_types"]["reasons"] == {"not_an_integer": 1}
+    assert (figures["fix_types"]["kept"], figures["fix_types"]["ignored"]) == (10, {"scroll": 10})
+    shares = rejected_shares(storage, [DAY])[DAY]
+    assert shares["ignored_share"] == pytest.approx(10 / 22)
+    assert shares["quarantine_share"] == pytest.approx(2 / 22)
+
+
 def test_rows_without_a_value_are_counted_by_column(storage: Storage) -> None:
     agents = [None, "-", '"-"', " ", GOOD["user_agent"]]
     deliver(storage, [{"user_agent": agent} for agent in agents] + [{"user_id": None}])

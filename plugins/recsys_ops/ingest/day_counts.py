@@ -132,8 +132,10 @@ def had_values(storage: Storage, day: date) -> set[str]:
 
 def _shares(counts: dict[str, dict[str, Any]]) -> dict[str, float]:
     """counts : step → the counts of a day"""
-    first, *_ = STEPS
-    delivered = counts[first]["rows"]
+    # with each of the rows that one delivered row became, such as the objects of a list
+    first, second, *_ = STEPS
+    delivered = counts[first].get("rejected", 0) + counts[second].get("rows", 0)
+    delivered = max(delivered, counts[first]["rows"])
     shares = {
         share: sum(counts[s.name].get("rejected", 0) for s in _COUNTED if s.counts_as == share)
         / delivered

@@ -134,6 +134,7 @@ def test_shopify(database_url: str, cleaned: Clean) -> None:
         (8003, "12:00", "2026-01-31 12:30Z", False, known, None, [line]),
         (8004, "13:00", None, True, known, None, [line]),
         (8005, "14:00", None, False, guest, None, [line]),
+        (8006, "15:00", None, "NULL", known, None, [line]),
     ]
     make(
         database_url,
@@ -154,6 +155,7 @@ def test_shopify(database_url: str, cleaned: Clean) -> None:
             ("8001112223334|11", "5550001112223"),
             ("8001112223334|12", "5550001112223"),
             ("8002|11", GUEST),
+            ("8006|11", "5550001112223"),
         ]
     ]
     assert reasons(aligned) == []
@@ -202,6 +204,7 @@ def test_woocommerce(mariadb_url: sa.URL, cleaned: Clean) -> None:
                 (105, 4, 7001, -1, -12.5),
                 (106, 5, 7001, 1, 12.5),
                 (107, 6, 7001, 1, 12.5),
+                (108, 1, 0, 1, 12.5),
             ]
         ),
     )
@@ -213,7 +216,7 @@ def test_woocommerce(mariadb_url: sa.URL, cleaned: Clean) -> None:
         ("purchase", "2|103", GUEST, "7001", 1, 12.5, "Guest@mail.example", early),
     ]
     assert reasons(aligned) == []
-    assert reasons(fixed) == [("nobody", "user_id")]
+    assert reasons(fixed) == [("missing", "item_id"), ("nobody", "user_id")]
 
 
 def test_magento(mariadb_url: sa.URL, cleaned: Clean) -> None:
@@ -229,18 +232,19 @@ def test_magento(mariadb_url: sa.URL, cleaned: Clean) -> None:
         "object_id int, subject_id int, subtype smallint, store_id smallint)",
         "INSERT INTO report_event VALUES (1, '2026-01-31 10:00:00', 1, 501, 7, 1, 1), "
         "(2, '2026-01-31 10:01:00', 4, 501, 7, 0, 1), (3, '2026-01-31 10:02:00', 5, 502, 7, 0, 1), "
-        "(4, '2026-01-31 10:03:00', 3, 502, 7, 0, 1), (5, '2026-01-30 10:00:00', 1, 501, 7, 0, 1)",
+        "(4, '2026-01-31 10:03:00', 3, 502, 7, 0, 1), (5, '2026-01-30 10:00:00', 1, 501, 7, 0, 1), "
+        "(6, '2026-01-31 10:04:00', 1, 501, 0, 1, 1)",
         "CREATE TABLE sales_order (entity_id int, state varchar(32), status varchar(32), "
         "store_id smallint, customer_id int, customer_email varchar(128), "
         "customer_is_guest smallint, base_currency_code varchar(3), "
         "order_currency_code varchar(3), remote_ip varchar(45), created_at timestamp, "
         "updated_at timestamp)",
         *(
-            f"INSERT INTO sales_order VALUES ({number}, '{state}', '{state}', 1, {customer}, "
-            f"'{email}', {int(customer == 'NULL')}, 'EUR', 'USD', '192.0.2.1', "
+            f"INSERT INTO sales_order VALUES ({number}, {_sql(state)}, 'processing', 1, "
+            f"{customer}, '{email}', {int(customer == 'NULL')}, 'EUR', 'USD', '192.0.2.1', "
             "'2026-01-31 12:00:00', '2026-01-31 12:00:00')"
             for number, state, customer, email in [
-                (31, "complete", "7", "a@mail.example"),
+                (31, None, "7", "a@mail.example"),
                 (32, "new", "NULL", "Guest@mail.example "),
                 (33, "canceled", "7", "a@mail.example"),
             ]
@@ -270,7 +274,8 @@ def test_magento(mariadb_url: sa.URL, cleaned: Clean) -> None:
         ("cart", "report|2", "7", "501", 1, None),
         ("wishlist", "report|3", "7", "502", 1, None),
     ]
-    assert reasons(aligned) == reasons(fixed) == []
+    assert reasons(aligned) == []
+    assert reasons(fixed) == [("missing", "user_id")]
 
 
 def test_matomo(mariadb_url: sa.URL, cleaned: Clean) -> None:

@@ -85,6 +85,7 @@ def test_shipped_contract_knows_every_event_name_in_lower_case(contract: Contrac
         ),
         ("user_id", {"aliases": [], "first_of": ["a", "a"]}, "a named more than once"),
         ("quantity", {"concat": ["a", "b"]}, "columns.quantity.concat: only for id and text"),
+        ("item_id", {"aliases": [], "concat": ["a", "b"]}, "columns.item_id.concat: only for id"),
         ("quantity", {"aliases": ["items[].n"]}, "item_id: must be in the list too, as items[]"),
         (
             "item_id",

@@ -37,7 +37,7 @@ def align_schema(
     """Give every column of the contract its canonical name.
 
     delivered : LazyFrame, (n_rows, any), as delivered. Memory grows with the indices of the
-        rejected rows.
+        rejected rows, and where the contract names a list of objects with these rows.
     rejected : the indices in the delivery of the rows to reject, if an earlier call has found them.
 
     Keeps ``row``, ascending indices from 0, and exactly the contract's columns, in its order, with

@@ -248,8 +248,8 @@ class Contract(_Strict):
                     f"columns.{name}.split: "
                     "only item_id may name several values, each a row of its own"
                 )
-            if rule.concat and not isinstance(rule, TextRule):
-                raise ValueError(f"columns.{name}.concat: only for id and text")
+            if rule.concat and (not isinstance(rule, TextRule) or rule.split):
+                raise ValueError(f"columns.{name}.concat: only for id and text without split")
             if isinstance(rule, TextRule) and rule.except_ and rule.type != "id":
                 raise ValueError(f"columns.{name}.except: only ids have words that are refused")
         quantity = self.columns["quantity"]

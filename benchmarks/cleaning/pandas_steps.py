@@ -9,9 +9,10 @@ is installed; otherwise, and in every version before 3, as Python objects. Both 
 
 import ipaddress
 import json
+import re
+import string
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow.parquet  # noqa: F401 - pandas would import it while it is timed
 
 from recsys_ops.cleaning import crawlers
@@ -39,11 +41,13 @@ from recsys_ops.cleaning.parsing import (
     EPOCHS,
     FIRST,
     INTEGER,
+    INVISIBLE,
     MAX_ID_LENGTH,
     NAIVE,
-    NOT_AN_ID,
-    OFFSET,
+    NO_VALUE,
+    NOBODY,
 )
+from recsys_ops.cleaning.time_formats import ZONE
 from recsys_ops.settings import CONVERSIONS, BotSettings, CleaningSettings, StaffSettings
 
 warnings.filterwarnings(
@@ -52,15 +56,13 @@ warnings.filterwarnings(
 
 KEY = ["event_id", "item_id"]
 # Python's regular expressions have no classes of characters by category
-UNSEEN = (
-    "".join(
-        c
-        for c in map(chr, range(sys.maxunicode + 1))
-        if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")
-    )
-    + "\ufffd"
-)
-UNFIT = NOT_AN_ID.replace(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFD}]", f"[{UNSEEN}]")
+_CHARACTERS = pl.Series([chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000])
+UNSEEN = "".join(_CHARACTERS.filter(_CHARACTERS.str.contains(INVISIBLE.rpartition("|")[0])))
+UNFIT = f"[{UNSEEN}]"
+WORDS = {
+    reason: words.replace("[:punct:]", re.escape(string.punctuation))
+    for reason, words in (("bad_id", NO_VALUE), ("nobody", f"{NO_VALUE}|{NOBODY}"))
+}
 
 
 @dataclass
@@ -219,6 +221,8 @@ def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, 
                         name,
                         text.str.contains(UNFIT, na=False) | (text.str.len() > MAX_ID_LENGTH),
                     )
+                    reason = "nobody" if name == "user_id" else "bad_id"
+                    faults.add(reason, name, text.str.contains(WORDS[reason], na=False))
             case EventRule():
                 read[name] = text.str.lower().map(contract.event_names).astype("str")
                 faults.add("unknown_event", name, present & read[name].isna())
@@ -256,7 +260,7 @@ def fix_types(aligned: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, 
 
 
 def written_time(name: str, text: pd.Series, faults: Faults) -> pd.Series:
-    zoned = text.str.contains(NAIVE + OFFSET, na=False)
+    zoned = text.str.contains(f"{NAIVE}{ZONE}$", na=False)
     naive = text.str.contains(NAIVE + "$", na=False)
     read = pd.Series(pd.NaT, text.index, dtype="datetime64[us, UTC]")
     read[zoned] = pd.to_datetime(text[zoned], format="ISO8601", utc=True, errors="coerce")

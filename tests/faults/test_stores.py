@@ -138,7 +138,7 @@ def test_half_an_object_is_named_and_writing_it_again_mends_it(
         pipeline.storage.put(path, whole[:length])
         before = pipeline.state()
         outcome = pipeline.run(reader, SECOND_DAY)
-        assert "StorageError" in outcome.error or "ModelError" in outcome.message
+        assert outcome.error == "DamagedError" or "ModelError" in outcome.message
         assert path in outcome.message
         assert "again" in outcome.message
         assert differing(pipeline.state(), before) == []

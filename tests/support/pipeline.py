@@ -246,7 +246,8 @@ class Pipeline:
         else:
             for path in self.storage.list(""):
                 self.storage.delete(path)
-            for file in files(snapshot.blob):
+            # a lock file is of no use there
+            for file in [file for file in files(snapshot.blob) if "#" not in file.name]:
                 self.storage.put(str(file), snapshot.blob / file)
         self.redis.flushall()
         pipe = self.redis.pipeline()

@@ -1,30 +1,14 @@
 """The gate: may the challenger be served? A rule that cannot be checked counts as failed."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from recsys_ops.evaluation.list_figures import LOST
+from recsys_ops.evaluation.rule_result import Metrics, RuleResult, number
+from recsys_ops.evaluation.served_rules import SERVED_RULES
 from recsys_ops.settings import GateSettings
-
-Metrics = Mapping[str, Any]
-
-_HALF = 0.5
-# in a small shop so many items may be sold out from one day to the next
-_FEW_ITEMS = 5
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    """The result of one rule; value and threshold are None where there was nothing to compare."""
-
-    name: str
-    value: float | None
-    threshold: float | None
-    passed: bool
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -101,8 +85,8 @@ def reference(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult
 
 def popularity(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The lower bound of the NDCG gained over the popularity list is above zero."""
-    lower = _number(metrics, "bootstrap", "popularity", "lower")
-    mean = _number(metrics, "bootstrap", "popularity", "mean")
+    lower = number(metrics, "bootstrap", "popularity", "lower")
+    mean = number(metrics, "bootstrap", "popularity", "mean")
     sentence = (
         f"{_metric(metrics).upper()} {_signed(mean)} against popularity "
         f"(at least {_signed(lower)} at 97.5 % confidence)"
@@ -112,7 +96,7 @@ def popularity(name: str, metrics: Metrics, settings: GateSettings) -> RuleResul
 
 def enough_users(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """At least `min_users` users were evaluated."""
-    users = _number(metrics, "users")
+    users = number(metrics, "users")
     sentence = f"{users:,.0f} users evaluated, at least {settings.min_users:,} needed"
     return RuleResult(name, users, settings.min_users, users >= settings.min_users, sentence)
 
@@ -141,7 +125,7 @@ def ids(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
 
 def overlap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """The refitted model lists at least `min_refit_overlap` of what the evaluated model lists."""
-    share_kept, least = _number(metrics, "parity", "overlap"), settings.min_refit_overlap
+    share_kept, least = number(metrics, "parity", "overlap"), settings.min_refit_overlap
     sentence = (
         f"the refit keeps {share_kept:.0%} of the evaluated model's lists, "
         f"at least {least:.0%} needed"
@@ -156,7 +140,7 @@ def parity(
 
     figure : its key in ``metrics["parity"]`` · words : what it is, for the sentence
     """
-    change, most = _number(metrics, "parity", figure), settings.max_refit_change
+    change, most = number(metrics, "parity", figure), settings.max_refit_change
     sentence = f"the refit changes {words} {change:.2f}-fold, at most {most:g}-fold"
     return RuleResult(name, change, most, 1 / most <= change <= most, sentence)
 
@@ -176,7 +160,7 @@ def usual(
     if figure["usual"] is None:
         sentence = f"too few days before to say how many {words} are usual"
         return RuleResult(name, None, most, True, sentence)
-    value, median = _number(metrics, "data", name, "value"), _number(metrics, "data", name, "usual")
+    value, median = number(metrics, "data", name, "value"), number(metrics, "data", name, "usual")
     times = value / median
     sentence = (
         f"{value:,.4g} {words} on the day, usual are {median:,.4g}: "
@@ -194,7 +178,7 @@ def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> Ru
     if figure["value"] is None or figure["usual"] is None:
         sentence = f"too few runs before to say how many {words} are usual"
         return RuleResult(name, None, most, True, sentence)
-    value, median = _number(metrics, "data", name, "value"), _number(metrics, "data", name, "usual")
+    value, median = number(metrics, "data", name, "value"), number(metrics, "data", name, "usual")
     change = value - median
     sentence = (
         f"{value:.1%} of the rows were {words}, usual are {median:.1%}: "
@@ -211,9 +195,9 @@ def conversions_rejected(name: str, metrics: Metrics, settings: GateSettings) ->
     figure, most = metrics["data"][name], settings.max_conversions_rejected
     if figure["value"] is None:
         return RuleResult(name, None, most, True, "no carts or purchases were cleaned on the day")
-    value = _number(metrics, "data", name, "value")
+    value = number(metrics, "data", name, "value")
     if figure["usual"] is not None:
-        most = min(most, _number(metrics, "data", name, "usual") + settings.max_share_change)
+        most = min(most, number(metrics, "data", name, "usual") + settings.max_share_change)
     sentence = (
         f"{value:.1%} of the carts, checkouts and purchases were rejected as robots' or staff's: "
         f"at most {most:.1%}"
@@ -225,8 +209,8 @@ def nulls(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """In each column the share of rows without a value is at most `max_share_change` off."""
     most = settings.max_share_change
     changes = {
-        column: _number(metrics, "data", name, column, "value")
-        - _number(metrics, "data", name, column, "usual")
+        column: number(metrics, "data", name, column, "value")
+        - number(metrics, "data", name, column, "usual")
         for column, figure in metrics["data"][name].items()
         if figure["usual"] is not None
     }
@@ -258,7 +242,7 @@ def gap(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     if data["gap"]["usual"] is None:
         sentence = "too few days before to say how long a gap is usual"
         return RuleResult(name, None, None, True, sentence)
-    days, longest = (_number(metrics, "data", "gap", key) for key in ("value", "usual"))
+    days, longest = (number(metrics, "data", "gap", key) for key in ("value", "usual"))
     next_step = "" if days <= longest else ": run recsys_ingest for the missing days"
     sentence = (
         f"days since the last one with events: {days:.0f}, usual are at most {longest:.0f}"
@@ -275,8 +259,8 @@ def window(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     least = settings.min_window_share
     if metrics["champion_data"] is None:
         return RuleResult(name, None, least, True, "no champion whose window could be larger")
-    rows = _number(metrics, "data", "window_rows")
-    champion_rows = _number(metrics, "champion_data", "window_rows")
+    rows = number(metrics, "data", "window_rows")
+    champion_rows = number(metrics, "champion_data", "window_rows")
     if metrics["data"]["window_days"] != metrics["champion_data"]["window_days"]:
         sentence = "the champion was trained on a window of another length"
         return RuleResult(name, None, least, True, sentence)
@@ -286,165 +270,6 @@ def window(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
         f"at least {least:.0%} needed"
     )
     return RuleResult(name, ratio, least, ratio >= least, sentence)
-
-
-def some_lists(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """Users have lists, and the popular list has items."""
-    users = _number(metrics, "lists", "counts", "recommendations")
-    popular = _number(metrics, "lists", "popular")
-    sentence = f"users with a list: {users:,.0f}, popular items: {popular:.0f}"
-    if not (passed := users > 0 and popular > 0):
-        sentence += ": a version without lists never goes live"
-    return RuleResult(name, min(users, popular), 1, passed, sentence)
-
-
-def list_counts(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The version has at least half as many lists of each kind as the champion, rounded down.
-
-    It shows that purchases, categories or users are missing, of which a kind of list is made.
-    """
-    if reason := _not_comparable(metrics, set(metrics["lists"]["changed_settings"])):
-        return RuleResult(name, None, _HALF, True, reason)
-    counts = {
-        kind: (_number(metrics, "lists", "counts", kind), _finite(before, kind))
-        for kind, before in metrics["champion_lists"]["counts"].items()
-    }
-    kind = min(counts, key=lambda kind: counts[kind][0] / max(1, counts[kind][1]))
-    now, before = counts[kind]
-    sentence = (
-        f"lists of the kind {kind}: {now:,.0f}, the champion has {before:,.0f}: at least half as "
-        "many needed"
-    )
-    passed = all(now >= before // 2 for now, before in counts.values())
-    return RuleResult(name, now / max(1, before), _HALF, passed, sentence)
-
-
-def popular_list(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The popular list, which a stranger gets, has half of the places that it could fill.
-
-    It could fill `lists.top_n` places, or as many as the catalogue has items in the matrices, for
-    sale or not.
-    """
-    items = _number(metrics, "lists", "popular")
-    known, top_n = _number(metrics, "data", "known_items"), _number(metrics, "lists", "top_n")
-    least = math.ceil(min(known, top_n) * _HALF)
-    sentence = (
-        f"a stranger gets {items:.0f} items, at least {least} needed: the catalogue has "
-        f"{known:,.0f} of the items that visitors see"
-    )
-    return RuleResult(name, items, least, items >= least, sentence)
-
-
-def full_lists(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The share of the users with a full list is at most `max_share_change` below the champion's.
-
-    A full list has `lists.top_n` items.
-    """
-    most = settings.max_share_change
-    shorten = {"top_n", "exclude_seen", "exclude_categories", "max_per_category"}
-    if reason := _not_comparable(metrics, shorten & set(metrics["lists"]["changed_settings"])):
-        return RuleResult(name, None, -most, True, reason)
-    value, before = (_number(metrics, lists, "full_share") for lists in ("lists", "champion_lists"))
-    sentence = (
-        f"{value:.1%} of the users have a full list, with the champion {before:.1%}: "
-        f"at most {most:.0%} fewer"
-    )
-    return RuleResult(name, value - before, -most, value - before >= -most, sentence)
-
-
-def lost_lists(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """At most the share `max_lost_lists` of the champion's lists lost many of their items.
-
-    An item is lost that is no longer eligible; see `recsys_ops.evaluation.list_figures.LOST`.
-    """
-    most = settings.max_lost_lists
-    hide = {"exclude_categories", "sell_unmanaged_stock"}
-    if metrics["champion_data"] is None:
-        return RuleResult(name, None, most, True, "no champion whose lists could lose items")
-    if changed := sorted(hide & set(metrics["lists"]["changed_settings"])):
-        return RuleResult(name, None, most, True, _changed_sentence(changed))
-    value = _number(metrics, "lists", "lost_share")
-    sentence = (
-        f"{value:.1%} of the champion's lists lost over {LOST:.0%} of their items, which are no "
-        f"longer eligible: at most {most:.0%}"
-    )
-    return RuleResult(name, value, most, value <= most, sentence)
-
-
-def eligible(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The catalogue has enough eligible items.
-
-    At least `min_eligible_share` of those of the champion's day, unless only a few are missing, and
-    at least 1/`max_day_change` of the 28-day median.
-    """
-    value = _number(metrics, "data", "eligible", "value")
-    limits: list[tuple[float, str]] = []
-    before = _champion_figure(name, metrics)
-    if before is not None and "sell_unmanaged_stock" not in metrics["lists"]["changed_settings"]:
-        least = settings.min_eligible_share
-        limits.append(
-            (
-                min(before * least, before - _FEW_ITEMS),
-                f"on the champion's day {before:,.0f}: at least {least:.0%} needed",
-            )
-        )
-    if metrics["data"]["eligible"]["usual"] is not None:
-        usual, factor = _number(metrics, "data", "eligible", "usual"), settings.max_day_change
-        limits.append(
-            (usual / factor, f"usual are {usual:,.0f}: at most {factor:.3g} times as few")
-        )
-    least, words = max(limits, default=(0.0, "nothing to compare with"))
-    return RuleResult(name, value, least, value >= least, f"eligible items: {value:,.0f}, {words}")
-
-
-def unmanaged_share(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The share of the items without a figure of stock rose by at most `max_share_change`.
-
-    These items are sold (`lists.sell_unmanaged_stock`), also if only the join to the stock failed.
-    """
-    value, before = _number(metrics, "data", name, "value"), _baselines(name, metrics)
-    most = settings.max_share_change
-    if not before:
-        return RuleResult(name, value, None, True, "no stock of earlier days to compare with")
-    sentence = (
-        f"{value:.1%} of the items have no figure of stock, before it was {max(before):.1%}: "
-        f"at most {most:.0%} more"
-    )
-    rise = value - max(before)
-    return RuleResult(name, rise, most, rise <= most, sentence)
-
-
-def known_share(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The catalogue has the items of most of the day's rows.
-
-    At least of the share `min_known_share`, and of at most `max_share_change` less than before.
-    """
-    value, before = _number(metrics, "data", name, "value"), _baselines(name, metrics)
-    least = settings.min_known_share
-    if before:
-        least = max(least, min(before) - settings.max_share_change)
-    was = f", before it was {min(before):.1%}" if before else ""
-    sentence = (
-        f"the catalogue has the items of {value:.1%} of the day's rows{was}: "
-        f"at least {least:.1%} needed"
-    )
-    return RuleResult(name, value, least, value >= least, sentence)
-
-
-def window_known_share(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """The same for the window's rows, against the champion's window, by half of that change.
-
-    A window changes slowly; where ids were renamed, the day's rows have the new ones.
-    """
-    value, before = _number(metrics, "data", name), _champion_figure(name, metrics)
-    if before is None:
-        return RuleResult(name, value, None, True, "no champion's window to compare with")
-    least = before - settings.max_share_change / 2
-    sentence = (
-        f"the catalogue has the items of {value:.1%} of the window's rows, of the champion's "
-        f"window {before:.1%}: at least {least:.1%} needed"
-    )
-    return RuleResult(name, value, least, value >= least, sentence)
 
 
 RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
@@ -471,15 +296,7 @@ RULES: Mapping[str, Callable[[str, Metrics, GateSettings], RuleResult]] = {
     "nulls": nulls,
     "gap": gap,
     "window": window,
-    "some_lists": some_lists,
-    "list_counts": list_counts,
-    "popular_list": popular_list,
-    "full_lists": full_lists,
-    "lost_lists": lost_lists,
-    "eligible": eligible,
-    "unmanaged_share": unmanaged_share,
-    "known_share": known_share,
-    "window_known_share": window_known_share,
+    **SERVED_RULES,
 }
 # what nobody can want: `force_deploy` does not override these rules
 NEVER_FORCED = ("some_lists",)
@@ -529,8 +346,8 @@ def _check(
 def _no_worse(name: str, metrics: Metrics, max_drop: float) -> RuleResult:
     """Compare with the earlier version `name`. Raises ValueError where a figure is missing."""
     metric = _metric(metrics)
-    challenger, earlier = _number(metrics, "challenger", metric), _number(metrics, name, metric)
-    upper = _number(metrics, "bootstrap", name, "upper")
+    challenger, earlier = number(metrics, "challenger", metric), number(metrics, name, metric)
+    upper = number(metrics, "bootstrap", name, "upper")
     if challenger < 0 or earlier < 0:
         raise ValueError(f"{metric} is {min(challenger, earlier)}, below zero")
     change = challenger / earlier - 1 if earlier else 0.0
@@ -541,56 +358,8 @@ def _no_worse(name: str, metrics: Metrics, max_drop: float) -> RuleResult:
     return RuleResult(name, change, -max_drop, change >= -max_drop or may_be_chance, sentence)
 
 
-def _not_comparable(metrics: Metrics, changed: set[str]) -> str | None:
-    """Why the lists cannot be compared with the champion's; None if they can.
-
-    changed : the settings of the lists that were changed since and matter here
-    """
-    if metrics["champion_data"] is None:
-        return "no champion whose lists to compare with"
-    if metrics["champion_lists"] is None:
-        return "the champion's lists cannot be compared: an older release has not counted them"
-    return _changed_sentence(sorted(changed)) if changed else None
-
-
-def _changed_sentence(changed: Sequence[str]) -> str:
-    return f"the champion's lists cannot be compared: lists.{', lists.'.join(changed)} was changed"
-
-
-def _champion_figure(name: str, metrics: Metrics) -> float | None:
-    """A figure of the champion's day; None without champion, or where its release had none."""
-    if metrics["champion_data"] is None:
-        return None
-    figure = metrics["champion_data"][name]
-    value = figure["value"] if isinstance(figure, Mapping) else figure
-    return None if value is None else _finite(value, f"champion_data.{name}")
-
-
-def _baselines(name: str, metrics: Metrics) -> list[float]:
-    """What a figure was before: its 28-day median and that of the champion's day, where known.
-
-    After a change that somebody has forced the champion's day is like the new ones.
-    """
-    usual = metrics["data"][name]["usual"]
-    found = (None if usual is None else _finite(usual, name), _champion_figure(name, metrics))
-    return [value for value in found if value is not None]
-
-
 def _metric(metrics: Metrics) -> str:
     return f"ndcg@{metrics['cutoffs'][-1]}"
-
-
-def _number(metrics: Metrics, *path: str) -> float:
-    value: Any = metrics
-    for key in path:
-        value = value[key]
-    return _finite(value, ".".join(path))
-
-
-def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, not a finite number")
-    return float(value)
 
 
 def _not_finite(value: Any, name: str = "metrics") -> list[str]:

@@ -1,6 +1,7 @@
 """Objects in a folder and in Azure's blob storage: complete or missing, never a part of one."""
 
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -107,22 +108,26 @@ def test_half_written_files_are_deleted_when_they_are_old(tmp_path: Path) -> Non
     assert storage.list("") == ["raw/day=1/a#b.parquet", "raw/day=1/a.parquet"]
 
 
-def count_up(root: str, options: dict[str, str], times: int) -> None:
+def add_names(root: str, options: dict[str, str], azurite: dict[str, str], writer: int) -> None:
+    os.environ.update(azurite)
     storage = Storage(root, options)
-    for _ in range(times):
-        storage.update_json(
-            "models/live.json", lambda count: {"count": (count or {"count": 0})["count"] + 1}
-        )
+    for number in range(8):
+        name = f"{writer}-{number}"
+        storage.update_json("models/live.json", lambda names, name=name: {**(names or {}), name: 1})
 
 
 def test_of_writers_at_the_same_time_none_is_lost(storage: Storage) -> None:
-    arguments = (storage.root, storage.account, 8)
-    processes = [PROCESSES.Process(target=count_up, args=arguments) for _ in range(3)]
+    azurite = {name: value for name, value in os.environ.items() if name.startswith("AZUR")}
+    processes = [
+        PROCESSES.Process(target=add_names, args=(storage.root, storage.account, azurite, writer))
+        for writer in range(3)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert storage.read_json("models/live.json") == {"count": 24}
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(storage.read_json("models/live.json")) == 24
     assert storage.list("") == ["models/live.json"]
 
 

@@ -76,4 +76,4 @@ def start_task(tmp_path: Path) -> Iterator[Callable[[], "Task"]]:
     yield start
     for task in tasks:
         task.process.kill()
-        task.process.wait()
+        task.process.join()

@@ -88,7 +88,7 @@ def test_after_a_power_failure_the_next_try_resumes_from_a_checkpoint(
     task = start_task()
     until(lambda: re.search(r"checkpoint phase=fit sweep=\d\d", task.log))
     remote.power_off()
-    task.process.wait(60)
+    task.process.join(60)
     assert "WorkerError" in task.log
     assert "does not answer" in task.log
     with pytest.raises(WorkerError, match=r"does not answer.* for \d+ s now"):
@@ -107,7 +107,7 @@ def test_a_machine_that_was_restarted_has_lost_the_job(
     until(lambda: len(logged_sweeps(task.log)) > 10)
     remote.power_off()
     remote.power_on()
-    task.process.wait(60)
+    task.process.join(60)
     assert "has lost the job" in task.log
 
 
@@ -202,7 +202,7 @@ def test_ending_the_task_ends_the_job(remote: Machine, make_job, start_task) -> 
     until(lambda: len(logged_sweeps(task.log)) > 10)
     task.process.terminate()
     until(lambda: remote.workers() == [], 5)
-    task.process.wait(30)
+    task.process.join(30)
     assert "ended by signal 15" in task.log
 
 
@@ -211,7 +211,7 @@ def test_a_killed_worker_is_reported(remote: Machine, make_job, start_task) -> N
     task = start_task()
     until(lambda: len(logged_sweeps(task.log)) > 10)
     os.kill(remote.workers()[0], signal.SIGKILL)
-    task.process.wait(30)
+    task.process.join(30)
     assert "ended by signal 9, most likely because memory ran out" in task.log
 
 

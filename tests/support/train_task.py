@@ -1,10 +1,12 @@
 """The task `train` in its own process."""
 
 import json
+import logging
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,9 @@ from support.jobs import DAY
 
 Train = Callable[[], dict[str, Any]]
 
-
-TASK = """
-import json, logging, os, signal, sys
-from datetime import date
-from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
-from recsys_ops.settings import load_settings
-logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-task = TrainOnWorkerOperator(task_id="train")
-signal.signal(signal.SIGTERM, lambda *_: task.on_kill())  # as Airflow's task process does
-print(json.dumps(task.run(date.fromisoformat(sys.argv[1]), load_settings(), {})))
-"""
+# Each task is a fork of a process that has imported Airflow, which takes two seconds.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["airflow.sdk"])
 
 
 class Task:
@@ -32,14 +26,10 @@ class Task:
     """
 
     def __init__(self, log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", TASK, str(DAY)],
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env={**os.environ},
-            )
+        self._log, self._figures = log, log.with_suffix(".json")
+        log.touch()
+        self.process = _processes.Process(target=_run, args=({**os.environ}, log, self._figures))
+        self.process.start()
 
     @property
     def log(self) -> str:
@@ -47,6 +37,21 @@ class Task:
 
     def figures(self) -> dict[str, Any]:
         """The figures of the task, which must have succeeded."""
-        output, _ = self.process.communicate(timeout=120)
-        assert self.process.returncode == 0, self.log
-        return json.loads(output.splitlines()[-1])  # Airflow writes its log there, too
+        self.process.join(120)
+        assert self.process.exitcode == 0, self.log
+        return json.loads(self._figures.read_text())
+
+
+def _run(environment: Mapping[str, str], log: Path, figures: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    from recsys_ops.operators.train_on_worker import TrainOnWorkerOperator
+    from recsys_ops.settings import load_settings
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+    task = TrainOnWorkerOperator(task_id="train")
+    signal.signal(signal.SIGTERM, lambda *_: task.on_kill())  # as Airflow's task process does
+    figures.write_text(json.dumps(task.run(DAY, load_settings(), {})))

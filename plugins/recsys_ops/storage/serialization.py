@@ -6,12 +6,14 @@ The same value gives the same bytes, and nothing is pickled.
 import hashlib
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 def sha256(data: bytes) -> str:
@@ -31,7 +33,9 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def from_matrix(matrix: sparse.csr_matrix) -> bytes:
+def from_matrix(matrix: "sparse.csr_matrix") -> bytes:
+    from scipy import sparse
+
     buffer = io.BytesIO()
     sparse.save_npz(buffer, matrix, compressed=False)
     return buffer.getvalue()
@@ -46,5 +50,7 @@ def to_arrays(data: bytes) -> dict[str, NDArray[Any]]:
         return dict(arrays)
 
 
-def to_matrix(data: bytes) -> sparse.csr_matrix:
+def to_matrix(data: bytes) -> "sparse.csr_matrix":
+    from scipy import sparse
+
     return sparse.csr_matrix(sparse.load_npz(io.BytesIO(data)))

@@ -150,9 +150,7 @@ def test_a_damaged_object_is_named_with_what_to_do(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(40) + b"PAR1", b"x" * 4000])
-def test_an_object_with_a_damaged_footer_is_told_from_a_storage_that_fails(
-    storage: Storage, data: bytes
-) -> None:
+def test_a_damaged_footer_is_told_from_a_storage_that_fails(storage: Storage, data: bytes) -> None:
     storage.put("a.parquet", data)
     for read in (storage.metadata, storage.schema, storage.read_parquet, storage.scan_parquet):
         with pytest.raises(DamagedError, match=r"a\.parquet is no Parquet"):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 from support.azurite.server import Azurite, azurite
 from support.jobs import make_job  # noqa: F401
 from support.packages import install
@@ -24,6 +25,10 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Airflow writes its configuration into this folder, not into the user's home
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="recsys-tests-")
+
+# no property's test depends on how busy the machine is
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 _numbers = itertools.count()
 

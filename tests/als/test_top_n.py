@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -70,7 +70,6 @@ def test_no_users_and_no_eligible_items_give_empty_lists():
     assert nothing.tolist() == [[-1, -1]] * 2
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     n_users=st.integers(1, 40),

@@ -17,7 +17,7 @@ from recsys_ops.cleaning.contract import SCHEMA
 from recsys_ops.errors import ContractError
 
 CONTRACT = load_contract(CONTRACT_FILE)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 VALUES = st.one_of(
     st.none(),
     st.integers(-(10**30), 10**30),

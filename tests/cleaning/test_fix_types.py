@@ -21,7 +21,7 @@ from recsys_ops.errors import ContractError
 NUMBERED = {"row": pl.UInt32(), **SCHEMA}
 CONTRACT = load_contract(CONTRACT_FILE)
 HAND_WRITTEN = st.text("0123456789+-._eExX ,:TZnaif\u0663\u200b\x00", max_size=24)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 def test_good_row_becomes_a_canonical_event(contract: Contract) -> None:

@@ -25,7 +25,7 @@ PATTERNS = (
     "%Y%m%dT%H%M%S%z",
 )
 BASE = load_contract(CONTRACT_FILE)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 zones = st.integers(-840, 840).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(
     datetime(2000, 1, 2),  # noqa: DTZ001

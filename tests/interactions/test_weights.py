@@ -167,7 +167,7 @@ def by_hand(
     return confidences
 
 
-@examples(max_examples=150, deadline=None)
+@examples(max_examples=150)
 @given(
     rows=st.lists(
         st.tuples(

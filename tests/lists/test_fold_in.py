@@ -173,7 +173,7 @@ def test_an_item_that_was_never_trained_is_unknown() -> None:
     assert folded(data, trained, training, CARTS).recommend([data.items[7]], 10) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.sets(st.integers(0, 199), min_size=1, max_size=60), n=st.integers(1, 200))
 def test_lists_are_the_best_eligible_items_outside_the_basket(rows: set[int], n: int) -> None:
     rng = np.random.default_rng(3)

@@ -29,7 +29,8 @@ LONG = {"iterations": SWEEPS, "factors": 4}  # several seconds
 ENDLESS = {"iterations": 10**6, "factors": 4}
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until a function returns something true; the limit is for a busy machine."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

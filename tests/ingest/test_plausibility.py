@@ -41,10 +41,18 @@ def test_an_empty_day_is_unusual_where_its_weekday_has_rows() -> None:
     ]
 
 
-def test_a_first_load_may_begin_before_the_shop_and_has_no_hole() -> None:
+def test_a_shop_may_be_closed_on_days_before_others_with_rows() -> None:
     days = [DAY + timedelta(days=n) for n in range(10)]
     rows = dict(zip(days, (0, 0, 50, 60, 0, 55, 50, 50, 60, 40), strict=True))
-    assert unusually_empty(rows, {}) == [f"{days[4]} has no rows, usually about 55"]
+    assert unusually_empty(rows, {}) == []
+    assert unusually_empty({days[4]: 0}, {**rows, days[4]: 0}) == []
+    closed = {days[8]: 0, days[9]: 0}
+    assert unusually_empty(rows | closed, {}) == [
+        f"{days[8]} has no rows, usually about 50",
+        f"{days[9]} has no rows, usually about 50",
+    ]
+    # the shop is open again: the days on which it was closed hold nothing up
+    assert unusually_empty(closed | {days[9] + timedelta(days=1): 50}, rows) == []
     assert unusually_empty(dict.fromkeys(days, 0), {}) == [
         "no day has rows, and none is in the history"
     ]

@@ -26,10 +26,13 @@ def lost_rows(
 
 
 def unusually_empty(rows: Mapping[date, int], known: Mapping[date, int]) -> list[str]:
-    """A sentence for each day that is read for the first time, is empty, and usually is not.
+    """A sentence for each last day that is read for the first time, is empty, and usually is not.
 
     rows : of the days that were just read.
     known : rows of other days, and of the days that were read before.
+
+    A last day is one after which no day has rows. An empty day before others with rows is taken
+    for one on which the shop was closed: the source works, and the rows were in no delivery.
 
     Usual is the median of the same weekday in the four weeks before, as far back as a day is known,
     so that a shop may close on Sundays; without one, the median of all days before. A load that
@@ -40,7 +43,7 @@ def unusually_empty(rows: Mapping[date, int], known: Mapping[date, int]) -> list
     if not with_rows and any(day not in known for day in rows):
         return ["no day has rows, and none is in the history"]
     sentences = []
-    for day in [day for day, count in rows.items() if count == 0 and day not in known]:
+    for day in [day for day in rows if day not in known and day > max(with_rows)]:
         before = [
             day - timedelta(days=ago)
             for ago in range(1, _USUAL_DAYS + 1)

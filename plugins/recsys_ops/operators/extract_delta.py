@@ -87,6 +87,7 @@ class ExtractDeltaOperator(DayOperator):
         return {
             "rows": sum(rows.values()),
             "first_day": str(days[0]),
+            "empty_days": format_days([read for read, count in rows.items() if not count]),
             "caught_up": [str(missing) for missing in caught_up],
             "accepted": accepted,
             "columns": columns,

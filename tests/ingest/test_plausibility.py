@@ -53,9 +53,15 @@ def test_a_shop_may_be_closed_on_days_before_others_with_rows() -> None:
     ]
     # the shop is open again: the days on which it was closed hold nothing up
     assert unusually_empty(closed | {days[9] + timedelta(days=1): 50}, rows) == []
-    assert unusually_empty(dict.fromkeys(days, 0), {}) == [
-        "no day has rows, and none is in the history"
-    ]
+
+
+def test_a_first_load_and_a_load_of_a_week_find_a_row() -> None:
+    assert unusually_empty({DAY: 0}, {}) == ["no rows were found, days read: 1"]
+    week = {DAY + timedelta(days=n): 0 for n in range(7)}
+    later = {DAY + timedelta(days=30): 50}
+    assert unusually_empty(week, later) == ["no rows were found, days read: 7"]
+    assert unusually_empty({DAY: 0}, later) == []
+    assert unusually_empty({**week, DAY: 5}, later) == []
 
 
 def test_a_day_that_was_read_before_is_not_judged_as_new() -> None:

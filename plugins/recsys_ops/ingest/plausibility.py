@@ -7,6 +7,7 @@ from statistics import median
 from recsys_ops.errors import DataError
 
 _USUAL_DAYS = 28
+_WEEK = 7
 _SHOWN = 5
 
 
@@ -35,13 +36,14 @@ def unusually_empty(rows: Mapping[date, int], known: Mapping[date, int]) -> list
     for one on which the shop was closed: the source works, and the rows were in no delivery.
 
     Usual is the median of the same weekday in the four weeks before, as far back as a day is known,
-    so that a shop may close on Sundays; without one, the median of all days before. A load that
-    finds nothing at all is unusual, too.
+    so that a shop may close on Sundays; without one, the median of all days before. Also unusual is
+    a first load, and a load of a week or more, that finds nothing at all.
     """
     all_rows = {**rows, **known}
     with_rows = [day for day, count in all_rows.items() if count]
-    if not with_rows and any(day not in known for day in rows):
-        return ["no day has rows, and none is in the history"]
+    nothing = not any(rows.values()) and any(day not in known for day in rows)
+    if nothing and (not with_rows or len(rows) >= _WEEK):
+        return [f"no rows were found, days read: {len(rows)}"]
     sentences = []
     for day in [day for day in rows if day not in known and day > max(with_rows)]:
         before = [

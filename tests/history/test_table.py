@@ -225,6 +225,16 @@ def test_days_beyond_the_retention_are_dropped_and_the_others_stay(storage: Stor
     }
 
 
+def test_most_of_a_history_is_not_dropped_without_a_reason(storage: Storage) -> None:
+    days = [SUNDAY - timedelta(number) for number in range(100, 67, -1)]
+    replace_days(storage, pl.concat(events(day, 1) for day in days), days[0], days[-1])
+    before, settings = history_status(storage, SUNDAY).days, HistorySettings(retention_days=9)
+    with pytest.raises(DataError, match="would delete 33 days of the history"):
+        apply_retention(storage, SUNDAY, settings)
+    assert history_status(storage, SUNDAY).days.equals(before)
+    assert apply_retention(storage, SUNDAY, settings, "less is enough")["days_dropped"] == 33
+
+
 def test_a_sunday_compacts_small_files_and_keeps_pinned_versions(
     storage: Storage,
 ) -> None:

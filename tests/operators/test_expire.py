@@ -87,9 +87,15 @@ def night(
     def run(day: date, run_type: str = "scheduled") -> dict[str, Any]:
         after = datetime(2026, 7, 2, 2, tzinfo=UTC)
         dag_run = SimpleNamespace(
-            run_id="x", run_type=run_type, logical_date=after, run_after=after
+            triggering_user_name=None,
+            run_id="x",
+            run_type=run_type,
+            logical_date=after,
+            run_after=after,
         )
-        return ExpireOperator(task_id="expire", day=str(day)).execute({"dag_run": dag_run})  # type: ignore[typeddict-item]
+        return ExpireOperator(task_id="expire", day=str(day)).execute(
+            {"dag_run": dag_run, "params": {}}
+        )  # type: ignore[typeddict-item]
 
     yield run
     load_settings.cache_clear()

@@ -46,6 +46,7 @@ _CONFIGURATION = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 _SUNDAY = 6
+_DROPPED_AT_ONCE = 31
 
 T = TypeVar("T")
 
@@ -121,17 +122,28 @@ def replace_days(
     return _commit(storage, f"{first} … {last}", replace)
 
 
-def apply_retention(storage: Storage, day: date, settings: HistorySettings) -> dict[str, int]:
+def apply_retention(
+    storage: Storage, day: date, settings: HistorySettings, reason: str | None = None
+) -> dict[str, int]:
     """Drop the days more than `retention_days` before `day`; on Sundays compact and vacuum.
+
+    reason : why more days than those of a month are to be dropped at once, if a person has said so
 
     The vacuum deletes files that no version of the last 7 days needs, and commits older than 30
     days that a checkpoint covers. Returns the numbers of days dropped, files compacted and files
-    removed.
+    removed. Raises DataError, and drops nothing, for more days than those of a month without a
+    reason: a nightly run drops one.
     """
     oldest = day - timedelta(days=settings.retention_days)
 
     def drop(table: DeltaTable) -> int:
         expired = _files(table).filter(pl.col("day") < oldest)["day"].n_unique()
+        if expired > _DROPPED_AT_ONCE and not reason:
+            raise DataError(
+                f"history.retention_days = {settings.retention_days} would delete {expired:,} days "
+                f"of the history, all before {oldest}; usual is one a night. Raise it, or give a "
+                "reason: accept_reason in the trigger form"
+            )
         if expired:
             table.delete(f"day < '{oldest}'")
         return expired

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from recsys_ops.connections import open_storage
 from recsys_ops.errors import StorageError
-from recsys_ops.operators.base import DayOperator
+from recsys_ops.operators.base import DayOperator, accept_reason
 from recsys_ops.run_day import day_start, is_backfill
 from recsys_ops.settings import Settings
 from recsys_ops.storage import paths
@@ -43,7 +43,8 @@ class ExpireOperator(DayOperator):
     nothing newer and nothing of its own. An object that was written less than two days before the
     end of that day stays for a later run, because a backfill may be using it. A backfill skips this
     task. An object that cannot be read or deleted keeps no other from expiring; at the end the task
-    fails with the list of them.
+    fails with the list of them. More days of the history than those of a month are deleted at once
+    only with an `accept_reason`.
     """
 
     def run(self, day: date, settings: Settings, context: "Context") -> dict[str, Any]:
@@ -63,7 +64,7 @@ class ExpireOperator(DayOperator):
         figures = {
             "expired": {**personal, **encoded, "models": models},
             "leftovers": storage.delete_half_written(written),
-            **apply_retention(storage, day, settings.history),
+            **apply_retention(storage, day, settings.history, accept_reason(context)),
         }
         if problems := [*problems, *more, *of_models]:
             log.info("all others have expired: %s", figures)

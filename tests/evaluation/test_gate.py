@@ -252,6 +252,17 @@ def test_figures_that_always_vary_much_may_vary_more():
     assert decide(figures, SETTINGS).blessed
 
 
+def test_shares_that_always_vary_much_may_vary_more():
+    figures = with_value("data.quarantine_share.value", 0.35)
+    figures["data"]["nulls"]["role"]["value"] = 0.5
+    assert failed(decide(figures, SETTINGS)) == ["quarantine_share", "nulls"]
+    figures["data"]["quarantine_share"]["spread"] = 0.23
+    figures["data"]["nulls"]["role"]["spread"] = 0.32
+    assert decide(figures, SETTINGS).blessed
+    figures["data"]["nulls"]["user_agent"]["value"] = 0.2
+    assert failed(decide(figures, SETTINGS)) == ["nulls"]
+
+
 def test_a_shop_whose_staff_buy_much_may_raise_the_limit():
     figures = with_value("data.conversions_rejected_share", {"value": 0.3, "usual": 0.28})
     assert failed(decide(figures, SETTINGS)) == ["conversions_rejected_share"]

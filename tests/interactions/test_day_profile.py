@@ -122,9 +122,9 @@ def test_the_catalogue_is_beside_that_of_the_days_before():
         for age in range(1, 40)
     }
     day = profile(MONTH_OF_TENS | {0: 10, 5: 100}, before, catalogue=catalogue("i0", "i1", "x"))
-    assert day.eligible == Figure(value=40, usual=114.5)
+    assert day.eligible == Figure(value=40, usual=114.5, spread=13.5)
     assert day.unmanaged_share == Figure(value=0.1, usual=None)
-    assert day.known_share == Figure(value=0.7, usual=0.9)
+    assert day.known_share == Figure(value=0.7, usual=0.9, spread=0)
     assert day.window_known_share == pytest.approx((28 * 7 + 67) / 380)
     assert day.known_items == 2
 
@@ -153,8 +153,13 @@ def test_usual_shares_are_the_medians_of_the_runs_of_four_weeks():
         for age in range(40)
     }
     day = profile({0: 10}, shares)
-    assert day.bot_share == Figure(value=0.2, usual=0.2)
+    assert day.bot_share == Figure(value=0.2, usual=0.2, spread=0)
     assert day.quarantine_share.value == 0
     assert day.quarantine_share.usual == pytest.approx(0.145)
+    assert day.quarantine_share.spread == pytest.approx(0.135)
+    shares[DAY - timedelta(days=9)]["bot_share"] = 0.9
+    assert profile({0: 10}, shares).bot_share.spread == 0  # one odd day makes nothing usual
+    shares[DAY - timedelta(days=10)]["bot_share"] = 0.5
+    assert profile({0: 10}, shares).bot_share.spread == pytest.approx(0.3)
     six_before = {run: share for run, share in shares.items() if run > DAY - timedelta(days=7)}
     assert profile({0: 10}, six_before).bot_share.usual is None

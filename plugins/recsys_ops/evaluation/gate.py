@@ -172,9 +172,12 @@ def usual(
 def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     """A share of rejected or ignored rows differs by at most `max_share_change` from its usual one.
 
+    Where the shares of the days before differ more than that, the limit is higher, see `_most`.
+
     name : the key in ``metrics["data"]`` · words : which rows, for the sentence
     """
-    figure, most = metrics["data"][name], settings.max_share_change
+    figure = metrics["data"][name]
+    most = _most(figure, settings)
     if figure["value"] is None or figure["usual"] is None:
         sentence = f"too few runs before to say how many {words} are usual"
         return RuleResult(name, None, most, True, sentence)
@@ -185,6 +188,11 @@ def share(words: str, name: str, metrics: Metrics, settings: GateSettings) -> Ru
         f"at most {most:.0%} more or less"
     )
     return RuleResult(name, change, most, abs(change) <= most, sentence)
+
+
+def _most(figure: Mapping[str, Any], settings: GateSettings) -> float:
+    """How far a share may be from its usual one: half as far again as on an odd day before."""
+    return max(settings.max_share_change, 1.5 * float(figure.get("spread") or 0))
 
 
 def conversions_rejected(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
@@ -206,8 +214,10 @@ def conversions_rejected(name: str, metrics: Metrics, settings: GateSettings) ->
 
 
 def nulls(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
-    """In each column the share of rows without a value is at most `max_share_change` off."""
-    most = settings.max_share_change
+    """In each column the share of rows without a value is at most `max_share_change` off.
+
+    Where the shares of the days before differ more than that, the limit is higher, see `_most`.
+    """
     changes = {
         column: number(metrics, "data", name, column, "value")
         - number(metrics, "data", name, column, "usual")
@@ -216,9 +226,10 @@ def nulls(name: str, metrics: Metrics, settings: GateSettings) -> RuleResult:
     }
     if not changes:
         sentence = "too few days before to say how many rows without a value are usual"
-        return RuleResult(name, None, most, True, sentence)
-    column = max(changes, key=lambda column: abs(changes[column]))
-    figure, change = metrics["data"][name][column], changes[column]
+        return RuleResult(name, None, settings.max_share_change, True, sentence)
+    limits = {column: _most(metrics["data"][name][column], settings) for column in changes}
+    column = max(changes, key=lambda column: abs(changes[column]) - limits[column])
+    figure, change, most = metrics["data"][name][column], changes[column], limits[column]
     sentence = (
         f"{figure['value']:.1%} of the rows have no {column}, usual are {figure['usual']:.1%}: "
         f"at most {most:.0%} more or less"

@@ -27,8 +27,9 @@ class Figure(BaseModel):
     value : of the day; None where it has none
     usual : the median of the days before, of a gap the longest that occurred twice; None with
         fewer than seven days
-    spread : how far the most unusual of those days is from the median, as a factor ≥ 1; only for
-        the ratios `rows_per_user` and `repeats`
+    spread : how far an unusual one of those days is from the median: for the ratios `rows_per_user`
+        and `repeats` the most unusual, as a factor ≥ 1; for reported figures the second most
+        unusual, as a difference, because one odd day does not make the next one usual
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -163,8 +164,8 @@ def profile_day(
         return Figure(value=value, usual=_usual(values), spread=_spread(values))
 
     def share(name: str) -> Figure:
-        usual = _usual([figures[name] for figures in earlier if name in figures])
-        return Figure(value=of_day.get(name), usual=usual)
+        values = [figures[name] for figures in earlier if name in figures]
+        return Figure(value=of_day.get(name), usual=_usual(values), spread=_difference(values))
 
     days_before = window_days.filter(pl.col("day") < day)["day"].to_list()
     return DayProfile(
@@ -224,6 +225,12 @@ def _spread(values: Sequence[float]) -> float | None:
     if len(values) < _MIN_DAYS:
         return None
     return max(max(values) / median(values), median(values) / min(values))
+
+
+def _difference(values: Sequence[float]) -> float | None:
+    if len(values) < _MIN_DAYS:
+        return None
+    return sorted(abs(value - median(values)) for value in values)[-2]
 
 
 def _gap(days_before: Sequence[date], day: date) -> Figure:

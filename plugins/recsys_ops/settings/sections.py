@@ -540,9 +540,10 @@ class GateSettings(Section):
     max_share_change: Share = 0.1
     """The share of rows rejected for their values, the share rejected as crawlers and bots, and in
     each column the share of rows without a value, may each differ from its 28-day median by at most
-    this much. The shares of users with a full list
-    and of rows whose item the catalogue has may fall, and that of items without a figure of stock
-    may rise, by at most as much; the share of the window's rows by half of it."""
+    this much. If the second most unusual of those 28 days differed by d, the limit is raised to
+    1.5 d. The shares of users with a full list and of rows whose item the catalogue has may fall,
+    and that of items without a figure of stock may rise, by at most as much; the share of the
+    window's rows by half of it."""
 
     max_conversions_rejected: Share = 0.1
     """The filters may reject at most this share of the day's carts, checkouts and purchases, as

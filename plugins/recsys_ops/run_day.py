@@ -1,4 +1,4 @@
-"""The day of a run. No other module looks at run dates or the clock.
+"""The day of a run. No other module looks at run dates.
 
 A run works on one day, 24 hours UTC: the last complete day before its anchor. The anchor is the
 run's logical date, or ``run_after`` if there is none (runs triggered by an asset, or by REST
@@ -82,8 +82,8 @@ def days_between(first: date, last: date) -> list[date]:
 def stretches(days: Sequence[date]) -> list[tuple[date, date]]:
     """The first and last day of each stretch of adjoining days; `days` ascend."""
     groups = groupby(enumerate(days), key=lambda pair: pair[1] - timedelta(days=pair[0]))
-    found = [[day for _, day in stretch] for _, stretch in groups]
-    return [(stretch[0], stretch[-1]) for stretch in found]
+    adjoining = [[day for _, day in stretch] for _, stretch in groups]
+    return [(stretch[0], stretch[-1]) for stretch in adjoining]
 
 
 def format_days(days: Sequence[date]) -> str:

@@ -152,17 +152,17 @@ def restore_day(
     in the history. Raises DataError when there is no such delivery, and for an implausible loss of
     rows without a reason.
     """
-    found = deliveries_of(storage, day)
-    if not found:
+    deliveries = deliveries_of(storage, day)
+    if not deliveries:
         raise DataError(_no_delivery(str(day)))
-    *_, current = found
+    *_, current = deliveries
     wanted = [
         delivery
-        for delivery in found
+        for delivery in deliveries
         if (delivery.rows[day] > current.rows[day] if number is None else delivery.number == number)
     ]
     if not wanted:
-        numbers = ", ".join(str(delivery.number) for delivery in found)
+        numbers = ", ".join(str(delivery.number) for delivery in deliveries)
         raise DataError(
             f"no delivery of {day} has more rows than the current one, {current.number}"
             if number is None

@@ -80,8 +80,10 @@ def rows_read(metadata: Mapping[str, str]) -> dict[date, int]:
 
 def deliveries_of(storage: Storage, day: date) -> list[Delivery]:
     """All deliveries that hold a day, from old to new. A damaged raw object is left out."""
-    found = [delivery for delivery in _newest_first(storage, [day], []) if day in delivery.rows]
-    return found[::-1]
+    newest_first = [
+        delivery for delivery in _newest_first(storage, [day], []) if day in delivery.rows
+    ]
+    return newest_first[::-1]
 
 
 def last_deliveries(

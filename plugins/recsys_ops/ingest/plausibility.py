@@ -68,6 +68,6 @@ def accepted(losses: Sequence[str], reason: str | None) -> str | None:
     more = f"; and {len(losses) - _SHOWN} more" if len(losses) > _SHOWN else ""
     raise DataError(
         f"refused, nothing was replaced: {'; '.join(losses[:_SHOWN])}{more}. "
-        "The limit is source.min_kept_share. Correct the cause, or give a reason to accept it: "
+        "How much may go: source.min_kept_share. Correct the cause, or give a reason to accept it: "
         "accept_reason in the trigger form, --reason on the command line"
     )

@@ -258,8 +258,8 @@ def _needed(
     }
     damaged = []
     for path in storage.list("jobs"):
-        found = paths.parse(path)
-        if found and found.name == SPEC:
+        parts = paths.parse(path)
+        if parts and parts.name == SPEC:
             try:
                 spec = storage.read_record(path, "version", "champion")
             except DamagedError as error:

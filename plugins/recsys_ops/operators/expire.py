@@ -97,8 +97,8 @@ def expire(
         kind = path_of(oldest).partition("/")[0]
         counts[kind] = 0
         for path, time in storage.write_times(kind).items():
-            found = paths.parse(path)
-            if found is None or found.day >= oldest:
+            parts = paths.parse(path)
+            if parts is None or parts.day >= oldest:
                 continue
             if time > tomorrow:
                 problems.append(

@@ -32,24 +32,24 @@ class Generation(NamedTuple):
 def generations(storage: Storage, kind: str, day: date | None = None) -> list[Generation]:
     """The generations of a kind, of all days or of one, from old to new."""
     prefix = kind if day is None else paths.of_day(kind, day)
-    found = []
+    stored = []
     for path, written in storage.write_times(prefix).items():
         parts = paths.parse(path)
         match = parts and re.fullmatch(r"(\d{6,})-([0-9a-f]{8})\.parquet", parts.name)
         if parts and match:
-            found.append(Generation(int(match[1]), parts.day, match[2], path, written))
-    return sorted(found)
+            stored.append(Generation(int(match[1]), parts.day, match[2], path, written))
+    return sorted(stored)
 
 
 def current_generation(storage: Storage, kind: str, day: date) -> str:
     """The path of the newest generation of a day. Raises StorageError when there is none."""
-    found = generations(storage, kind, day)
-    if not found:
+    stored = generations(storage, kind, day)
+    if not stored:
         raise StorageError(
             f"{storage.url(paths.of_day(kind, day))} is not there: "
             "run the task that writes it first"
         )
-    return found[-1].path
+    return stored[-1].path
 
 
 def write_generation(storage: Storage, kind: str, day: date, data: bytes | Path) -> str:

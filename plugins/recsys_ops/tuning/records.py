@@ -46,8 +46,8 @@ def begin_study(storage: Storage, day: date, settings: Settings, history_version
             return study
         log.info("the study of %s has other settings: it begins again", day)
     for path in storage.list(paths.STUDIES):
-        found = paths.parse(path)
-        if found and (found.day == day or (found.day < day and found.name.startswith("trials/"))):
+        parts = paths.parse(path)
+        if parts and (parts.day == day or (parts.day < day and parts.name.startswith("trials/"))):
             storage.delete(path)
     return Study(plan=plan, history_version=history_version)
 
